@@ -1,0 +1,89 @@
+"""Rows as a model sees them: blocks of numbers, ids or sparse counts, one block a feature.
+
+N rows, D width of a block.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Form = Literal["plain", "scaled"]
+"""plain: values in their own unit, missing numbers NaN, for models that split (trees).
+scaled: finite, about unit variance, missing filled and flagged, for models that multiply (linear, networks)."""
+
+Role = Literal["dense", "ids", "sparse"]
+"""dense: float32 (N, D) · ids: int32 (N,), 0 = missing, 1 = unseen or rare, 2… = known · sparse: float32 counts (N, D)."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What one feature's block looks like, known from its state alone."""
+
+    role: Role
+    width: int
+    """Columns of a dense or sparse block; for ids the number of ids (largest id + 1)."""
+    names: tuple[str, ...]
+    """A name for each column (dense, sparse) or for each id (the words of categories; ids 0 and 1 are "(missing)", "(other)")."""
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Compressed sparse rows: row i holds ``values[starts[i]:starts[i+1]]`` at ``columns[…]``, columns ascending within a row."""
+
+    starts: NDArray[np.int64]  # (N + 1,)
+    columns: NDArray[np.int32]
+    values: NDArray[np.float32]
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def rows(self, index: NDArray[np.int64]) -> "Sparse":
+        """The given rows, in that order."""
+        sizes = np.diff(self.starts)[index]
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        flat = np.repeat(self.starts[index] - starts[:-1], sizes) + np.arange(starts[-1])
+        return Sparse(starts, self.columns[flat], self.values[flat], self.width)
+
+    def scipy(self) -> Any:
+        """The same as a ``scipy.sparse.csr_matrix``, sharing memory."""
+        from scipy.sparse import csr_matrix
+
+        return csr_matrix((self.values, self.columns, self.starts), shape=(len(self), self.width))
+
+    def dense(self) -> NDArray[np.float32]:
+        """(N, D) float32."""
+        full = np.zeros((len(self), self.width), np.float32)
+        full[np.repeat(np.arange(len(self)), np.diff(self.starts)), self.columns] = self.values
+        return full
+
+
+Values = NDArray[np.float32] | NDArray[np.int32] | Sparse
+
+
+@dataclass(frozen=True)
+class Encoded(Mapping[str, Values]):
+    """All blocks of some rows, by feature name, with their layouts; every block has the same number of rows."""
+
+    layouts: dict[str, Layout]
+    blocks: dict[str, Values]
+
+    def __getitem__(self, name: str) -> Values:
+        return self.blocks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.blocks)
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def n_rows(self) -> int:
+        return len(next(iter(self.blocks.values()))) if self.blocks else 0
+
+    def rows(self, index: NDArray[np.int64]) -> "Encoded":
+        """The given rows, in that order."""
+        return Encoded(self.layouts, {k: v.rows(index) if isinstance(v, Sparse) else v[index] for k, v in self.blocks.items()})

@@ -1,0 +1,116 @@
+"""Files that are whole or not there: write to the side, then replace; one writer at a time."""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from modelinscale.core.errors import StoreError
+
+
+@contextmanager
+def told(path: Path, doing: str) -> Iterator[None]:
+    """Turns the operating system's refusals into a `StoreError` that says what and where; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        fixes = {
+            errno.ENOSPC: "Free some space, or put `store` on another disk.",
+            errno.EDQUOT: "Free some space, or put `store` on another disk.",
+            errno.EACCES: "Give this user the right to write there, or name another `store`.",
+            errno.EPERM: "Give this user the right to write there, or name another `store`.",
+            errno.EROFS: "The file system is read-only: name another `store`.",
+        }
+        if error.errno not in fixes:
+            raise
+        raise StoreError(f"Cannot {doing} {path}: {os.strerror(error.errno)}.", fix=fixes[error.errno]) from error
+
+
+def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Writes a file so that a reader sees the old or the new content, never a part."""
+    with told(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, side = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(side, path)
+        except BaseException:
+            Path(side).unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
+    """Writes plain data as indented JSON, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(), durable=durable)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill; when the block ends well it appears at ``target`` in one step, otherwise nothing appears.
+
+    If ``target`` exists by then (another process made the same thing), that one stays and ours is dropped.
+    """
+    with told(target, "write"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        side = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+        try:
+            yield side
+            side.chmod(0o755)
+            try:
+                os.rename(side, target)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+        finally:
+            shutil.rmtree(side, ignore_errors=True)
+
+
+def sweep(folder: Path, *, older_than_s: float = 3600.0) -> None:
+    """Removes what killed writers left at the side (``.name.….part``) once it is old enough to belong to nobody."""
+    for part in folder.glob(".*.part"):
+        try:
+            if time.time() - part.stat().st_mtime > older_than_s:
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
+        except FileNotFoundError:  # its writer finished or another sweep was faster
+            continue
+
+
+@contextmanager
+def held(path: Path, *, wait_s: float = 0.0, what: str = "this project") -> Iterator[None]:
+    """Holds an exclusive lock while the block runs; the kernel lets go of it when the process dies, however it dies.
+
+    Waits up to ``wait_s`` seconds, then raises `StoreError` naming the holder.
+    """
+    with told(path, "lock"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    try:
+        end = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    file.seek(0)
+                    holder = file.read().strip() or "another process"
+                    raise StoreError(f"{what} is in use by {holder}.", fix="Wait until it ends, or stop it.") from None
+                time.sleep(0.05)
+        file.seek(0)
+        file.truncate()
+        file.write(f"process {os.getpid()}")
+        file.flush()
+        yield
+    finally:
+        file.close()

@@ -1,0 +1,44 @@
+"""Structured logs: an event with fields, never a print. Values of rows and secrets are never fields."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+_BARE = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+def log(name: str) -> logging.Logger:
+    """The logger of one module: ``log(__name__).info("table opened", extra={"version": 3})``."""
+    return logging.getLogger(name)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {k: v for k, v in vars(record).items() if k not in _BARE}
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = " ".join(f"{k}={v}" for k, v in _fields(record).items())
+        line = f"{record.levelname.lower():7} {record.getMessage()}" + (f"  {fields}" if fields else "")
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {"time": moment, "level": record.levelname.lower(), "from": record.name, "event": record.getMessage(), **_fields(record)}
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def to_stderr(level: str = "warning", form: Literal["text", "json"] = "text") -> None:
+    """Sends the project's logs to standard error; called by the command line only, a library user configures logging itself."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if form == "json" else _Text())
+    logger = logging.getLogger("modelinscale")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level.upper())
+    logger.propagate = False

@@ -1,0 +1,45 @@
+"""Sources: where raw rows come from, resumable by cursor."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from modelinscale.core.kinds import Kind
+from modelinscale.core.schema import Schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Cursor = dict[str, Any]
+"""Where a reader stands: plain JSON, opaque to everybody but the source."""
+
+
+class Chunk(NamedTuple):
+    """Some raw rows and the cursor after them. Columns may still be text where the format has no types (or none that held)."""
+
+    batch: "pa.RecordBatch"
+    cursor: Cursor
+    where: str
+    """Where these rows come from, for messages: ``orders.csv, from line 4182``."""
+
+
+class Source(Kind):
+    """A place rows are read from. Reading from every cursor gives exactly the rest, once."""
+
+    folder: ClassVar[str] = "data.sources"
+
+    @abstractmethod
+    def columns(self) -> Schema:
+        """The columns, inferred from a sample of the rows where the format does not say. Raises `SourceError` when nothing can be read."""
+
+    @abstractmethod
+    def read(self, after: Cursor | None, schema: Schema) -> Iterator[Chunk]:
+        """The rows after ``after`` (all, if None) in chunks of bounded size, columns named as in ``schema``.
+
+        Cells may be typed as ``schema`` says or still be text: `data.clean` makes them typed. A row that cannot be taken apart
+        (wrong number of cells) is not dropped: it comes with the extra column ``_mis_broken`` saying why, its other cells null.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> Any:
+        """Plain data that changes when there may be new rows (file names, sizes, times): decides whether a collect is needed."""

@@ -1,0 +1,62 @@
+"""Features: raw columns to numbers, learned from partitions, the same in Python and in the ONNX graph."""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from modelinscale.core.encoded import Form, Layout, Values
+from modelinscale.core.graph import Graph
+from modelinscale.core.kinds import Kind
+from modelinscale.core.schema import Column
+
+if TYPE_CHECKING:
+    import polars as pl
+
+State = dict[str, Any]
+"""A feature's learned state: plain JSON data (lists, dicts, strings, numbers), nothing else."""
+
+InputType = Literal["float64", "string", "int64", "vector"]
+"""How a raw column enters the ONNX graph.
+
+float64 (N,): NaN is missing (numbers; flags as 0 and 1) · string (N,): "" is missing (categories, text; whole numbers written as ``str(int)``)
+· int64 (N,): microseconds since 1970 in UTC, the smallest int64 is missing (moments) · vector (N, width) float32: a missing vector is all NaN.
+"""
+
+
+class Feature(Kind):
+    """How one column becomes numbers. Settings only: what is learned is a `State`, passed in and handed back."""
+
+    folder: ClassVar[str] = "features"
+    input: ClassVar[InputType]
+
+    @classmethod
+    @abstractmethod
+    def suits(cls, column: Column) -> bool:
+        """Whether a column of this type can be read by this feature at all."""
+
+    @abstractmethod
+    def empty(self) -> State:
+        """The state of no rows."""
+
+    @abstractmethod
+    def observe(self, state: State, values: "pl.Series") -> State:
+        """The state after these rows too. ``values`` are in graph-input form (see `to_input`). Returns a new state; merges exactly."""
+
+    @abstractmethod
+    def merge(self, a: State, b: State) -> State:
+        """Both samples together, as if seen at once; order does not matter."""
+
+    @abstractmethod
+    def layout(self, state: State, form: Form) -> Layout:
+        """What `encode` will give."""
+
+    @abstractmethod
+    def encode(self, state: State, values: "pl.Series", form: Form) -> Values:
+        """The block of these rows, vectorised; ``values`` in graph-input form. Form "scaled" is always finite."""
+
+    @abstractmethod
+    def graph(self, state: State, form: Form, graph: Graph, tensor: str) -> str:
+        """Draws the same computation; returns the tensor: float32 (N, D) for dense and sparse, int64 (N,) for ids."""
+
+    @abstractmethod
+    def examples(self) -> list[Any]:
+        """Odd raw values (Python values, None = missing) on which graph and Python must agree, for parity checks and golden rows."""

@@ -1,0 +1,107 @@
+"""Models: families that learn from encoded rows. Weights are plain arrays, saved without pickle."""
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelinscale.core.encoded import Encoded, Form, Layout
+from modelinscale.core.errors import ModelError
+from modelinscale.core.graph import Graph
+from modelinscale.core.kinds import Kind
+from modelinscale.core.task import Task
+
+Scores = NDArray[np.float64]
+"""(N,) for binary (logit of the positive class) and regression (the value), (N, C) logits for multiclass."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Encoded rows with their answers."""
+
+    rows: Encoded
+    target: NDArray[np.float64] | NDArray[np.int64]
+    """(N,): class index (int64) or number (float64)."""
+    weight: NDArray[np.float64] | None = None
+    """(N,) row weights, class weights already multiplied in; None: all 1."""
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a family learned: named arrays and JSON-ready facts (``meta``)."""
+
+    arrays: dict[str, NDArray[Any]]
+    meta: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Writes ``weights.npz`` and ``weights.json`` into an existing folder."""
+        np.savez(folder / "weights.npz", **self.arrays)  # type: ignore[arg-type]
+        (folder / "weights.json").write_text(json.dumps(self.meta, allow_nan=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Weights":
+        """Reads what `save` wrote; never unpickles."""
+        try:
+            with np.load(folder / "weights.npz", allow_pickle=False) as arrays:
+                return cls(dict(arrays), json.loads((folder / "weights.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder}: the weights cannot be read ({error}).", fix="Run `mis run` again; it trains anew.") from error
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What fitting may use and whom it tells."""
+
+    seed: int = 7
+    budget_s: float | None = None
+    """Wall seconds after which a family stops at its best so far; None: no limit."""
+    n_threads: int = 0
+    """0: all cores."""
+    checkpoints: Path | None = None
+    """A folder where a family that trains in steps keeps its newest state, to resume after a kill; None: none kept."""
+    progress: Callable[[float, str], None] = lambda share, note: None
+    """Called with the share done (0 to 1) and a few words such as ``valid loss 0.312``."""
+
+
+class Model(Kind):
+    """A model family with its hyperparameters."""
+
+    folder: ClassVar[str] = "models"
+    form: ClassVar[Form]
+    """Which form of encoding it learns from."""
+
+    @abstractmethod
+    def accepts(self, task: Task, layouts: dict[str, Layout]) -> str:
+        """Why this family cannot learn this, or "" if it can."""
+
+    @abstractmethod
+    def fit(self, train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
+        """Learns; the same seed gives the same weights. ``valid`` is for early stopping only."""
+
+    @abstractmethod
+    def update(self, weights: Weights, new: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
+        """Goes on learning from new rows alone (plus whatever rehearsal rows the caller mixed in)."""
+
+    @abstractmethod
+    def predict(self, weights: Weights, rows: Encoded) -> Scores:
+        """Scores of rows, (N,) or (N, C), before calibration."""
+
+    @abstractmethod
+    def graph(self, weights: Weights, task: Task, layouts: dict[str, Layout], graph: Graph, blocks: dict[str, str]) -> str:
+        """Draws `predict`; ``blocks`` maps feature names to tensors. Returns float32 scores, (N,) or (N, C)."""
+
+    def edges(self, weights: Weights) -> dict[str, NDArray[np.float32]]:
+        """Values at which the answer may jump, by dense column name (tree thresholds): export tests one ULP either side. None by default."""
+        return {}
+
+    def importance(self, weights: Weights, layouts: dict[str, Layout]) -> dict[str, float]:
+        """Share of the model's work each feature does, by feature name, summing to 1; empty where the family has no cheap answer."""
+        return {}
