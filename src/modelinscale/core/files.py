@@ -44,7 +44,7 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
-            os.replace(side, path)
+            Path(side).replace(path)
         except BaseException:
             Path(side).unlink(missing_ok=True)
             raise
@@ -68,7 +68,7 @@ def new_folder(target: Path) -> Iterator[Path]:
             yield side
             side.chmod(0o755)
             try:
-                os.rename(side, target)
+                side.rename(target)
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise

@@ -1,0 +1,52 @@
+# Every target creates what it needs; `make` alone prints this help.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix bench docs clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/core ## From raw rows to a served model that answers, on this machine, in under 3 minutes
+	$(BIN)/mis demo
+
+test: $(VENV)/dev ## Run every test (the slow ones too)
+	$(BIN)/python -m pytest -n 2 -q
+
+check: $(VENV)/dev ## Lint, types, layers, docs up to date, fast tests; writes nothing
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/ruff format --no-cache --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python docs/reference.py --check
+	$(BIN)/python -m pytest -n 2 -q -m "not slow" -p no:cacheprovider
+
+fix: $(VENV)/dev ## Format and mend what can be mended, regenerate the reference
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python docs/reference.py
+
+bench: $(VENV)/dev ## Run the benchmarks (needs the real data sets for some; says so)
+	$(BIN)/python benchmarks/run.py
+
+docs: $(VENV)/dev ## Regenerate the reference from the classes
+	$(BIN)/python docs/reference.py
+
+clean: ## Remove the virtual environment and everything generated
+	rm -rf $(VENV) .mis demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist src/*.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/core: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing Model In Scale into $(VENV) (about 2 GB, a few minutes, once) …"
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/core
+	@echo "Installing what the tests need into $(VENV) …"
+	$(PIP) -e '.[dev]'
+	@touch $@
