@@ -18,6 +18,14 @@ Role = Literal["dense", "ids", "sparse"]
 """dense: float32 (N, D) · ids: int32 (N,), 0 = missing, 1 = unseen or rare, 2… = known · sparse: float32 counts (N, D)."""
 
 
+InputType = Literal["float64", "string", "int64", "vector"]
+"""How a raw column enters the ONNX graph.
+
+float64 (N,): NaN is missing (numbers; flags as 0 and 1) · string (N,): "" is missing (categories, text; whole numbers written as ``str(int)``)
+· int64 (N,): microseconds since 1970 in UTC, the smallest int64 is missing (moments) · vector (N, width) float32: a missing vector is all NaN.
+"""
+
+
 @dataclass(frozen=True)
 class Layout:
     """What one feature's block looks like, known from its state alone."""

@@ -1,9 +1,9 @@
 """Features: raw columns to numbers, learned from partitions, the same in Python and in the ONNX graph."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from modelinscale.core.encoded import Form, Layout, Values
+from modelinscale.core.encoded import Form, InputType, Layout, Values
 from modelinscale.core.graph import Graph
 from modelinscale.core.kinds import Kind
 from modelinscale.core.schema import Column
@@ -13,14 +13,6 @@ if TYPE_CHECKING:
 
 State = dict[str, Any]
 """A feature's learned state: plain JSON data (lists, dicts, strings, numbers), nothing else."""
-
-InputType = Literal["float64", "string", "int64", "vector"]
-"""How a raw column enters the ONNX graph.
-
-float64 (N,): NaN is missing (numbers; flags as 0 and 1) · string (N,): "" is missing (categories, text; whole numbers written as ``str(int)``)
-· int64 (N,): microseconds since 1970 in UTC, the smallest int64 is missing (moments) · vector (N, width) float32: a missing vector is all NaN.
-"""
-
 
 class Feature(Kind):
     """How one column becomes numbers. Settings only: what is learned is a `State`, passed in and handed back."""

@@ -1,1 +1,75 @@
-"""."""
+"""The pipeline: what a model.yaml asks for, as steps that are done once for the same inputs and never half."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modelinscale.core.errors import UsageError
+from modelinscale.pipeline._place import Facts, Place, Result
+from modelinscale.pipeline._plan import STEPS, Plan, Planned
+from modelinscale.spec import ModelSpec
+
+__all__ = ["STEPS", "Outcome", "Plan", "Planned", "Progress", "plan", "run"]
+
+Progress = Callable[[str, float | None, str], None]
+"""Called with the step, the share of it done (0 to 1; None: not known) and a few words."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What stands after a run."""
+
+    name: str
+    steps: tuple[Result, ...]
+    collected: Facts = field(default_factory=dict)
+    family: str | None = None
+    metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    baselines: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
+    version: str | None = None
+    package: Path | None = None
+    aliases: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether anything had to be done."""
+        return any(s.fresh for s in self.steps)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON-ready data, the form scripts may rely on."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "package": str(self.package) if self.package else None,
+            "aliases": list(self.aliases),
+            "model": self.family,
+            "metrics": self.metrics,
+            "baselines": self.baselines,
+            "table": {k: self.collected[k] for k in ("version", "n_rows", "n_added", "n_quarantined") if k in self.collected},
+            "notes": list(self.notes),
+            "steps": [{"step": s.step, "identity": s.identity, "done_now": s.fresh, "seconds": s.seconds} for s in self.steps],
+        }
+
+
+def plan(spec: ModelSpec, base: Path) -> Plan:
+    """What `run` would do; reads only. ``base`` is the folder of model.yaml."""
+    from modelinscale.pipeline._plan import plan as walk
+    from modelinscale.pipeline._steps import INPUTS
+
+    return walk(Place.of(spec, base), INPUTS)
+
+
+def run(spec: ModelSpec, base: Path, *, until: str = "register", progress: Progress = lambda step, share, note: None, wait_s: float = 600.0) -> Outcome:
+    """Does every step up to ``until`` that is not done yet.
+
+    One run at a time for a store: another one waits up to ``wait_s`` seconds, then `StoreError`.
+    A kill at any moment leaves finished steps finished and unfinished ones invisible; the next run goes on from there.
+    """
+    if until not in STEPS:
+        raise UsageError(f"there is no step {until!r}.", fix=f"Steps: {', '.join(STEPS)}.")
+    from modelinscale.pipeline._steps import Runner
+
+    place = Place.of(spec, base)
+    with place.store.lock("lock", wait_s=wait_s):
+        return Runner(place, progress).run(until)

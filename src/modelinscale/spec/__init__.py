@@ -1,1 +1,200 @@
-"""."""
+"""model.yaml as a value: every field checked, every mistake told at once with its line and column."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from modelinscale.compute import Compute
+from modelinscale.compute.local import Local as LocalCompute
+from modelinscale.core.errors import SpecError, did_you_mean
+from modelinscale.core.schema import ColumnType
+from modelinscale.core.settings import Settings
+from modelinscale.core.task import Label
+from modelinscale.core.units import Duration
+from modelinscale.data.checks import Check
+from modelinscale.data.contract import parse_checks
+from modelinscale.data.sources import Source
+from modelinscale.data.split import Split
+from modelinscale.evaluate import Evaluate
+from modelinscale.export import Export
+from modelinscale.features import Feature
+from modelinscale.models import Model
+from modelinscale.serve import Serve
+from modelinscale.spec._mistakes import gather
+from modelinscale.spec._source import located, settings_of
+from modelinscale.spec._yaml import Mistake, parse
+from modelinscale.store import Store
+from modelinscale.store.local import Local as LocalStore
+from modelinscale.train import Train
+
+FILE = "model.yaml"
+"""The name looked for in a folder."""
+
+MAX_BYTES = 4 << 20
+"""A model.yaml larger than this is not one."""
+
+
+def _one_or_many(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+"""A column name, or a list of them."""
+
+
+class Data(Settings):
+    """Where the rows are, what makes them valid, and which of them are held out."""
+
+    source: Annotated[Source, BeforeValidator(settings_of)]
+    """A file, a pattern (``rows/*.parquet``) or a list of files, the type told by suffix; or ``{type: ..., ...}``."""
+    key: Names = ()
+    """The column (or columns) that name a row: a second row with the same key goes to quarantine."""
+    time: str | None = None
+    """The column that says when a row happened; makes the split a split in time."""
+    label_delay: Annotated[Duration, Field(ge=0)] = 0.0
+    """How long after a row its label is known: a gap of this length is left between training, validation and test rows."""
+    split: Split = Split()
+    """Which rows train, which choose (calibration, threshold, early stopping), and which test."""
+    columns: dict[str, ColumnType] = {}
+    """Types to hold by force where inference would find another: ``{zip: string}``."""
+    checks: dict[str, tuple[Check, ...]] = {}
+    """What each column must fulfil (``amount: {between: [0, 1000000]}``, ``card_id: present``); rows that fail go to quarantine."""
+    leave_out: Names = ()
+    """Columns the model must not see (they stay in the lake)."""
+
+    @field_validator("checks", mode="before")
+    @classmethod
+    def _checks(cls, value: Any) -> Any:
+        return parse_checks(value) if isinstance(value, dict) else value
+
+
+class ModelSpec(Settings):
+    """The whole of model.yaml."""
+
+    version: Literal[1] = 1
+    """The format of this file."""
+    name: str = Field("model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """What the model is called: in the registry, in the server's addresses. Letters, digits, ``.``, ``_`` and ``-``."""
+    data: Data
+    """Where the rows are."""
+    target: str = Field(min_length=1)
+    """The column to predict."""
+    positive: Label | None = None
+    """For two classes: the one to find. Left out: true, 1, yes, or the rarer of the two."""
+    task: Literal["binary", "multiclass", "regression"] | None = None
+    """Left out: told by the target's values."""
+    features: dict[str, Feature] = {}
+    """How columns become numbers. Empty: all columns, inferred. Otherwise exactly the columns named."""
+    model: Model | Literal["auto"] = Field("auto", union_mode="left_to_right")
+    """The family and its hyperparameters, or ``auto``: linear, trees and mlp compared on validation rows within ``train.budget``."""
+    train: Train = Train()
+    """Budget, seed, weights."""
+    evaluate: Evaluate = Evaluate()
+    """Metrics, slices, costs, calibration."""
+    export: Export = Export()
+    """What the package must prove."""
+    serve: Serve = Serve()
+    """Address and limits of the server."""
+    compute: Compute = LocalCompute()
+    """Where work runs."""
+    store: Annotated[Store, BeforeValidator(lambda v: {"type": "local", "root": v} if isinstance(v, str) and v != "local" else v)] = LocalStore()
+    """Where everything lies: a folder, taken from where this file lies."""
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _model(cls, value: Any) -> Any:
+        return value if value == "auto" else Model.parse(value)
+
+    @model_validator(mode="after")
+    def _the_target_is_no_feature(self) -> Self:
+        if self.target in self.features:
+            raise SpecError(f"the target {self.target!r} is also a feature: the model would see its own answer.", fix=f"Remove {self.target!r} from `features`.")
+        if self.target in self.data.leave_out:
+            raise SpecError(f"the target {self.target!r} is in `data.leave_out`.", fix="Remove it there.")
+        both = sorted(set(self.features) & set(self.data.leave_out))
+        if both:
+            raise SpecError(f"{', '.join(both)}: named in `features` and in `data.leave_out`.", fix="Keep one of the two.")
+        return self
+
+    @cached_property
+    def used(self) -> tuple[str, ...]:
+        """The columns this file names anywhere, each once."""
+        names = [self.target, *self.data.key, *self.features, *self.data.checks, *self.data.columns, *self.data.leave_out, *self.evaluate.slices]
+        return tuple(dict.fromkeys([*names, *([self.data.time] if self.data.time else [])]))
+
+    def source_at(self, base: Path) -> Source:
+        """The source with relative paths taken from ``base``, the folder of the file."""
+        return Source.parse(located(self.data.source.plain(), base))
+
+    def store_at(self, base: Path) -> Store:
+        """The store with a relative root taken from ``base``."""
+        root = getattr(self.store, "root", None)
+        return self.store.but(root=base / root) if isinstance(root, Path) else self.store
+
+
+def find(path: Path | str | None = None) -> Path:
+    """The model.yaml meant by ``path``: a file, a folder that holds one, or (None) the present folder. Raises `SpecError` if there is none."""
+    asked = Path(path) if path is not None else Path()
+    file = asked / FILE if asked.is_dir() else asked
+    if not file.is_file():
+        others = [p.name for p in sorted(file.parent.glob("*.y*ml"))][:5] if file.parent.is_dir() else []
+        near = did_you_mean(file.name, tuple(others)) or (f" There: {', '.join(others)}." if others else "")
+        raise SpecError(f"there is no {file}.{near}", fix="Write one with `mis init DATA --target COLUMN`, or name it with `--file`.")
+    return file
+
+
+def load(path: Path | str | None = None) -> ModelSpec:
+    """Reads a model.yaml. Raises `SpecError` that lists every mistake with line, column and what to do."""
+    file = find(path)
+    try:
+        content = file.read_bytes()
+        if len(content) > MAX_BYTES:
+            raise SpecError(f"{file}: {len(content)} bytes are too many for a model.yaml.", fix="Is this a data file? Use `mis init` on it.")
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise SpecError(f"{file}: line {line} is not UTF-8 (byte 0x{content[error.start]:02x}).", fix="Save the file as UTF-8.") from error
+    except OSError as error:
+        raise SpecError(f"{file} cannot be read: {error.strerror}.", fix="Check the path and the rights.") from error
+    return loads(text, str(file))
+
+
+def loads(text: str, where: str = FILE) -> ModelSpec:
+    """A model.yaml from its text; ``where`` names it in messages. Raises `SpecError` listing every mistake."""
+    try:
+        document = parse(text)
+    except SpecError as error:
+        raise SpecError(f"{where}: {error.message}", fix=error.fix) from error
+    if document.data is None:
+        raise SpecError(f"{where} is empty.", fix="Write one with `mis init DATA --target COLUMN`.")
+    if not isinstance(document.data, dict):
+        kind = type(document.data).__name__
+        raise SpecError(f"{where}: expected keys such as `data:` and `target:`, found a {kind}.", fix="Write one with `mis init DATA --target COLUMN`.")
+    try:
+        spec = ModelSpec.model_validate(document.data)
+    except ValidationError as error:
+        raise _refused(where, [*document.mistakes, *gather(error, document, ModelSpec)]) from error
+    if document.mistakes:
+        raise _refused(where, document.mistakes)
+    return spec
+
+
+def _refused(where: str, mistakes: list[Mistake]) -> SpecError:
+    ordered = sorted(dict.fromkeys(mistakes), key=lambda m: (m.line, m.column))
+    if len(ordered) == 1:
+        one = ordered[0]
+        place = f":{one.line}:{one.column}" if one.line else ""
+        name = f"{one.path}: " if one.path else ""
+        return SpecError(f"{where}{place}: {name}{one.message}", fix=one.fix)
+    lines = "\n".join(f"  {m}" for m in ordered)
+    return SpecError(f"{where} has {len(ordered)} mistakes:\n{lines}")
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of model.yaml for editors: completion, help and checks while typing."""
+    schema = ModelSpec.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "model.yaml of Model In Scale"
+    return schema

@@ -1,0 +1,229 @@
+"""The same verbs as the command line, as a Python API: ``Project("model.yaml").run()``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelinscale.core.errors import NotSupportedYet, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from modelinscale.package import Package
+    from modelinscale.pipeline import Outcome, Plan
+    from modelinscale.score import Scored
+    from modelinscale.serve import Serve
+    from modelinscale.spec import ModelSpec
+    from modelinscale.track import Tracker
+
+Progress = Callable[[str, float | None, str], None]
+"""Called with the step, the share of it done (0 to 1; None: not known) and a few words."""
+
+
+def _silent(step: str, share: float | None, note: str) -> None:
+    """Reports nothing."""
+
+
+@dataclass(frozen=True)
+class Drafted:
+    """A model.yaml that was written."""
+
+    file: Path
+    target: str
+    task: str
+    n_features: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What model.yaml means on the data as it is."""
+
+    columns: list[dict[str, str]]
+    features: dict[str, dict[str, Any]]
+    left_out: dict[str, str]
+    target: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def role(self, column: str) -> str:
+        """What becomes of a column, in a word or two."""
+        if column in self.features:
+            return str(self.features[column]["type"])
+        if column == self.target["column"]:
+            return f"target ({self.target['task']})"
+        return f"left out: {self.left_out[column]}" if column in self.left_out else "not used"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A part of a description."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Described:
+    """A description: for people (title, tables, notes) and as plain facts."""
+
+    title: str
+    facts: dict[str, Any]
+    tables: list[Table] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Project:
+    """One model.yaml and all that came of it."""
+
+    def __init__(self, file: Path | str | None = None) -> None:
+        """Opens a model.yaml, or the one in a folder, or (None) the one here. Raises `SpecError` listing every mistake in it."""
+        from modelinscale import spec
+
+        self.file = spec.find(file)
+        self.base = self.file.absolute().parent
+        self.spec: ModelSpec = spec.load(self.file)
+
+    def check(self) -> Checked:
+        """What the file means on the data: columns, types, features, target. Changes nothing; raises what `run` would raise about the file."""
+        from modelinscale.pipeline._check import check
+
+        return Checked(**check(self.spec, self.base))
+
+    def plan(self) -> Plan:
+        """What `run` would do and why. Changes nothing."""
+        from modelinscale.pipeline import plan
+
+        return plan(self.spec, self.base)
+
+    def run(self, *, until: str = "register", progress: Progress = _silent) -> Outcome:
+        """Does every step up to ``until`` that is not done yet: collect, prepare, train, evaluate, export, register."""
+        from modelinscale.pipeline import run
+
+        return run(self.spec, self.base, until=until, progress=progress)
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """Runs and registered versions of this project."""
+        from modelinscale.track import open_tracker
+
+        return open_tracker(self.spec.store_at(self.base).path("track"))
+
+    def package_folder(self, version: str | None = None) -> Path:
+        """The folder of a version or alias; None: the champion. Raises `UsageError` when there is none."""
+        return self.tracker.resolve(self.spec.name, version or "champion")
+
+    def package(self, version: str | None = None) -> Package:
+        """A version or alias (None: the champion), opened and checked."""
+        from modelinscale.package import open_package
+
+        return open_package(self.package_folder(version))
+
+    def promote(self, version: str) -> dict[str, Any]:
+        """Makes a version the champion."""
+        return self._move(self.tracker.number(self.spec.name, version))
+
+    def rollback(self) -> dict[str, Any]:
+        """Makes the champion before this one the champion again. Raises `UsageError` when there was none."""
+        return self._move(self.tracker.before(self.spec.name, "champion"))
+
+    def _move(self, number: int) -> dict[str, Any]:
+        before = self.tracker.aliases(self.spec.name).get("champion")
+        self.tracker.alias(self.spec.name, "champion", number)
+        return {"name": self.spec.name, "champion": number, "before": before}
+
+    def card(self, version: str | None = None) -> str:
+        """The model card, in Markdown."""
+        return (self.package_folder(version) / "card.md").read_text(encoding="utf-8")
+
+    def describe(self, what: str = "project") -> Described:
+        """What there is: ``project``, ``lake`` or ``quarantine``."""
+        from modelinscale.pipeline import _describe
+
+        return Described(**_describe.describe(what, self.spec, self.base, self.tracker, Table))
+
+
+def init(
+    data: Sequence[str], *, target: str, out: Path | str = "model.yaml", name: str | None = None, model: str = "auto", force: bool = False
+) -> Drafted:
+    """Looks at data and writes a commented model.yaml. Raises `UsageError` rather than write over a file, `DataError` when the target cannot be learned."""
+    from modelinscale.core.files import write_bytes
+    from modelinscale.core.kinds import names
+    from modelinscale.pipeline._draft import sketch
+    from modelinscale.spec import draft
+
+    path = Path(out)
+    if path.is_dir():
+        path = path / "model.yaml"
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already.", fix="Give another name with --out, or write over it with --force.")
+    known = ("auto", *names("models"))
+    if model not in known:
+        raise UsageError(f"there is no model family {model!r}.{did_you_mean(model, known)}", fix=f"Known: {', '.join(known)}.")
+    found, notes = sketch(list(data), target=target, out=path, name=name, model=model)
+    write_bytes(path, draft.write(found).encode())
+    return Drafted(path, target, found.task.type, len(found.features), notes)
+
+
+def predict(
+    rows: str,
+    *,
+    out: Path | str,
+    file: Path | None = None,
+    package: Path | None = None,
+    version: str | None = None,
+    strict: bool = False,
+    progress: Progress = _silent,
+) -> Scored:
+    """Answers every row of a file in constant memory, with a package folder or a version of the project (the champion, if neither is named)."""
+    from modelinscale.data.sources import Source
+    from modelinscale.package import open_package
+    from modelinscale.score import score
+    from modelinscale.spec._source import settings_of
+
+    opened = open_package(_folder(file, package, version))
+    return score(opened, Source.parse(settings_of(rows)), Path(out), progress=lambda n, note: progress("predict", None, f"{n:,} rows {note}"), strict=strict)
+
+
+def served(file: Path | None, package: Path | None, version: str | None, host: str | None, port: int | None) -> tuple[Path, Serve]:
+    """The package folder and the settings to serve it with: those of model.yaml where there is one, changed by what is given."""
+    from modelinscale.serve import Serve
+
+    if package is not None and file is None:
+        settings = Serve()
+    else:
+        settings = Project(file).spec.serve
+    changes = {k: v for k, v in (("host", host), ("port", port)) if v is not None}
+    return _folder(file, package, version), settings.but(**changes) if changes else settings
+
+
+def _folder(file: Path | None, package: Path | None, version: str | None) -> Path:
+    if package is not None:
+        if version is not None:
+            raise UsageError("a package folder and a version were both given.", fix="Give --package or --version, not both.")
+        return package
+    return Project(file).package_folder(version)
+
+
+def kinds(folder: str | None = None) -> dict[str, dict[str, str]]:
+    """What ``type:`` may name, with the first line of each one's help, by folder."""
+    import inspect
+
+    from modelinscale.core.kinds import load, names
+
+    folders = ("data.sources", "data.checks", "features", "models", "metrics", "compute", "store", "track.trackers")
+    if folder is not None and folder not in folders:
+        raise UsageError(f"there is no kind folder {folder!r}.{did_you_mean(folder, folders)}", fix=f"Known: {', '.join(folders)}.")
+    return {f: {n: (inspect.getdoc(load(f, n)) or "").split("\n")[0] for n in names(f)} for f in folders if folder in (None, f)}
+
+
+def demo(folder: Path, *, days: int = 120, progress: Progress = _silent, say: Callable[[str], None] = lambda words: None) -> dict[str, Any]:
+    """Goes the whole way once in ``folder``: simulates card payments, runs the pipeline, serves on a free port, asks over HTTP, stops."""
+    from modelinscale._demo import demo as go
+
+    return go(folder, days=days, progress=progress, say=say)
+
+
+__all__ = ["Checked", "Described", "Drafted", "NotSupportedYet", "Project", "Table", "demo", "init", "kinds", "predict", "served"]

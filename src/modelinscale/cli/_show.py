@@ -1,0 +1,251 @@
+"""Words for people (standard error for progress, standard output for results) or one JSON object. The only module that prints."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from modelinscale.core.errors import MisError, UsageError, did_you_mean
+from modelinscale.core.units import show_seconds
+
+if TYPE_CHECKING:
+    import click
+
+    from modelinscale.api import Checked, Described, Drafted
+    from modelinscale.pipeline import Outcome, Plan
+    from modelinscale.score import Scored
+    from modelinscale.serve import Serve
+
+Progress = Callable[[str, float | None, str], None]
+"""Called with the step, the share of it done (0 to 1; None: not known) and a few words."""
+
+
+def line(text: str = "") -> None:
+    """A line of the result."""
+    print(text, flush=True)
+
+
+def aside(text: str) -> None:
+    """A line about the way there, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def document(value: Any) -> None:
+    """One JSON object."""
+    line(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def text(name: str, value: str, *, as_json: bool) -> None:
+    document({name: value}) if as_json else line(value)
+
+
+def logs(level: str, form: str) -> None:
+    """Sends logs to standard error as asked."""
+    from modelinscale.core.logs import to_stderr
+
+    levels, forms = ("debug", "info", "warning", "error"), ("text", "json")
+    if level not in levels:
+        raise UsageError(f"--log {level!r} is not known.{did_you_mean(level, levels)}", fix=f"Known: {', '.join(levels)}.")
+    if form not in forms:
+        raise UsageError(f"--log-form {form!r} is not known.{did_you_mean(form, forms)}", fix=f"Known: {', '.join(forms)}.")
+    to_stderr(level, cast(Any, form))
+
+
+def failed(error: MisError, *, as_json: bool) -> None:
+    """An error of the user's: what, where, and what to do."""
+    if as_json:
+        document({"error": {"type": type(error).__name__, "message": error.message, "fix": error.fix}})
+    aside(f"error: {error.message}" + (f"\n  {error.fix}" if error.fix else ""))
+
+
+def misused(error: "click.ClickException", *, as_json: bool) -> None:
+    """A command line that cannot be understood."""
+    usage = getattr(error, "ctx", None)
+    fix = f"See `{usage.command_path} --help`." if usage is not None else "See `mis --help`."
+    failed(UsageError(error.format_message(), fix=fix), as_json=as_json)
+
+
+def stopped() -> None:
+    aside("stopped; what was done so far is kept, run it again to go on.")
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Progress]:
+    """What long work reports to: bars on a terminal, one line a step elsewhere, nothing when quiet."""
+    if quiet:
+        yield lambda step, share, note: None
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        with _bars() as report:
+            yield report
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.fields[step]:<9}"), BarColumn(bar_width=28), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=False) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(step: str, share: float | None, note: str) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(note, total=1.0, step=step)
+            bars.update(tasks[step], completed=share if share is not None else 0.0, description=note)
+
+        yield report
+
+
+def _lines() -> Progress:
+    def report(step: str, share: float | None, note: str) -> None:
+        if share is not None and share >= 1:
+            aside(f"{step:<9} {note}")
+
+    return report
+
+
+def say(*, quiet: bool) -> Callable[[str], None]:
+    """Plain lines on standard output, or none."""
+    return (lambda words: None) if quiet else line
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str = "  ") -> None:
+    """Columns of text, numbers to the right."""
+    if not rows:
+        return
+    widths = [max(len(r[i]) for r in (header, *rows)) for i in range(len(header))]
+    right = [all(r[i][:1].isdigit() or r[i][:1] in "-+≤" or not r[i] for r in rows) for i in range(len(header))]
+    for row in (header, *rows):
+        cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+        line((indent + "  ".join(cells)).rstrip())
+
+
+def drafted(found: "Drafted", *, as_json: bool) -> None:
+    if as_json:
+        document({"file": str(found.file), "notes": list(found.notes), "target": found.target, "task": found.task, "n_features": found.n_features})
+        return
+    line(f"wrote {found.file}: predict {found.target} ({found.task}) from {found.n_features} columns.")
+    for note in found.notes:
+        line(f"  · {note}")
+    where = "" if found.file.name == "model.yaml" and found.file.parent == Path() else f" -f {found.file}"
+    line(f"next: mis run{where}")
+
+
+def checked(found: "Checked", *, as_json: bool) -> None:
+    if as_json:
+        document({"columns": found.columns, "features": found.features, "left_out": found.left_out, "target": found.target, "notes": list(found.notes)})
+        return
+    table(("column", "type", "feature"), [(c["name"], c["type"], found.role(c["name"])) for c in found.columns])
+    for note in found.notes:
+        line(f"  · {note}")
+    line("model.yaml is in order.")
+
+
+def plan(found: "Plan", *, as_json: bool) -> None:
+    if as_json:
+        document({"steps": [{"step": s.step, "identity": s.identity, "done": s.done, "why": s.why} for s in found.steps]})
+        return
+    for step in found.steps:
+        line(f"  {'✓' if step.done else '•'} {step.step:<9} {step.why}")
+    line("nothing to do." if all(s.done for s in found.steps) else "`mis run` does what is marked •.")
+
+
+def outcome(found: "Outcome", *, as_json: bool) -> None:
+    if as_json:
+        document(found.plain())
+        return
+    if not found.fresh:
+        line("nothing to do: everything is up to date.")
+    if found.collected:
+        c = found.collected
+        line(f"table version {c['version']}: {c['n_rows']:,} rows" + (f", {c['n_quarantined']:,} in quarantine (see `mis show quarantine`)" if c["n_quarantined"] else ""))
+    if found.metrics:
+        _metrics(found)
+    for note in found.notes:
+        line(f"  · {note}")
+    if found.version is not None:
+        line(f"{found.name} version {found.version} ({', '.join(found.aliases) or 'no alias'}): {found.package}")
+        line("next: mis serve")
+
+
+def _metrics(found: "Outcome") -> None:
+    baselines = list(found.baselines)
+    header = ("on test rows", found.family or "model", "", *baselines)
+    rows = []
+    for name, m in found.metrics.items():
+        others = [_number(found.baselines[b].get(name, {}).get("value")) for b in baselines]
+        interval = f"{_number(m.get('low'))} to {_number(m.get('high'))}" if m.get("low") is not None else ""
+        rows.append((name, _number(m.get("value")), interval, *others))
+    table(header, rows)
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
+
+
+def scored(found: "Scored", *, as_json: bool) -> None:
+    if as_json:
+        document({"out": str(found.out), "n_rows": found.n_rows, "n_faults": found.n_faults, "seconds": found.seconds})
+        return
+    faults = f"; {found.n_faults:,} cells could not be read and counted as missing" if found.n_faults else ""
+    line(f"{found.n_rows:,} rows answered in {show_seconds(found.seconds)}: {found.out}{faults}")
+
+
+def served_what(file: Path | None, package: Path | None, version: str | None, host: str | None, port: int | None) -> tuple[Path, "Serve"]:
+    """The package folder and the server's settings that the options of `mis serve` mean."""
+    from modelinscale.api import served
+
+    return served(file, package, version, host, port)
+
+
+def serving(folder: Path, host: str, port: int, *, as_json: bool) -> None:
+    """The server is ready."""
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    if as_json:
+        line(json.dumps({"address": address, "package": str(folder), "pid": os.getpid()}))
+    else:
+        line(f"serving {folder} at {address} (page: {address}/docs, stop: Ctrl-C)")
+
+
+def described(what: str, found: "Described", *, as_json: bool) -> None:
+    if as_json:
+        document(found.facts)
+        return
+    line(found.title)
+    for part in found.tables:
+        if part.title:
+            line(part.title)
+        table(part.header, part.rows)
+    for note in found.notes:
+        line(f"  · {note}")
+
+
+def moved(found: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        document(dict(found))
+    else:
+        before = f" (before: {found['before']})" if found.get("before") is not None else ""
+        line(f"{found['name']}: champion is version {found['champion']}{before}")
+
+
+def kinds(found: Mapping[str, Mapping[str, str]], *, as_json: bool) -> None:
+    if as_json:
+        document(found)
+        return
+    for folder, members in found.items():
+        line(folder)
+        table(("", ""), list(members.items()))
+
+
+def demo(found: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        document(dict(found))
+
+

@@ -1,0 +1,83 @@
+"""What would be done, and why: pure reading, nothing is changed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from modelinscale.pipeline._place import Facts, Place, Result, as_plain
+
+STEPS = ("collect", "prepare", "train", "evaluate", "export", "register")
+
+Inputs = Callable[[Place, dict[str, Result]], Facts]
+"""A step's inputs from the place and the results of the steps before."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One step as it would be."""
+
+    step: str
+    identity: str | None
+    """None while it depends on a step that is still to do."""
+    done: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps, in order."""
+
+    steps: tuple[Planned, ...]
+
+
+def plan(place: Place, inputs: dict[str, Inputs]) -> Plan:
+    """Walks the steps as `run` would, without doing any."""
+    done: dict[str, Result] = {}
+    steps: list[Planned] = []
+    waiting: str | None = None
+    for step in STEPS:
+        if waiting:
+            steps.append(Planned(step, None, False, f"after {waiting}"))
+            continue
+        wanted = inputs[step](place, done)
+        found = place.find(step, wanted)
+        if found:
+            done[step] = found
+            steps.append(Planned(step, found.identity, True, _words(found)))
+        else:
+            waiting = step
+            steps.append(Planned(step, place.name(step, wanted), False, _changes(place, step, wanted)))
+    return Plan(tuple(steps))
+
+
+def _changes(place: Place, step: str, wanted: Facts) -> str:
+    last = place.newest(step)
+    if last is None:
+        return "not done yet"
+    changed = _differences(as_plain(wanted), last.inputs)
+    return f"changed: {', '.join(changed)}" if changed else "done by another version of the code"
+
+
+def _differences(a: Facts, b: Facts, prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key in sorted({*a, *b}):
+        x, y = a.get(key), b.get(key)
+        if x == y:
+            continue
+        if isinstance(x, dict) and isinstance(y, dict):
+            found += _differences(x, y, f"{prefix}{key}.")
+        else:
+            found.append(f"{prefix}{key}")
+    return found
+
+
+def _words(found: Result) -> str:
+    facts = found.facts
+    words = {
+        "collect": lambda: f"table version {facts['version']}, {facts['n_rows']:,} rows",
+        "prepare": lambda: f"{facts['n_train']:,} rows to train, {facts['n_valid']:,} to choose, {facts['n_test']:,} to test",
+        "train": lambda: f"{facts['family']}",
+        "evaluate": lambda: ", ".join(f"{n} {m['value']:.4g}" for n, m in list(facts["evaluation"]["metrics"].items())[:2]),
+        "export": lambda: f"version {facts['version']}",
+        "register": lambda: f"version {facts['version']}",
+    }
+    return f"done: {words[found.step]()}"

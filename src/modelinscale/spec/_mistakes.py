@@ -1,0 +1,99 @@
+"""From what pydantic refused to what a person can mend: one line a mistake, with its place and the nearest known word."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from modelinscale.core.errors import MisError, did_you_mean
+from modelinscale.spec._yaml import Document, Mistake, Path, show
+
+PLANNED = {
+    ("data", "windows"): "aggregates per key and time",
+    ("data", "personal"): "rules for personal columns",
+    ("monitor",): "drift monitoring",
+    ("update",): "updates behind gates",
+    ("tune",): "hyperparameter search",
+    ("federated",): "training across sites",
+}
+"""Sections of the plan that this version does not know yet: refused with that reason rather than as a slip of the pen."""
+
+
+def gather(error: ValidationError, document: Document, root: type[BaseModel], base: Path = ()) -> list[Mistake]:
+    """Every mistake inside a validation error, errors raised by nested kinds unfolded."""
+    return [mistake for one in error.errors() for mistake in _unfold(one, document, root, base)]
+
+
+def _unfold(one: Any, document: Document, root: type[BaseModel], base: Path) -> Iterator[Mistake]:
+    path = _inside(document, (*base, *one["loc"]))
+    inner = one.get("ctx", {}).get("error")
+    if isinstance(inner, ValidationError):
+        for deeper in inner.errors():
+            yield from _unfold(deeper, document, root, path)
+        return
+    extra = one["type"] == "extra_forbidden"
+    place = document.place(path, key=extra)
+    if extra and path in PLANNED:
+        yield Mistake(*place, show(path), f"{PLANNED[path]} is planned and not supported yet.", "Leave it out for now.")
+    elif extra:
+        known = _fields(root, path[:-1])
+        fix = f"Known here: {', '.join(known)}." if known else ""
+        yield Mistake(*place, show(path), f"unknown key.{did_you_mean(str(path[-1]), known)}", fix)
+    elif isinstance(inner, MisError):
+        yield Mistake(*place, show(path), inner.message, inner.fix)
+    elif one["type"] == "missing":
+        yield Mistake(*place, show(path), "this is required and missing.", _missing(path))
+    else:
+        message = one["msg"][:1].lower() + one["msg"][1:]
+        message = message.removeprefix("value error, ").removeprefix("input should be ")
+        found = one.get("input")
+        yield Mistake(*place, show(path), f"expected {message}, found {_short(found)}." if not one["type"].startswith("value_error") else f"{message}", "")
+
+
+def _missing(path: Path) -> str:
+    return {
+        ("data",): "Say where the rows are, for example `data: {source: rows.csv}`.",
+        ("data", "source"): "Say where the rows are, for example `source: rows.csv`.",
+        ("target",): "Name the column to predict, for example `target: price`.",
+    }.get(path, "")
+
+
+def _inside(document: Document, path: Path) -> Path:
+    """The path without what pydantic adds for unions and validators (names that the file does not hold), except the last part."""
+    kept: Path = ()
+    for i, part in enumerate(path):
+        last = i == len(path) - 1
+        if (*kept, part) in document.values or (last and not _is_marker(part)):
+            kept = (*kept, part)
+    return kept
+
+
+def _is_marker(part: str | int) -> bool:
+    """Whether a part of a location is pydantic's name of a union member rather than a key of the file."""
+    return isinstance(part, str) and ("[" in part or "-" in part or part in {"str", "int", "float", "bool", "none", "constrained-str"} or part[:1].isupper())
+
+
+def _fields(root: type[BaseModel], path: Path) -> list[str]:
+    """The keys allowed at ``path``, as far as the classes say."""
+    cls: Any = root
+    for part in path:
+        if not (isinstance(cls, type) and issubclass(cls, BaseModel)) or part not in cls.model_fields:
+            return []
+        cls = next(iter(_models_in(cls.model_fields[str(part)].annotation)), None)
+    if not (isinstance(cls, type) and issubclass(cls, BaseModel)):
+        return []
+    return [f.alias or n for n, f in cls.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    from typing import get_args
+
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

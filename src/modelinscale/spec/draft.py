@@ -1,0 +1,136 @@
+"""A first model.yaml from a look at the data: commented, complete, ready to run."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modelinscale.core.schema import Column, Schema
+    from modelinscale.core.task import Task
+    from modelinscale.data.infer import Profile
+    from modelinscale.features import Feature
+
+_PLAIN = re.compile(r"^[A-Za-z_][A-Za-z0-9_ ./%()-]*$")
+_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "nan", "inf"}
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What is known before writing."""
+
+    name: str
+    source: str | list[str]
+    n_rows: int
+    exact: bool
+    """Whether ``n_rows`` is all there is, or the part looked at."""
+    schema: Schema
+    profiles: dict[str, Profile]
+    task: Task
+    split: str
+    """The value of ``data.split`` as YAML, or "" for the default."""
+    split_note: str
+    time: str | None
+    key: tuple[str, ...]
+    features: dict[str, Feature]
+    left_out: dict[str, str]
+    """Column → why."""
+    target_note: str
+    model: str
+
+
+def write(sketch: Sketch) -> str:
+    """The text of the file."""
+    rows = f"{sketch.n_rows:,} rows" if sketch.exact else f"the first {sketch.n_rows:,} rows"
+    width = max((len(quoted(n)) for n in sketch.features), default=0)
+    lines = [
+        f"# Written by `mis init` after a look at {rows}. Every line may be changed; `mis check` says what it means, `mis plan` what it redoes.",
+        "version: 1",
+        f"name: {quoted(sketch.name)}",
+        "data:",
+        f"  source: {_source(sketch.source)}",
+    ]
+    if sketch.key:
+        lines.append(f"  key: {_list(sketch.key)}  # no two rows may share it")
+    if sketch.time:
+        lines.append(f"  time: {quoted(sketch.time)}")
+    if sketch.split:
+        lines.append(f"  split: {sketch.split}" + (f"  # {sketch.split_note}" if sketch.split_note else ""))
+    lines += [
+        f"target: {quoted(sketch.task.target)}  # {sketch.target_note}",
+        "features:",
+        *(f"  {_feature(name, feature, width)}  # {about(sketch.schema[name], sketch.profiles[name])}" for name, feature in sketch.features.items()),
+    ]
+    lines += [f"  # {name}: left out, {why}" for name, why in sketch.left_out.items()]
+    lines += [f"model: {sketch.model}" + ("  # linear, trees and mlp compared; or one of them" if sketch.model == "auto" else ""), "train: {budget: 10m, seed: 7}"]
+    return "\n".join(lines) + "\n"
+
+
+def about(column: Column, profile: Profile) -> str:
+    """A few words on a column."""
+    missing = f", {_share(profile.n_missing / profile.n_rows)} missing" if profile.n_rows and profile.n_missing else ""
+    if column.type in ("int", "float", "time") and profile.low is not None and profile.high is not None:
+        return f"{_clean(profile.low)} to {_clean(profile.high)}{missing}"
+    if column.type == "vector":
+        return f"{column.width} numbers{missing}"
+    if profile.mean_words > 3:
+        return f"text of about {profile.mean_words:.0f} words{missing}"
+    top = ", ".join(_clean(v) for v, _ in profile.top[:3])
+    return f"{profile.n_distinct:,} values" + (f": {top}{', ...' if profile.n_distinct > 3 else ''}" if top else "") + missing
+
+
+def quoted(text: str) -> str:
+    """A text as one YAML word, in quotes where it needs them.
+
+    >>> quoted("age"), quoted("no"), quoted("a: b")
+    ('age', '"no"', '"a: b"')
+    """
+    if _PLAIN.match(text) and text.strip() == text and text.lower() not in _WORDS and " #" not in text and not text.endswith(":"):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = "".join(c if c.isprintable() else (f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}") for c in escaped)
+    return f'"{escaped}"'
+
+
+def located(data: list[str], out: Path) -> str | list[str]:
+    """Data paths as they read from the folder of the file: relative where the data lie in or near it, absolute otherwise."""
+    folder = out.resolve().parent
+    found = []
+    for one in data:
+        path = Path(one).absolute()
+        near = os.path.relpath(path, folder)
+        found.append(str(path) if near.startswith("../../..") else near)
+    return found[0] if len(found) == 1 else found
+
+
+def _source(source: str | list[str]) -> str:
+    return quoted(source) if isinstance(source, str) else _list(tuple(source))
+
+
+def _list(items: tuple[str, ...]) -> str:
+    return quoted(items[0]) if len(items) == 1 else "[" + ", ".join(f'"{i}"' if "," in i else quoted(i) for i in items) + "]"
+
+
+def _feature(name: str, feature: Feature, width: int) -> str:
+    settings = feature.model_dump(mode="json", exclude_defaults=True, by_alias=True)
+    settings.pop("type", None)
+    word = feature.type if not settings else "{" + ", ".join([f"type: {feature.type}", *(f"{k}: {_value(v)}" for k, v in settings.items())]) + "}"
+    return f"{(quoted(name) + ':').ljust(width + 1)} {word}"
+
+
+def _value(value: object) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _share(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "under 0.1%"
+
+
+def _clean(text: str) -> str:
+    short = " ".join(text.split())
+    return short if len(short) <= 24 else short[:21] + "..."
