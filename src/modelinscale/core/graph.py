@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 TensorType = Literal["float64", "float32", "int64", "string", "bool"]
 """Element types that cross the border of the graph."""
 
+_SHARED_BYTES = 256
+"""Constants up to this size are kept once, however often they are asked for."""
+
 
 @dataclass(frozen=True)
 class Input:
@@ -20,6 +23,11 @@ class Input:
     name: str
     type: TensorType
     width: int | None = None
+
+    @property
+    def tensor(self) -> str:
+        """Its tensor while drawing. Column names are anything a user wrote, so they are kept apart from the names made here."""
+        return f"column {self.name}"
 
 
 @dataclass(frozen=True)
@@ -43,18 +51,27 @@ class Graph:
     outputs: dict[str, tuple[str, TensorType, tuple[int | str, ...]]] = field(default_factory=dict)
     """Public name -> (tensor, element type, shape with "N" for the batch)."""
     _count: int = 0
+    _shared: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
 
     def input(self, name: str, type: TensorType, width: int | None = None) -> str:
-        """Declares a raw column; returns its tensor name (the column's own)."""
-        if all(i.name != name for i in self.inputs):
-            self.inputs.append(Input(name, type, width))
-        return name
+        """Declares a raw column, once however often it is asked for; returns its tensor."""
+        column = Input(name, type, width)
+        if column not in self.inputs:
+            assert all(i.name != name for i in self.inputs), f"column {name!r} enters as two types"
+            self.inputs.append(column)
+        return column.tensor
 
     def constant(self, value: NDArray[Any] | float | int | list[Any], dtype: Any = None) -> str:
         """A stored tensor. Strings are given as arrays of object or str dtype."""
         array = np.asarray(value, dtype=dtype)
+        # Small ones are shared: fifty columns draw the same axes and zeros.
+        key = (array.dtype.str, array.shape, array.tobytes()) if array.dtype != object and array.nbytes <= _SHARED_BYTES else None
+        if key is not None and key in self._shared:
+            return self._shared[key]
         name = self._fresh("c")
         self.constants[name] = array
+        if key is not None:
+            self._shared[key] = name
         return name
 
     def op(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
@@ -76,5 +93,4 @@ class Graph:
 
     def _fresh(self, prefix: str) -> str:
         self._count += 1
-        # Two leading underscores keep clear of column names, which are input names as they stand.
-        return f"__{prefix}{self._count}"
+        return f"{prefix}{self._count}"
