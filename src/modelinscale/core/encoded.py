@@ -22,8 +22,11 @@ InputType = Literal["float64", "string", "int64", "vector"]
 """How a raw column enters the ONNX graph.
 
 float64 (N,): NaN is missing (numbers; flags as 0 and 1) · string (N,): "" is missing (categories, text; whole numbers written as ``str(int)``)
-· int64 (N,): microseconds since 1970 in UTC, the smallest int64 is missing (moments) · vector (N, width) float32: a missing vector is all NaN.
+· int64 (N,): microseconds since 1970 in UTC, `MISSING_MOMENT` is missing · vector (N, width) float32: a missing vector is all NaN.
 """
+
+MISSING_MOMENT = -(1 << 63)
+"""How a missing moment is written in an int64 tensor: the smallest int64."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 `export` turns it into the real file. Names of tensors are unique by construction.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,11 @@ class Node:
 @dataclass
 class Graph:
     """A graph under construction: ask for tensors by name, get names back."""
+
+    FLOAT32: ClassVar[int] = 1
+    """Element type numbers for ``Cast(to=...)``."""
+    INT64: ClassVar[int] = 7
+    FLOAT64: ClassVar[int] = 11
 
     inputs: list[Input] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
@@ -86,6 +92,12 @@ class Graph:
         outputs = tuple(self._fresh("t") for _ in range(n_outputs))
         self.nodes.append(Node(op, tuple(inputs), outputs, domain, attributes))
         return outputs
+
+    def split(self, tensor: str, widths: Sequence[int]) -> list[str]:
+        """A matrix (N, sum of widths) as blocks of columns (N, width)."""
+        if len(widths) == 1:
+            return [tensor]
+        return list(self.ops("Split", tensor, self.constant(list(widths), np.int64), n_outputs=len(widths), axis=1))
 
     def output(self, name: str, tensor: str, type: TensorType, shape: tuple[int | str, ...]) -> None:
         """Makes a tensor leave the graph under a public name."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modelinscale.core.encoded import MISSING_MOMENT
 from modelinscale.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     from modelinscale.core.encoded import InputType
 
-MISSING_MOMENT = np.iinfo(np.int64).min
-"""How a missing moment is written in an int64 tensor."""
 _SMALLEST_EXACT = 2.0**53
 
 

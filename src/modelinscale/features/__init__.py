@@ -1,7 +1,8 @@
 """Features: raw columns to numbers, learned from partitions, the same in Python and in the ONNX graph."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from modelinscale.core.encoded import Form, InputType, Layout, Values
 from modelinscale.core.graph import Graph
@@ -14,8 +15,12 @@ if TYPE_CHECKING:
 State = dict[str, Any]
 """A feature's learned state: plain JSON data (lists, dicts, strings, numbers), nothing else."""
 
+
 class Feature(Kind):
-    """How one column becomes numbers. Settings only: what is learned is a `State`, passed in and handed back."""
+    """How one column becomes numbers. Settings only: what is learned is a `State`, passed in and handed back.
+
+    An example of a whole kind is `features/flag.py`; the suite in ``testing/features.py`` proves what is said here.
+    """
 
     folder: ClassVar[str] = "features"
     input: ClassVar[InputType]
@@ -39,7 +44,7 @@ class Feature(Kind):
 
     @abstractmethod
     def layout(self, state: State, form: Form) -> Layout:
-        """What `encode` will give."""
+        """What `encode` will give. Names of columns are relative: "" for the value itself, ``missing``; the feature's own name comes before them later."""
 
     @abstractmethod
     def encode(self, state: State, values: "pl.Series", form: Form) -> Values:
@@ -48,6 +53,15 @@ class Feature(Kind):
     @abstractmethod
     def graph(self, state: State, form: Form, graph: Graph, tensor: str) -> str:
         """Draws the same computation; returns the tensor: float32 (N, D) for dense and sparse, int64 (N,) for ids."""
+
+    @classmethod
+    def graphs(cls, features: Sequence[Self], states: Sequence[State], form: Form, graph: Graph, tensors: Sequence[str]) -> list[str]:
+        """Draws several features of this kind together: `graph` one by one, unless the kind has a cheaper way."""
+        return [f.graph(s, form, graph, t) for f, s, t in zip(features, states, tensors, strict=True)]
+
+    def settled(self, state: State) -> State:
+        """What `layout`, `encode` and `graph` need of a state, with a summary for reference: what a package keeps. It is not observed or merged further."""
+        return state
 
     @abstractmethod
     def examples(self) -> list[Any]:

@@ -1,0 +1,87 @@
+"""Encode: a table's typed columns through all features at once, in Python and as the first part of the ONNX graph.
+
+Everywhere ``features`` maps the name of a column to its feature, and ``states`` has the same keys. N rows.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from modelinscale.core.encoded import Encoded, Form, Layout
+from modelinscale.core.errors import DataError, did_you_mean
+from modelinscale.core.graph import Graph
+from modelinscale.features import Feature, State
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Features = Mapping[str, Feature]
+States = dict[str, State]
+
+
+def empty_all(features: Features) -> States:
+    """The states of no rows."""
+    return {name: feature.empty() for name, feature in features.items()}
+
+
+def observe_all(features: Features, frame: "pl.DataFrame") -> States:
+    """The states of these rows alone: a partition's share, to be merged with the others' (`merge_all`)."""
+    from modelinscale.encode.tensors import to_input
+
+    return {name: feature.observe(feature.empty(), to_input(_column(frame, name), feature.input)) for name, feature in features.items()}
+
+
+def merge_all(features: Features, a: States, b: States) -> States:
+    """The states of both samples together."""
+    return {name: feature.merge(a[name], b[name]) for name, feature in features.items()}
+
+
+def settle_all(features: Features, states: States) -> States:
+    """The states as a package keeps them: all that encoding needs, without what only further observing would."""
+    return {name: feature.settled(states[name]) for name, feature in features.items()}
+
+
+def layouts(features: Features, states: States, form: Form) -> dict[str, Layout]:
+    """What `encode` will give. Columns of dense and sparse blocks are named after their feature: ``age``, ``age: missing``, ``text: free``."""
+    return {name: _named(name, feature.layout(states[name], form)) for name, feature in features.items()}
+
+
+def encode(features: Features, states: States, frame: "pl.DataFrame", form: Form) -> Encoded:
+    """The rows of a table as blocks of numbers. Raises `DataError` when a feature's column is not there."""
+    from modelinscale.encode.tensors import to_input
+
+    blocks = {name: feature.encode(states[name], to_input(_column(frame, name), feature.input), form) for name, feature in features.items()}
+    return Encoded(layouts(features, states, form), blocks)
+
+
+def draw(features: Features, states: States, form: Form, graph: Graph) -> dict[str, str]:
+    """Draws the raw columns as inputs and the same encoding behind them; returns each feature's tensor (see `Feature.graph`).
+
+    Inputs come in the order of ``features``. Features of one kind are drawn together where the kind has a cheaper way for many.
+    """
+    tensors = {
+        name: graph.input(name, feature.input if feature.input != "vector" else "float32", _width(feature, states[name])) for name, feature in features.items()
+    }
+    drawn: dict[str, str] = {}
+    for kind in dict.fromkeys(type(feature) for feature in features.values()):
+        names = [name for name, feature in features.items() if type(feature) is kind]
+        found = kind.graphs([features[n] for n in names], [states[n] for n in names], form, graph, [tensors[n] for n in names])
+        drawn.update(zip(names, found, strict=True))
+    return {name: drawn[name] for name in features}
+
+
+def _input(name: str, feature: Feature, state: State, graph: Graph) -> str:
+    if feature.input == "vector":
+        return graph.input(name, "float32", feature.layout(state, "plain").width)
+    return graph.input(name, feature.input)
+
+
+def _named(name: str, layout: Layout) -> Layout:
+    if layout.role == "ids":
+        return layout
+    return Layout(layout.role, layout.width, tuple(f"{name}: {column}" if column else name for column in layout.names))
+
+
+def _column(frame: "pl.DataFrame", name: str) -> "pl.Series":
+    if name not in frame.columns:
+        raise DataError(f"there is no column {name!r} for the feature of that name.{did_you_mean(name, frame.columns)}", fix="Is it still in the source?")
+    return frame[name]

@@ -1,0 +1,112 @@
+"""Categories: words from a set, each with an id of its own; rare and unseen ones share one."""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from modelinscale.core.encoded import Form, InputType, Layout
+from modelinscale.core.graph import Graph
+from modelinscale.core.schema import Column
+from modelinscale.features import Feature, State
+
+if TYPE_CHECKING:
+    import polars as pl
+
+MISSING, OTHER, FIRST = 0, 1, 2
+"""The ids of a missing value, of a rare or unseen one, and of the most frequent word."""
+COUNTED = 1_000_000
+"""Different words counted at most. Up to here parts merged equal the whole seen at once; beyond, the rarest are dropped as they come."""
+
+
+class Category(Feature):
+    """A word (or a number that only names something): country, product, zip code.
+
+    Both forms: int32 ids; 0 missing, 1 rare or unseen, 2 … the known words, most frequent first. Words are compared exactly, byte for byte:
+    blanks and upper case count (cleaning trims cells before they reach the table). Python and graph give the same ids.
+
+    >>> import polars as pl
+    >>> category = Category(at_least=1)
+    >>> state = category.observe(category.empty(), pl.Series(["b", "a", "b", None]))
+    >>> category.encode(state, pl.Series(["a", "b", "c", None, ""]), "plain").tolist()
+    [3, 2, 1, 0, 0]
+    """
+
+    input: ClassVar[InputType] = "string"
+
+    keep: int = Field(1000, ge=1, le=COUNTED)
+    """How many words get an id of their own, the most frequent first (ties in alphabetical order)."""
+    at_least: int = Field(2, ge=1)
+    """How often a word must occur in the training rows to get an id of its own; the others teach the model what to do with unseen ones."""
+
+    @classmethod
+    def suits(cls, column: Column) -> bool:
+        return column.type != "vector"
+
+    def empty(self) -> State:
+        return {"n": 0, "missing": 0, "dropped": 0, "counts": {}}
+
+    def observe(self, state: State, values: "pl.Series") -> State:
+        found = values.value_counts(name="n")
+        counts = dict(zip(found[values.name].to_list(), found["n"].to_list(), strict=True))
+        missing = counts.pop(None, 0) + counts.pop("", 0)
+        return self.merge(state, {"n": len(values), "missing": missing, "dropped": 0, "counts": counts})
+
+    def merge(self, a: State, b: State) -> State:
+        large, small = (a["counts"], b["counts"]) if len(a["counts"]) >= len(b["counts"]) else (b["counts"], a["counts"])
+        counts = dict(large)
+        for word, count in small.items():
+            counts[word] = counts.get(word, 0) + count
+        dropped = a["dropped"] + b["dropped"]
+        if len(counts) > COUNTED:
+            kept = dict(_ordered(counts)[:COUNTED])
+            dropped += sum(counts.values()) - sum(kept.values())
+            counts = kept
+        return {"n": a["n"] + b["n"], "missing": a["missing"] + b["missing"], "dropped": dropped, "counts": counts}
+
+    def settled(self, state: State) -> State:
+        known = {word: state["counts"][word] for word in self._words(state)}
+        rest = sum(state["counts"].values()) - sum(known.values())
+        return {"n": state["n"], "missing": state["missing"], "dropped": state["dropped"] + rest, "counts": known}
+
+    def layout(self, state: State, form: Form) -> Layout:
+        words = ("(missing)", "(other)", *self._words(state))
+        return Layout("ids", len(words), words)
+
+    def encode(self, state: State, values: "pl.Series", form: Form) -> NDArray[np.int32]:
+        import polars as pl
+
+        words = self._words(state)
+        missing = (values.is_null() | (values == "").fill_null(True)).to_numpy()
+        if not words:
+            return np.where(missing, MISSING, OTHER).astype(np.int32)
+        ids = values.cast(pl.Enum(words), strict=False).to_physical().cast(pl.Int32)
+        known = (ids + FIRST).fill_null(OTHER).to_numpy()
+        return np.where(missing, np.int32(MISSING), known)
+
+    def graph(self, state: State, form: Form, graph: Graph, tensor: str) -> str:
+        words = self._words(state)
+        return graph.op(
+            "LabelEncoder",
+            tensor,
+            domain="ai.onnx.ml",
+            keys_tensor=np.array(["", *words], dtype=object),
+            values_tensor=np.array([MISSING, *range(FIRST, FIRST + len(words))], np.int64),
+            default_tensor=np.array([OTHER], np.int64),
+        )
+
+    def examples(self) -> list[Any]:
+        plain = [None, "", " ", "a", "A", "b", "a ", " a", "0", "1", "nan", "None", "null", "true", "(missing)", "(other)", "x" * 100_000, "no such word"]
+        odd = ["é", "e\u0301", "😀", "👩\u200d👩\u200d👧", "日本", "ß", "İ", "a\x00b", "\x00", "line\nbreak", "\u202eright to left", "\ufeff"]
+        return [*plain, *odd]
+
+    def _words(self, state: State) -> list[str]:
+        """The known words, id `FIRST` first."""
+        common = {word: count for word, count in state["counts"].items() if count >= self.at_least}
+        return [word for word, _ in _ordered(common)[: self.keep]]
+
+
+def _ordered(counts: dict[str, int]) -> list[tuple[str, int]]:
+    """By count, then name: ties must not depend on arrival order."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))

@@ -1,0 +1,178 @@
+"""Numbers: as they are for models that split, centred and scaled with missing ones flagged for models that multiply.
+
+N rows, K columns drawn at once.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from modelinscale.core.encoded import Form, InputType, Layout
+from modelinscale.core.graph import Graph
+from modelinscale.core.schema import Column
+from modelinscale.features import Feature, State
+from modelinscale.features._bins import Bins
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_FAR = 2.0**60
+"""Scaled values are cut here before they are squared."""
+_LARGEST = float(np.finfo(np.float64).max)
+
+
+class Number(Feature):
+    """A quantity, where more and less mean something: amounts, ages, counts.
+
+    plain: the value as float32, missing NaN, infinity kept. scaled: ``(x - centre) * factor``, brought within ``± clip``, infinity at the edge, a missing
+    value at the centre (0); a second column flags missing values if training rows had any. Python and graph give the same bits in both forms.
+
+    >>> import polars as pl
+    >>> number = Number()
+    >>> state = number.observe(number.empty(), pl.Series([1.0, 2.0, 3.0, None]))
+    >>> number.encode(state, pl.Series([2.0, None]), "scaled").tolist()
+    [[0.0, 0.0], [0.0, 1.0]]
+    """
+
+    input: ClassVar[InputType] = "float64"
+
+    scale: Literal["robust", "standard"] = "robust"
+    """robust: by median and quartile distance, far values drawn in smoothly, so that one outlier does not flatten the rest.
+    standard: by mean and standard deviation, cut at ``clip``."""
+    clip: float = Field(10.0, gt=0, le=1e6)
+    """Largest scaled magnitude."""
+
+    @classmethod
+    def suits(cls, column: Column) -> bool:
+        return column.type != "vector"
+
+    def empty(self) -> State:
+        return _state(0, 0, 0, None, None, Bins.of(np.zeros(0)))
+
+    def observe(self, state: State, values: "pl.Series") -> State:
+        x = _float64(values)
+        known = x[~np.isnan(x)]
+        finite = known[np.isfinite(known)]
+        low, high = (float(finite.min()) + 0.0, float(finite.max()) + 0.0) if len(finite) else (None, None)
+        return self.merge(state, _state(len(x), len(x) - len(known), len(known) - len(finite), low, high, Bins.of(finite)))
+
+    def merge(self, a: State, b: State) -> State:
+        lows, highs = ([s[key] for s in (a, b) if s[key] is not None] for key in ("low", "high"))
+        return _state(
+            a["n"] + b["n"],
+            a["missing"] + b["missing"],
+            a["infinite"] + b["infinite"],
+            min(lows, default=None),
+            max(highs, default=None),
+            Bins.load(a["bins"]).merged(Bins.load(b["bins"])),
+        )
+
+    def layout(self, state: State, form: Form) -> Layout:
+        names = ("", "missing") if form == "scaled" and state["missing"] else ("",)
+        return Layout("dense", len(names), names)
+
+    def encode(self, state: State, values: "pl.Series", form: Form) -> NDArray[np.float32]:
+        x = _float64(values)
+        if form == "plain":
+            return _float32(x)[:, None]
+        missing = np.isnan(x)
+        z = _float32(np.where(missing, 0.0, self._scaled(x, self._learned(state))))
+        return np.stack([z, missing.astype(np.float32)], axis=1) if state["missing"] else z[:, None]
+
+    def graph(self, state: State, form: Form, graph: Graph, tensor: str) -> str:
+        return self.graphs([self], [state], form, graph, [tensor])[0]
+
+    @classmethod
+    def graphs(cls, features: Sequence[Self], states: Sequence[State], form: Form, graph: Graph, tensors: Sequence[str]) -> list[str]:
+        # All columns go through the same few operators as one matrix: fifty columns cost little more than one.
+        K = len(tensors)
+        if K == 1:
+            x = graph.op("Unsqueeze", tensors[0], graph.constant([1], np.int64))
+        else:
+            rows = graph.op("Reshape", graph.op("Concat", *tensors, axis=0), graph.constant([K, -1], np.int64))  # (K, N)
+            x = graph.op("Transpose", rows, perm=[1, 0])  # (N, K)
+        if form == "plain":
+            return graph.split(graph.op("Cast", x, to=graph.FLOAT32), [1] * K)
+        learned = [f._learned(s) for f, s in zip(features, states, strict=True)]
+        missing = graph.op("IsNaN", x)
+        z = graph.op("Mul", graph.op("Sub", x, _row(graph, [p.centre for p in learned])), _row(graph, [p.factor for p in learned]))
+        z = _drawn(graph, z, features)
+        z = graph.op("Cast", graph.op("Where", missing, graph.constant(0.0, np.float64), z), to=graph.FLOAT32)
+        widths = [2 if s["missing"] else 1 for s in states]
+        if sum(widths) == K:
+            return graph.split(z, widths)
+        both = graph.op("Concat", z, graph.op("Cast", missing, to=graph.FLOAT32), axis=1)  # (N, 2K): values, then flags
+        order = [place for k, width in enumerate(widths) for place in (k, K + k)[:width]]
+        return graph.split(graph.op("Gather", both, graph.constant(order, np.int64), axis=1), widths)
+
+    def examples(self) -> list[Any]:
+        common = [None, 0.0, 1.0, -1.0, 0.1, 1 / 3, 2.5, -7.25, 42.0, 1e3, 123456.789, 1e6, -1e6]
+        beside = [float(np.nextafter(1, 2)), float(np.nextafter(1, 0)), float(np.nextafter(np.float32(0.1), np.float32(1))), 2.0**24 + 1, 2.0**53 - 1]
+        # Not numbers, both zeros, the smallest and largest of float64 and float32, and what float32 cannot hold.
+        edges = [float("nan"), float("inf"), float("-inf"), -0.0, 5e-324, -5e-324, 1e-310, 1.4e-45, 2.0**-126, 3.4028235677973366e38, 1e39, 1e300, -1e300]
+        return [*common, *beside, *edges, 2.0**63, _LARGEST, -_LARGEST]
+
+    def _learned(self, state: State) -> "_Learned":
+        bins = Bins.load(state["bins"])
+        mean, deviation = bins.moments()
+        if self.scale == "standard":
+            return _Learned(mean, _factor(deviation))
+        quarter, centre, three_quarters = (bins.quantile(q) for q in (0.25, 0.5, 0.75))
+        # For a normal column the quartile distance is 1.349 deviations. Where half the values are equal it is 0, and the deviation steps in.
+        spread = three_quarters / 1.349 - quarter / 1.349
+        return _Learned(centre, _factor(spread or deviation))
+
+    def _scaled(self, x: NDArray[np.float64], learned: "_Learned") -> NDArray[np.float64]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            z = (x - learned.centre) * learned.factor
+        if self.scale == "standard":
+            return np.minimum(np.maximum(z, -self.clip), self.clip)
+        z = np.minimum(np.maximum(z, -_FAR), _FAR)
+        ratio = z * (1.0 / self.clip)
+        return z / np.sqrt(1.0 + ratio * ratio)
+
+
+class _Learned(NamedTuple):
+    centre: float
+    factor: float
+
+
+def _factor(spread: float) -> float:
+    """One over the spread; a constant column keeps its unit."""
+    return 1.0 / min(max(spread, 1e-300), 1e300) if spread > 0 else 1.0
+
+
+def _drawn(graph: Graph, z: str, features: Sequence[Number]) -> str:
+    """Draws what `Number._scaled` does after scaling, (N, K) float64; columns may differ in their settings."""
+    robust = [f.scale == "robust" for f in features]
+    limits = [_FAR if r else f.clip for f, r in zip(features, robust, strict=True)]
+    z = graph.op("Min", graph.op("Max", z, _row(graph, [-v for v in limits])), _row(graph, limits))
+    if not any(robust):
+        return z
+    # A factor of 0 leaves the others as they are: z / sqrt(1 + 0).
+    ratio = graph.op("Mul", z, _row(graph, [1.0 / f.clip if r else 0.0 for f, r in zip(features, robust, strict=True)]))
+    root = graph.op("Sqrt", graph.op("Add", graph.op("Mul", ratio, ratio), graph.constant(1.0, np.float64)))
+    return graph.op("Div", z, root)
+
+
+def _row(graph: Graph, values: list[float]) -> str:
+    """A constant for each column; one number where all are equal."""
+    return graph.constant(values[0] if len(set(values)) == 1 else [values], np.float64)
+
+
+def _float64(values: "pl.Series") -> NDArray[np.float64]:
+    import polars as pl
+
+    return values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+
+
+def _float32(x: NDArray[np.float64]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return x.astype(np.float32)
+
+
+def _state(n: int, missing: int, infinite: int, low: float | None, high: float | None, bins: Bins) -> State:
+    return {"n": n, "missing": missing, "infinite": infinite, "low": low, "high": high, "bins": bins.plain()}
