@@ -58,9 +58,7 @@ def draw(features: Features, states: States, form: Form, graph: Graph) -> dict[s
 
     Inputs come in the order of ``features``. Features of one kind are drawn together where the kind has a cheaper way for many.
     """
-    tensors = {
-        name: graph.input(name, feature.input if feature.input != "vector" else "float32", _width(feature, states[name])) for name, feature in features.items()
-    }
+    tensors = {name: _input(name, feature, states[name], graph) for name, feature in features.items()}
     drawn: dict[str, str] = {}
     for kind in dict.fromkeys(type(feature) for feature in features.values()):
         names = [name for name, feature in features.items() if type(feature) is kind]
