@@ -16,4 +16,4 @@ class Settings(BaseModel):
 
     def but(self, **changes: Any) -> Self:
         """A copy with some fields changed, checked again."""
-        return type(self).model_validate({**self.model_dump(by_alias=True), **changes})
+        return type(self).model_validate({**{field.alias or name: getattr(self, name) for name, field in type(self).model_fields.items()}, **changes})
