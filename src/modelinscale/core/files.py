@@ -14,6 +14,27 @@ from typing import Any
 
 from modelinscale.core.errors import StoreError
 
+_SPACE = "Free some space, or put `store` on another disk."
+_RIGHT = "Give this user the right to write there, or name another `store`."
+_FIXES = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: "Raise the limit on file sizes (`ulimit -f`), or put `store` on another file system.",
+    errno.EACCES: _RIGHT,
+    errno.EPERM: _RIGHT,
+    errno.EROFS: "The file system is read-only: name another `store`.",
+    errno.EIO: "The disk reports an error: check it, or put `store` on another one.",
+    errno.EMFILE: "Raise the limit on open files (`ulimit -n`).",
+    errno.ENOTDIR: "A file is in the way where a folder is needed: name another `store`.",
+}
+
+
+def refusal(number: int, path: Path, doing: str) -> StoreError | None:
+    """The operating system's refusal with this ``errno`` as an error that says what, where and what to do; None for other errors."""
+    if number not in _FIXES:
+        return None
+    return StoreError(f"Cannot {doing} {path}: {os.strerror(number)}.", fix=_FIXES[number])
+
 
 @contextmanager
 def told(path: Path, doing: str) -> Iterator[None]:
@@ -21,16 +42,10 @@ def told(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        fixes = {
-            errno.ENOSPC: "Free some space, or put `store` on another disk.",
-            errno.EDQUOT: "Free some space, or put `store` on another disk.",
-            errno.EACCES: "Give this user the right to write there, or name another `store`.",
-            errno.EPERM: "Give this user the right to write there, or name another `store`.",
-            errno.EROFS: "The file system is read-only: name another `store`.",
-        }
-        if error.errno not in fixes:
+        told_as = refusal(error.errno or 0, path, doing)
+        if told_as is None:
             raise
-        raise StoreError(f"Cannot {doing} {path}: {os.strerror(error.errno)}.", fix=fixes[error.errno]) from error
+        raise told_as from error
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:

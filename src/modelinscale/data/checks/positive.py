@@ -1,0 +1,24 @@
+"""Numbers above zero."""
+
+from typing import TYPE_CHECKING
+
+from modelinscale.core.schema import Column
+from modelinscale.data.checks import Check
+from modelinscale.data.checks._bounds import known
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class Positive(Check):
+    """Refuses zero and negative numbers; zero allowed: ``at_least: 0``."""
+
+    @classmethod
+    def suits(cls, column: Column) -> bool:
+        return column.type in ("int", "float")
+
+    def failing(self, values: "pl.Series") -> "pl.Series":
+        return known(values <= 0)
+
+    def demand(self) -> str:
+        return "above 0"

@@ -1,0 +1,25 @@
+"""No value may occur twice in the whole table."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from modelinscale.core.schema import Column
+from modelinscale.data.checks import Check
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class Unique(Check):
+    """Refuses a value that an earlier accepted row has, in these rows or in the lake. For several columns together use ``data.key``."""
+
+    across_rows: ClassVar[bool] = True
+
+    @classmethod
+    def suits(cls, column: Column) -> bool:
+        return column.type != "vector"
+
+    def failing(self, values: "pl.Series") -> "pl.Series":
+        return ~values.is_first_distinct() & values.is_not_null()
+
+    def demand(self) -> str:
+        return "unique"

@@ -1,0 +1,324 @@
+"""Collect: from a source through cleaning and contract into the lake, so that a kill at any moment loses and doubles nothing."""
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from modelinscale.compute import Compute
+from modelinscale.compute.local import Local
+from modelinscale.core.errors import DataError, LakeError
+from modelinscale.core.identity import identity
+from modelinscale.core.logs import log
+from modelinscale.core.schema import Column, Schema
+from modelinscale.data.arrow import INTERNAL
+from modelinscale.data.clean import Cleaned, clean
+from modelinscale.data.contract import Contract, Judged, contract, open_indexes
+from modelinscale.data.lake import Table, create_table, open_table, table_exists
+from modelinscale.data.sources import Chunk, Cursor, Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from modelinscale.data._keys import KeyIndex
+
+COMMIT_ROWS = 1 << 20
+COMMIT_BYTES = 96 << 20
+"""A commit closes with the first chunk to reach one of these: what a kill can cost, and half the memory it takes (one is written while the next is read)."""
+
+ENOUGH_ROWS = 100
+"""Fewer rows than this say nothing about a source that gave good rows before."""
+
+QUARANTINE = Schema(
+    columns=(
+        Column(name="row", type="int", nullable=False),
+        Column(name="place", type="string"),
+        Column(name="row_in_place", type="int"),
+        Column(name="column", type="string"),
+        Column(name="reason", type="string"),
+        Column(name="value", type="string"),
+    )
+)
+"""One line for each fault. ``row`` counts the rows ever read, from 1; ``place`` and ``row_in_place`` (from 1) say where to look in the source;
+``column`` is empty when the whole row is broken."""
+
+Progress = Callable[[float | None, str], None]
+"""Called with the share done (None: not known) and a few words."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What stands in the lake after a collect."""
+
+    version: int
+    """The table's version that last changed its rows: the same as before when nothing came."""
+    n_rows: int
+    """Rows in the table."""
+    n_added: int
+    """Rows that this collect added."""
+    n_quarantined: int
+    """Rows in quarantine, over all collects; a row with several faults counts once."""
+    n_quarantined_now: int
+    """Rows that this collect sent there."""
+    reasons: tuple[tuple[str, str, int], ...] = ()
+    """Column, reason, faults of this collect, the most frequent first."""
+    notes: tuple[str, ...] = ()
+    """What the user should know though nothing failed."""
+
+
+class _Piece(NamedTuple):
+    """A chunk without its raw cells, which are not needed any more."""
+
+    cleaned: Cleaned
+    cursor: Cursor
+    where: str
+
+
+@dataclass
+class _Unit:
+    """The rows of one commit."""
+
+    pieces: list[_Piece] = field(default_factory=list)
+    n_rows: int = 0
+    n_bytes: int = 0
+
+    def add(self, piece: _Piece) -> None:
+        self.pieces.append(piece)
+        self.n_rows += piece.cleaned.batch.num_rows
+        self.n_bytes += piece.cleaned.batch.nbytes
+
+
+def collect(
+    source: Source,
+    *,
+    lake: str,
+    quarantine: str,
+    contract: Contract,
+    run: str = "",
+    max_quarantined: float = 0.5,
+    commit_rows: int = COMMIT_ROWS,
+    commit_bytes: int = COMMIT_BYTES,
+    compute: Compute | None = None,
+    progress: Progress = lambda share, note: None,
+) -> Collected:
+    """Reads what is new since the lake's cursor and adds it, a bounded number of rows a commit.
+
+    The rows, and the cursor after them, are one transaction; a killed collect goes on from its last commit. The quarantine is written before the
+    rows it belongs to and put right at the next start, so it never holds a row twice. The caller holds the project's lock.
+
+    The contract is for the columns the table has; its own (habits of text included) are used when there is a table. ``max_quarantined``: the share
+    of bad rows above which it stops with `DataError` (the share is taken over this collect; a table that exists bears up to 100 rows read).
+    Raises `DataError` when a source never gave a row, `LakeError` when the columns differ from the table's, and what the source raises.
+    """
+    table = open_table(lake) if table_exists(lake) else None
+    notes: list[str] = []
+    rules = contract if table is None else _on(contract, table, notes)
+    state = _State(source, lake, quarantine, rules, run, max_quarantined, table, progress)
+    units = _units(_pieces(source, state.cursor, rules.schema, compute or Local(), state.note_columns), commit_rows, commit_bytes)
+    # One unit is written while the next is read, cleaned and judged.
+    with ThreadPoolExecutor(1, thread_name_prefix="lake") as writer, closing(units):
+        writing: Future[None] | None = None
+        for unit in units:
+            judged = state.judge(unit)
+            state.keep(writing)
+            writing = writer.submit(state.write, unit, judged)
+            del unit, judged
+        state.keep(writing)
+    return state.collected(notes)
+
+
+def open_quarantine(quarantine: str, lake: str) -> "Iterator[pa.RecordBatch]":
+    """The quarantine's lines in order, without those of rows that a killed collect did not get into the lake."""
+    if not table_exists(quarantine) or not table_exists(lake):
+        return
+    committed = open_table(lake).last.seq
+    yield from open_table(quarantine).blocks_up_to(committed)
+
+
+class _State:
+    """Where a collect stands."""
+
+    def __init__(
+        self, source: Source, lake: str, quarantine: str, rules: Contract, run: str, max_quarantined: float, table: Table | None, progress: Progress
+    ) -> None:
+        self._lake, self._quarantine, self._rules, self._run, self._max, self._progress = lake, quarantine, rules, run, max_quarantined, progress
+        self.table, self._is_new = table, table is None
+        last = table.last if table else None
+        self._facts: Mapping[str, Any] = dict(last.facts) if last else {}
+        self._seq = last.seq if last else 0
+        self.cursor: Cursor | None = last.cursor if last else None
+        self._n_read = self._n_bad = self._n_good = 0
+        self._reasons: Counter[tuple[str, str]] = Counter()
+        self._dropped: dict[str, None] = {}
+        self._started = False
+        self._indexes: dict[tuple[str, ...], KeyIndex] = {}
+
+    def note_columns(self, names: list[str]) -> None:
+        """Columns of the source that the table does not have."""
+        self._dropped.update(dict.fromkeys(names))
+
+    def _start(self) -> None:
+        """What a killed collect left is undone, and the indexes are opened; put off until there is something to do."""
+        self._started = True
+        if table_exists(self._quarantine):
+            open_table(self._quarantine).drop_after(self._seq)
+        if self._rules.unique:
+            self._indexes = open_indexes(self._rules, Path(self._lake) / f"{INTERNAL}keys", self.table)
+
+    def judge(self, unit: _Unit) -> Judged:
+        """The contract's verdict on a unit. Raises `DataError` when too much of this collect is bad."""
+        import pyarrow as pa
+
+        if not self._started:
+            self._start()
+        rows = pa.Table.from_batches([p.cleaned.batch for p in unit.pieces])
+        faults, before = [], 0
+        for piece in unit.pieces:
+            if len(piece.cleaned.faults):
+                part = piece.cleaned.faults.table()
+                faults.append(part.set_column(0, "row", pa.array(part.column("row").to_numpy() + before)))
+            before += piece.cleaned.batch.num_rows
+        empty = pa.table({"row": pa.array([], pa.int64()), **{n: pa.array([], pa.string()) for n in ("column", "reason", "value")}})
+        judged = self._rules.apply(rows, pa.concat_tables([empty, *faults]), self._indexes)
+        self._n_read += rows.num_rows
+        self._n_bad += judged.n_bad
+        if judged.n_bad:
+            counts = judged.entries.group_by(["column", "reason"]).aggregate([([], "count_all")])
+            for column, reason, n in zip(*(counts.column(c).to_pylist() for c in ("column", "reason", "count_all")), strict=True):
+                self._reasons[column, reason] += n
+        self._refuse_if_too_bad()
+        return judged
+
+    def _refuse_if_too_bad(self) -> None:
+        if self._n_bad <= self._max * self._n_read or (not self._is_new and self._n_read < ENOUGH_ROWS):
+            return
+        top = "\n".join(f"  {n:,} × {column or 'whole row'}: {reason}" for column, reason, n in self._top(5))
+        raise DataError(
+            f"{self._n_bad:,} of {self._n_read:,} rows read break the contract ({self._n_bad / self._n_read:.0%}, allowed {self._max:.0%}).\n{top}\n",
+            fix="Change `checks`, `key` or the types under `columns`, or mend the source; nothing of these rows was kept.",
+        )
+
+    def _top(self, n: int | None = None) -> list[tuple[str, str, int]]:
+        return [(*key, count) for key, count in sorted(self._reasons.items(), key=lambda item: (-item[1], item[0]))][:n]
+
+    def write(self, unit: _Unit, judged: Judged) -> None:
+        """Quarantine first, then rows and cursor in one transaction. Runs beside `judge` of the next unit."""
+        cursor = unit.pieces[-1].cursor
+        seq, before = self._seq + 1, self.cursor
+        batch = f"{seq}-{identity(before)}"
+        read = int(self._facts.get("n_read", 0))
+        if judged.n_bad:
+            self._write_quarantine(_lines(unit, judged, read), batch, seq)
+        facts = {"n_read": read + unit.n_rows, "n_quarantined": int(self._facts.get("n_quarantined", 0)) + judged.n_bad}
+        if self.table is None:
+            self.table = create_table(self._lake, self._rules.schema, judged.good, batch=batch, cursor=cursor, run=self._run, facts=facts)
+        else:
+            self.table = self.table.append(judged.good, batch=batch, cursor=cursor, run=self._run, facts=facts)
+        self._seq, self.cursor, self._facts = seq, cursor, facts
+        self._n_good += judged.good.num_rows
+        log(__name__).info("rows added", extra={"version": self.table.version, "added": judged.good.num_rows, "quarantined": judged.n_bad})
+        self._progress(None, f"{self._n_good:,} rows")
+
+    def keep(self, writing: "Future[None] | None") -> None:
+        """Waits until a unit is written, then writes its keys down: last, because they can be built again from the table."""
+        if writing is None:
+            return
+        writing.result()
+        assert self.table is not None, "a unit was written"
+        for index in self._indexes.values():
+            index.keep(self._seq, self.table.n_rows)
+
+    def _write_quarantine(self, lines: "pa.Table", batch: str, seq: int) -> None:
+        if table_exists(self._quarantine):
+            open_table(self._quarantine).append(lines, batch=batch, run=self._run, seq=seq)
+        else:
+            create_table(self._quarantine, QUARANTINE, lines, batch=batch, run=self._run, seq=seq)
+
+    def collected(self, notes: list[str]) -> Collected:
+        if self.table is None:
+            raise DataError("the source has no rows.", fix="Check `source`: is the file empty, or does it hold a header only?")
+        if self._n_good:
+            self.table = self.table.compact()
+        if self._dropped:
+            notes.append(f"the source has columns that the table does not have, left out: {', '.join(self._dropped)}.")
+        return Collected(
+            version=self.table.rows_version,
+            n_rows=self.table.n_rows,
+            n_added=self._n_good,
+            n_quarantined=int(self._facts.get("n_quarantined", 0)),
+            n_quarantined_now=self._n_bad,
+            reasons=tuple(self._top()),
+            notes=tuple(notes),
+        )
+
+
+def _pieces(source: Source, after: Cursor | None, schema: Schema, compute: Compute, other: Callable[[list[str]], None]) -> Iterator[_Piece]:
+    """Chunks read and cleaned, in order; cleaning runs beside reading and everything after."""
+    known = set(schema.names)
+
+    def chunks() -> Iterator[Chunk]:
+        for chunk in source.read(after, schema):
+            unknown = [n for n in chunk.batch.schema.names if n not in known and not n.startswith(INTERNAL)]
+            if unknown:
+                other(unknown)
+            yield chunk
+
+    return compute.map(partial(_piece, schema), chunks())
+
+
+def _piece(schema: Schema, chunk: Chunk) -> _Piece:
+    return _Piece(clean(chunk.batch, schema), chunk.cursor, chunk.where)
+
+
+def _units(pieces: Iterator[_Piece], max_rows: int, max_bytes: int) -> Generator[_Unit, None, None]:
+    """Pieces gathered up to a commit's size. A piece without rows still moves the cursor if rows follow or came before."""
+    unit = _Unit()
+    for piece in pieces:
+        unit.add(piece)
+        if unit.n_rows >= max_rows or unit.n_bytes >= max_bytes:
+            yield unit
+            unit = _Unit()
+    if unit.n_rows:
+        yield unit
+
+
+def _lines(unit: _Unit, judged: Judged, n_before: int) -> "pa.Table":
+    """The unit's quarantine lines; ``n_before`` rows were read before it."""
+    import numpy as np
+    import pyarrow as pa
+
+    rows = judged.entries.column("row").to_numpy()
+    starts = np.cumsum([0, *(p.cleaned.batch.num_rows for p in unit.pieces)])
+    piece = np.searchsorted(starts, rows, side="right") - 1
+    places = pa.array([p.where for p in unit.pieces], pa.string())
+    return pa.table(
+        {
+            "row": pa.array(rows + 1 + n_before),
+            "place": places.take(pa.array(piece)),
+            "row_in_place": pa.array(rows - starts[piece] + 1),
+            "column": judged.entries.column("column"),
+            "reason": judged.entries.column("reason"),
+            "value": judged.entries.column("value"),
+        }
+    )
+
+
+def _on(wanted: Contract, table: Table, notes: list[str]) -> Contract:
+    """The contract on the table's own columns. Raises `LakeError` where the two cannot be reconciled."""
+    stored, asked = table.schema, wanted.schema
+    missing = [c.name for c in asked.columns if c.name not in stored]
+    changed = [
+        f"{c.name} is {stored[c.name].type} in the table and {c.type} now"
+        for c in asked.columns
+        if c.name in stored and (stored[c.name].type, stored[c.name].width) != (c.type, c.width)
+    ]
+    if missing or changed:
+        what = "; ".join([*changed, *(f"{name} is not in the table" for name in missing)])
+        raise LakeError(
+            f"{table.uri} has other columns than asked for: {what}.", fix="Take the change back, or move the table away and collect everything again."
+        )
+    return contract(stored, wanted.checks, wanted.key)

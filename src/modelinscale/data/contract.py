@@ -1,0 +1,313 @@
+"""The contract: what rows must be to enter the lake. Rows that break it go to quarantine with every reason; nothing else is lost."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelinscale.core.errors import SpecError, did_you_mean
+from modelinscale.core.schema import Schema
+from modelinscale.data.checks import Check
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from modelinscale.data._keys import KeyIndex, Keys
+    from modelinscale.data.lake import Table
+
+SHOWN_CHARS = 200
+"""How much of a value an entry keeps."""
+
+
+def parse_checks(value: Mapping[str, Any]) -> dict[str, tuple[Check, ...]]:
+    """The ``checks`` of model.yaml: for each column a check's name (``present``), a mapping (``{between: [0, 10]}``), or a list of these.
+
+    Raises `SpecError` that lists every mistake in it.
+    """
+    from pydantic import ValidationError
+
+    found: dict[str, tuple[Check, ...]] = {}
+    mistakes: list[SpecError] = []
+    for column, written in value.items():
+        checks: list[Check] = []
+        for one in written if isinstance(written, list | tuple) else [written]:
+            try:
+                checks += _parse(one)
+            except SpecError as error:
+                mistakes.append(SpecError(f"{column}: {error.message}", fix=error.fix))
+            except ValidationError as error:
+                for detail in error.errors():
+                    place = ".".join([str(column), *map(str, detail["loc"])])
+                    cause = detail.get("ctx", {}).get("error")
+                    mistakes.append(
+                        SpecError(f"{place}: {cause.message}", fix=cause.fix) if isinstance(cause, SpecError) else SpecError(f"{place}: {detail['msg']}.")
+                    )
+        types = [c.type for c in checks]
+        doubled = sorted({t for t in types if types.count(t) > 1})
+        if doubled:
+            mistakes.append(SpecError(f"{column}: `{doubled[0]}` is there twice.", fix="Keep one of them."))
+        found[str(column)] = tuple(checks)
+    _raise(mistakes)
+    return found
+
+
+def _parse(value: Any) -> list[Check]:
+    from modelinscale.core.kinds import names
+
+    known = names(Check.folder)
+    if isinstance(value, Check):
+        return [value]
+    if isinstance(value, str):
+        return [_load(value).short(True)]
+    if isinstance(value, Mapping) and "type" in value:
+        return [Check.parse(value)]
+    if isinstance(value, Mapping) and value:
+        off = [str(name) for name, argument in value.items() if argument is False]
+        if off:
+            raise SpecError(f"`{off[0]}: false` checks nothing.", fix=f"Remove `{off[0]}`.")
+        return [_load(str(name)).short(argument) for name, argument in value.items()]
+    if value is None or value in ({}, []):
+        raise SpecError("no check is named.", fix=f"Known: {', '.join(known)}.")
+    raise SpecError(f"expected a check's name or `name: settings`, found {value!r}.", fix=f"Known: {', '.join(known)}.")
+
+
+def _load(name: str) -> type[Check]:
+    from modelinscale.core.kinds import load
+
+    found = load(Check.folder, name)
+    assert issubclass(found, Check)
+    return found
+
+
+def _raise(mistakes: list[SpecError]) -> None:
+    if len(mistakes) == 1:
+        raise mistakes[0]
+    if mistakes:
+        raise SpecError("\n".join(f"  {m}" for m in mistakes).lstrip())
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What became of N rows."""
+
+    good: "pa.Table"
+    """Rows that fulfil everything, in order."""
+    rows: NDArray[np.int64]
+    """Positions of the good rows among the N."""
+    entries: "pa.Table"
+    """One line for each fault, by row, then column: row (position), column, reason, value. A row may have several."""
+    n_bad: int
+    """Rows with at least one fault; with ``len(rows)`` it makes N."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Types, missing cells, checks by column, and the key. Use `contract` to make one: it finds mistakes."""
+
+    schema: Schema
+    checks: Mapping[str, tuple[Check, ...]]
+    key: tuple[str, ...] = ()
+
+    @property
+    def unique(self) -> tuple[tuple[str, ...], ...]:
+        """The column sets whose values must not occur twice, the key first."""
+        sets = [self.key] if self.key else []
+        sets += [(name,) for name, checks in self.checks.items() if any(c.across_rows for c in checks) and (name,) != self.key]
+        return tuple(sets)
+
+    def apply(self, rows: "pa.Table", faults: "pa.Table", seen: "Mapping[tuple[str, ...], KeyIndex] | None" = None) -> Judged:
+        """Judges rows in lake types, as `data.clean` leaves them with its faults (row, column, reason, value).
+
+        A row counts as taken only when it is good: a key seen first in a row that breaks something else is still free. What rows come
+        together in one call makes no difference. ``seen``: for each set in `unique` the keys of the table; those of good rows are claimed in it.
+        """
+        found = _Entries(rows, faults)
+        for column in self.schema.columns:
+            values = rows.column(column.name)
+            if not column.nullable and values.null_count and not self._asks_presence(column.name):
+                found.add_missing(column.name, "missing")
+        for name in self.key:
+            if rows.column(name).null_count and not self._asks_presence(name):
+                found.add_missing(name, "missing, but part of the key" if len(self.key) > 1 else "missing, but it is the key")
+        for name, checks in self.checks.items():
+            for check in checks:
+                if not check.across_rows:
+                    found.add_failing(name, check)
+        self._find_repeated(found, seen or {})
+        return found.judged()
+
+    def _asks_presence(self, name: str) -> bool:
+        return any(c.type == "present" for c in self.checks.get(name, ()))
+
+    def _find_repeated(self, found: "_Entries", seen: "Mapping[tuple[str, ...], KeyIndex]") -> None:
+        """Faults for keys that are taken. Rows with another fault neither take a key nor are told of it."""
+        from modelinscale.data._keys import keys_of, repeated
+
+        free = ~found.bad
+        keys: list[tuple[NDArray[np.int64], Keys]] = []
+        taken: list[NDArray[np.bool_]] = []
+        for columns in self.unique:
+            whole = free.copy()
+            for name in columns:
+                if found.rows.column(name).null_count:
+                    whole &= found.rows.column(name).is_valid().to_numpy()
+            at = np.flatnonzero(whole)
+            part = found.rows.select(list(columns))
+            made = keys_of(part if len(at) == len(free) else part.take(at), [self.schema[n] for n in columns])
+            keys.append((at, made))
+            before = seen[columns].find(made) if columns in seen else np.zeros(len(at), np.bool_)
+            mask = np.zeros(len(free), np.bool_)
+            mask[at[before]] = True
+            taken.append(mask)
+        again = [np.zeros(len(free), np.bool_) for _ in keys]
+        for i, (at, made) in enumerate(keys):
+            again[i][at[repeated(made)]] = True
+        if len(keys) > 1 and any(a.any() for a in again):
+            _settle(keys, taken, again)
+        for i, columns in enumerate(self.unique):
+            # The same words whether the earlier row is in the table or in these rows: what arrives together must not matter.
+            found.add_rows(np.flatnonzero(taken[i] | again[i]), columns, f"an earlier row has the same {'key' if columns == self.key else 'value'}")
+        for columns, (at, made) in zip(self.unique, keys, strict=True):
+            if columns in seen:
+                good = ~found.bad[at]
+                seen[columns].claim(made if good.all() else made.take(good))
+
+
+def _settle(keys: "list[tuple[NDArray[np.int64], Keys]]", taken: list[NDArray[np.bool_]], again: list[NDArray[np.bool_]]) -> None:
+    """With several sets: a row refused for one of them takes no value of another. Row by row, but only over rows that share a value with another one."""
+    shared: dict[int, list[tuple[int, int, int]]] = {}
+    for i, (at, made) in enumerate(keys):
+        _, inverse, counts = np.unique(made.one, return_inverse=True, return_counts=True)
+        for place in np.flatnonzero(counts[inverse] > 1):
+            two = 0 if made.two is None else int(made.two[place])
+            shared.setdefault(int(at[place]), []).append((i, int(made.one[place]), two))
+    refused = np.logical_or.reduce(taken)
+    used: set[tuple[int, int, int]] = set()
+    for mask in again:
+        mask[:] = False
+    for row in sorted(shared):
+        if refused[row]:
+            continue
+        clashes = [value for value in shared[row] if value in used]
+        for i, _, _ in clashes:
+            again[i][row] = True
+        if not clashes:
+            used.update(shared[row])
+
+
+class _Entries:
+    """Faults of N rows while they are gathered."""
+
+    def __init__(self, rows: "pa.Table", faults: "pa.Table") -> None:
+        self.rows = rows
+        self.bad = np.zeros(rows.num_rows, dtype=np.bool_)
+        self._parts: list[pa.Table] = []
+        self._unread: dict[str, NDArray[np.int64]] = {}  # column → rows whose cell could not be read and became null: not missing as well
+        self._broken = np.zeros(0, dtype=np.int64)
+        if faults.num_rows:
+            self._start(faults)
+
+    def _start(self, faults: "pa.Table") -> None:
+        places = faults.column("row").to_numpy()
+        names = faults.column("column").combine_chunks().dictionary_encode()
+        codes = names.indices.to_numpy()
+        for code, name in enumerate(names.dictionary.to_pylist()):
+            self._unread[name] = places[codes == code]
+        self._broken = self._unread.pop("", self._broken)
+        self.bad[places] = True
+        self._parts.append(faults)
+
+    def add_missing(self, name: str, reason: str) -> None:
+        self._add(self.rows.column(name).is_null().to_numpy(), name, reason)
+
+    def add_failing(self, name: str, check: Check) -> None:
+        import polars as pl
+
+        values = pl.Series(name, self.rows.column(name))
+        mask = check.failing(values)
+        if mask.any():
+            self._add(mask.to_numpy(), name, "missing" if check.type == "present" else f"not {check.demand()}")
+
+    def _add(self, mask: NDArray[np.bool_], name: str, reason: str) -> None:
+        mask = mask.copy()
+        mask[self._broken] = False
+        mask[self._unread.get(name, self._broken)] = False
+        self.add_rows(np.flatnonzero(mask), (name,), reason)
+
+    def add_rows(self, at: NDArray[np.int64], names: tuple[str, ...], reason: str) -> None:
+        """One entry for each row, named after the columns."""
+        if not len(at):
+            return
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        self.bad[at] = True
+        cells = [_text(self.rows.column(name).take(pa.array(at))) for name in names]
+        value = cells[0] if len(cells) == 1 else pc.binary_join_element_wise(*cells, ", ", null_handling="replace")
+        self._parts.append(
+            pa.table(
+                {
+                    "row": pa.array(at),
+                    "column": pa.repeat(pa.scalar(", ".join(names), pa.string()), len(at)),
+                    "reason": pa.repeat(pa.scalar(reason, pa.string()), len(at)),
+                    "value": pc.fill_null(pc.utf8_slice_codeunits(value, 0, SHOWN_CHARS), ""),
+                }
+            )
+        )
+
+    def judged(self) -> Judged:
+        import pyarrow as pa
+
+        empty = pa.table(
+            {"row": pa.array([], pa.int64()), "column": pa.array([], pa.string()), "reason": pa.array([], pa.string()), "value": pa.array([], pa.string())}
+        )
+        good = np.flatnonzero(~self.bad)
+        entries = pa.concat_tables([empty, *(p.select(empty.column_names).cast(empty.schema) for p in self._parts)])
+        if entries.num_rows:
+            entries = entries.sort_by([("row", "ascending"), ("column", "ascending"), ("reason", "ascending")])
+        rows = self.rows if len(good) == self.rows.num_rows else self.rows.filter(pa.array(~self.bad))
+        return Judged(rows, good, entries, self.rows.num_rows - len(good))
+
+
+def _text(values: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    import pyarrow as pa
+    import pyarrow.types as t
+
+    if t.is_fixed_size_list(values.type):
+        return pa.chunked_array([pa.array([None if v is None else str(v) for v in values.to_pylist()], pa.string())])
+    return values.cast(pa.string())
+
+
+def contract(schema: Schema, checks: Mapping[str, Iterable[Check]] | None = None, key: tuple[str, ...] = ()) -> Contract:
+    """A contract whose every part fits the columns. Raises `SpecError` that lists every mistake."""
+    mistakes: list[SpecError] = []
+
+    def known(name: str, where: str) -> bool:
+        if name not in schema:
+            mistakes.append(SpecError(f"{where} names {name!r}, which is not a column.{did_you_mean(name, schema.names)}"))
+        return name in schema
+
+    for name in key:
+        if known(name, "`key`") and schema[name].type == "vector":
+            mistakes.append(SpecError(f"`key` names {name!r}, a vector.", fix="Name a column of numbers, text, flags or moments."))
+    if len(set(key)) != len(key):
+        mistakes.append(SpecError(f"`key` names a column twice: {', '.join(key)}."))
+    for name, wanted in (checks or {}).items():
+        for check in wanted if known(name, "`checks`") else ():
+            column = schema[name]
+            objection = check.objection(column) if check.suits(column) else f"`{check.type}` cannot be held against a column of type {column.type}"
+            if objection:
+                mistakes.append(SpecError(f"`checks`: {name}: {objection}.", fix=f"Change the check, or the column's type under `columns: {{{name}: ...}}`."))
+    _raise(mistakes)
+    return Contract(schema, {name: tuple(wanted) for name, wanted in (checks or {}).items()}, key)
+
+
+def open_indexes(contract: Contract, folder: Path, table: "Table | None") -> "dict[tuple[str, ...], KeyIndex]":
+    """For each column set that must be unique, the keys the table has."""
+    from modelinscale.core.identity import identity
+    from modelinscale.data._keys import open_index
+
+    return {columns: open_index(folder / identity(columns), contract.schema.only(columns).columns, table) for columns in contract.unique}
