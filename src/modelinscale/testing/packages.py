@@ -30,11 +30,14 @@ def write_package(
     name: str = "tiny",
     version: int | None = 3,
     required: Sequence[str] = (),
+    columns: Sequence[str] = COLUMNS,
     n_numbers: int = 0,
     labels: Sequence[Label] | None = None,
 ) -> Path:
-    """Writes a package into ``folder`` (made here). Its score is amount / 100 + count / 10 + paid + (1 for Paris) + years since 2000 / 100 + place's sum,
-    missing counting as 0; ``n_numbers`` gives it so many plain number columns ``x0, x1, …`` instead, of which the sum / 10 is the score.
+    """Writes a package into ``folder`` (made here).
+
+    Its score is amount / 100 + count / 10 + paid + (1 for Paris) + years since 2000 / 100 + the sum of place, as far as these ``columns`` are taken;
+    a missing cell counts as 0. With ``n_numbers`` it takes number columns ``x0, x1, …`` instead, and a tenth of their sum is the score.
     """
     from modelinscale.export.proto import to_bytes
     from modelinscale.package import InputColumn, Manifest, Package, start
@@ -51,10 +54,13 @@ def write_package(
     rows: Sequence[Mapping[str, Any]] = ROWS
     if n_numbers:
         kinds = {f"x{i}": ("float", "float64", None) for i in range(n_numbers)}
-        rows = [{f"x{i}": round(float(np.sin(i + k)), 3) for i in range(n_numbers)} for k in range(8)]
+        rows = [{name: round(float(np.sin(i + k)), 3) for i, name in enumerate(kinds)} for k in range(8)]
+    else:
+        kinds = {name: kinds[name] for name in columns}
+        rows = [{name: row[name] for name in columns} for row in rows]
     answers = tuple(labels) if labels is not None else LABELS[task]
     inputs = tuple(InputColumn(column=Column(name=n, type=t, width=w), input=i, required=n in required) for n, (t, i, w) in kinds.items())
-    graph = _draw(n_numbers, task, answers)
+    graph = _draw(tuple(kinds), task, answers)
     content = to_bytes(graph, name=name)
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(content)
@@ -70,30 +76,11 @@ def write_package(
     return folder
 
 
-def _draw(n_numbers: int, task: TaskType, labels: tuple[Label, ...]) -> Graph:
+def _draw(columns: tuple[str, ...], task: TaskType, labels: tuple[Label, ...]) -> Graph:
     graph = Graph()
-
-    def filled(tensor: str) -> str:
-        return graph.op("Where", graph.op("IsNaN", tensor), graph.constant(0.0, np.float64), tensor)
-
-    def times(tensor: str, factor: float) -> str:
-        return graph.op("Mul", tensor, graph.constant(factor, np.float64))
-
-    if n_numbers:
-        parts = [times(filled(graph.input(f"x{i}", "float64")), 0.1) for i in range(n_numbers)]
-    else:
-        parts = [times(filled(graph.input(n, "float64")), f) for n, f in (("amount", 0.01), ("count", 0.1), ("paid", 1.0))]
-        city = graph.op("Equal", graph.input("city", "string"), graph.constant(np.array("Paris", object)))
-        parts.append(graph.op("Cast", city, to=11))
-        at = graph.input("at", "int64")
-        gone = graph.op("Equal", at, graph.constant(np.iinfo(np.int64).min, np.int64))
-        years = graph.op("Cast", graph.op("Where", gone, graph.constant(946684800000000, np.int64), at), to=11)
-        parts.append(times(graph.op("Sub", years, graph.constant(946684800e6, np.float64)), 0.01 / (365.25 * 86400e6)))
-        place = filled(graph.op("Cast", graph.input("place", "float32", 2), to=11))  # (N, 2)
-        parts.append(graph.op("ReduceSum", place, graph.constant([1], np.int64), keepdims=0))
-    score = parts[0]
-    for part in parts[1:]:
-        score = graph.op("Add", score, part)  # (N,)
+    score = graph.constant([0.0], np.float64)
+    for name in columns:
+        score = graph.op("Add", score, _part(graph, name))  # (N,)
     score = graph.op("Cast", score, to=1)
     if task == "regression":
         graph.output("prediction", score, "float32", ("N",))
@@ -104,6 +91,32 @@ def _draw(n_numbers: int, task: TaskType, labels: tuple[Label, ...]) -> Graph:
     index = graph.op("ArgMax", logits, axis=1, keepdims=0)
     graph.output("probabilities", probability, "float32", ("N", len(labels)))
     kind: Any = {bool: "bool", int: "int64", str: "string"}[type(labels[0])]
-    words = np.array(labels, {"bool": np.bool_, "int64": np.int64, "string": object}[kind])
+    words: Any = np.array(labels, {"bool": np.bool_, "int64": np.int64, "string": object}[kind])
     graph.output("prediction", graph.op("Gather", graph.constant(words), index), kind, ("N",))
     return graph
+
+
+def _part(graph: Graph, name: str) -> str:
+    """What one column adds to the score: float64 (N,)."""
+
+    def filled(tensor: str) -> str:
+        return graph.op("Where", graph.op("IsNaN", tensor), graph.constant(0.0, np.float64), tensor)
+
+    def times(tensor: str, factor: float) -> str:
+        return graph.op("Mul", tensor, graph.constant(factor, np.float64))
+
+    if name == "city":
+        return graph.op("Cast", graph.op("Equal", graph.input(name, "string"), graph.constant(np.array("Paris", object))), to=11)
+    if name == "at":
+        at = graph.input(name, "int64")
+        gone = graph.op("Equal", at, graph.constant(np.iinfo(np.int64).min, np.int64))
+        since = graph.op("Cast", graph.op("Where", gone, graph.constant(_YEAR_2000, np.int64), at), to=11)
+        return times(graph.op("Sub", since, graph.constant(float(_YEAR_2000), np.float64)), 0.01 / (365.25 * 86400e6))
+    if name == "place":
+        place = filled(graph.op("Cast", graph.input(name, "float32", 2), to=11))  # (N, 2)
+        return graph.op("ReduceSum", place, graph.constant([1], np.int64), keepdims=0)
+    return times(filled(graph.input(name, "float64")), {"amount": 0.01, "count": 0.1, "paid": 1.0}.get(name, 0.1))
+
+
+_YEAR_2000 = 946_684_800_000_000
+"""In microseconds since 1970."""
