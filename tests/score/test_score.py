@@ -60,7 +60,7 @@ def test_a_file_holds_one_answer_for_each_row_in_order(tmp_path: Path, task: Tas
     out = tmp_path / f"answers{suffix}"
     done = score(opened, Text(cells=GOOD * 50, part=7), out)
     assert (done.n_rows, done.n_faults, done.out) == (150, 0, out)
-    found = {".csv": pl.read_csv, ".jsonl": pl.read_ndjson, ".parquet": pl.read_parquet}[suffix](out)
+    found = pl.read_csv(out) if suffix == ".csv" else pl.read_ndjson(out) if suffix == ".jsonl" else pl.read_parquet(out)
     assert found.columns == ["prediction", *(f"probability_{k}" for k in opened.label_keys)]
     expected = opened.predict([{k: r[k] for k in COLUMNS[:5]} for r in ROWS[:3]] * 50)
     assert len(found) == 150

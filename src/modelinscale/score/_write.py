@@ -43,7 +43,8 @@ def writer(out: Path) -> "Callable[[pa.Schema], AbstractContextManager[Write]]":
             handle, name = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent)
         side = Path(name)
         try:
-            with os.fdopen(handle, "wb", closefd=True) as file:
+            file = os.fdopen(handle, "wb")
+            try:
                 with told(out, "write"):
                     lines = form(file, schema)
 
@@ -55,9 +56,11 @@ def writer(out: Path) -> "Callable[[pa.Schema], AbstractContextManager[Write]]":
                     yield write
                     with told(out, "write"):
                         lines.end()
-                        file.flush()
+                        file.close()
                 finally:
                     lines.drop()
+            finally:
+                _close(file)
             with told(out, "write"):
                 side.chmod(0o666 & ~_umask())
                 side.replace(out)
@@ -136,6 +139,14 @@ class _Jsonl(_Lines):
 
 
 _FORMS: dict[str, type[_Lines]] = {".csv": _Csv, ".jsonl": _Jsonl, ".ndjson": _Jsonl, ".parquet": _Parquet, ".pq": _Parquet}
+
+
+def _close(file: IO[bytes]) -> None:
+    """Closes a file whose failing to take its last bytes was told already."""
+    try:
+        file.close()
+    except OSError:
+        return
 
 
 def _sweep(out: Path) -> None:
