@@ -160,12 +160,12 @@ def test_progress_counts_rows(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], capture_output=True, check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(small)], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip("a small disk cannot be made here: mounting needs rights")
     try:
         for suffix in (".csv", ".jsonl", ".parquet"):
-            rows = tuple((str(i * 0.37), str(i % 97), "true", "Oslo", None) for i in range(40_000))
+            rows = tuple((str(i * 0.0037), str(i % 97), "true", "Oslo", None) for i in range(20_000))
             with pytest.raises(StoreError, match="No space left on device"):
                 score(package(tmp_path / suffix), Text(cells=rows, part=4000), small / f"a{suffix}")
             assert list(small.iterdir()) == []
