@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelinscale.core.encoded import InputType
+from modelinscale.core.encoded import MISSING_MOMENT, InputType
 from modelinscale.core.schema import Column
 from modelinscale.package.manifest import InputColumn
 
-MISSING_MOMENT = int(np.iinfo(np.int64).min)
-"""How a missing moment is written in an int64 tensor."""
 _LARGEST_INT = 2**63 - 1
 _EXACT = 2.0**53
 _EPOCH = datetime(1970, 1, 1)

@@ -100,8 +100,14 @@ class Manifest(Settings):
     """Content identity: the same inputs give the same one."""
     created: str = ""
     """When it was made, ISO 8601 in UTC."""
+    made_by: str = ""
+    """The library and its version that wrote it."""
     family: str = ""
     """The model family: linear, trees, mlp."""
+    main: str = ""
+    """The metric that counts most."""
+    metrics: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    """On test rows, by name: ``value``, ``low``, ``high``."""
     task: Task
     inputs: tuple[InputColumn, ...]
     """The raw columns it takes, in the order of the graph."""

@@ -1,0 +1,48 @@
+"""The whole road as one graph: raw columns, features, model, calibration, threshold, answer."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modelinscale.core.graph import Graph, TensorType
+
+if TYPE_CHECKING:
+    from modelinscale.core.encoded import Encoded
+    from modelinscale.export import Parts
+
+
+def draw(parts: "Parts") -> Graph:
+    """Inputs are the raw columns; outputs ``prediction`` (N,) and, for classes, ``probabilities`` float32 (N, C)."""
+    from modelinscale.encode import draw as draw_features
+
+    graph = Graph()
+    blocks = draw_features(parts.features, parts.states, parts.model.form, graph)
+    _answer(parts, graph, blocks)
+    return graph
+
+
+def draw_model(parts: "Parts", encoded: "Encoded") -> Graph:
+    """The same from the encoded blocks on: inputs are the blocks, dense and sparse ones float32 (N, D), ids int64 (N,)."""
+    graph = Graph()
+    blocks = {
+        name: graph.input(name, "int64") if layout.role == "ids" else graph.input(name, "float32", layout.width) for name, layout in encoded.layouts.items()
+    }
+    _answer(parts, graph, blocks)
+    return graph
+
+
+def _answer(parts: "Parts", graph: Graph, blocks: dict[str, str]) -> None:
+    from modelinscale.encode import layouts
+
+    task = parts.task
+    scores = parts.model.graph(parts.weights, task, layouts(parts.features, parts.states, parts.model.form), graph, blocks)
+    probability, decision = parts.decision.graph(graph, scores, task)
+    if task.type == "regression":
+        graph.output("prediction", decision, "float32", ("N",))
+        return
+    assert probability is not None
+    label = task.labels[0]
+    kind: TensorType = "bool" if isinstance(label, bool) else "int64" if isinstance(label, int) else "string"
+    labels = graph.constant(np.array(task.labels, {"bool": np.bool_, "int64": np.int64, "string": object}[kind]))
+    graph.output("prediction", graph.op("Gather", labels, decision, axis=0), kind, ("N",))
+    graph.output("probabilities", probability, "float32", ("N", len(task.labels)))

@@ -1,0 +1,76 @@
+"""Golden rows: rows as a client would send them, kept with their answers and replayed whenever the package is opened."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelinscale.core.errors import ExportError
+from modelinscale.core.schema import Column, Schema
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from modelinscale.export import Parts
+    from modelinscale.export._parity import Truth
+    from modelinscale.package import Package
+
+CHECKED_ROWS = 200
+"""Rows read both as typed cells and as JSON; both roads must give the same tensors."""
+
+
+def choose(package: "Package", parts: "Parts", frame: "pl.DataFrame", truth: "Truth", n: int, bound: float, schema: Schema) -> dict[str, Any]:
+    """The content of ``golden.json``: ``n`` rows spread evenly over the model's answers, and one with everything missing that may be.
+
+    Raises `ExportError` when a row sent as JSON is not the row of the table.
+    """
+    index = _spread(truth, max(n, min(CHECKED_ROWS, len(truth))))
+    rows = json_rows(frame[index], [schema[name] for name in parts.features])
+    _same_tensors(package, rows, {name: tensor[index] for name, tensor in truth.tensors.items()})
+    picked = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, min(n, len(rows))).astype(int))] if rows else []
+    if not any(column.required for column in package.inputs):
+        picked.append({})
+    return {"rows": picked, "answers": package.predict(picked), "tolerance": bound}
+
+
+def json_rows(frame: "pl.DataFrame", columns: list[Column]) -> list[dict[str, Any]]:
+    """Typed rows of the table as a client would write them in JSON, by the habits of each column; missing cells are left out."""
+    cells = {column.name: written(frame[column.name], column) for column in columns}
+    return [{name: values[i] for name, values in cells.items() if values[i] is not None} for i in range(len(frame))]
+
+
+def written(values: "pl.Series", column: Column) -> list[Any]:
+    """A typed column as JSON cells, None where missing."""
+    import polars as pl
+
+    if column.type == "float":
+        return [None if v is None or v != v else v for v in values.to_list()]
+    if column.type != "time":
+        return values.to_list()
+    if column.format in ("epoch_s", "epoch_ms"):
+        unit = 1_000_000 if column.format == "epoch_s" else 1_000
+        return [None if v is None else v // unit if v % unit == 0 else v / unit for v in values.cast(pl.Datetime("us")).dt.timestamp("us").to_list()]
+    form = column.format
+    return [None if v is None else v.isoformat() if form in (None, "iso") else v.strftime(form) for v in values.cast(pl.Datetime("us")).to_list()]
+
+
+def _spread(truth: "Truth", n: int) -> NDArray[np.int64]:
+    """Rows evenly spaced in the order of the answer, the surest and the least sure among them; ties by position."""
+    if not len(truth):
+        return np.zeros(0, np.int64)
+    order = np.argsort(truth.decision if truth.probability is None else truth.probability[:, -1], kind="stable")
+    return np.asarray(order[np.unique(np.linspace(0, len(order) - 1, min(n, len(order))).astype(int))])
+
+
+def _same_tensors(package: "Package", rows: list[dict[str, Any]], typed: Mapping[str, NDArray[Any]]) -> None:
+    for name, found in package.tensors(rows).items() if rows else ():
+        expected = typed[name]
+        equal = np.asarray((found == expected) | ((found != found) & (expected != expected)))
+        same = equal.reshape(len(equal), -1).all(1)
+        if not same.all():
+            i = int((~same).argmax())
+            raise ExportError(
+                f"Column {name!r}: the cell {rows[i].get(name)!r} sent as JSON is read as {found[i]!r}; in the table it was {expected[i]!r}.",
+                fix="Nothing was written. Please report this with the cell.",
+            )

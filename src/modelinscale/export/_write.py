@@ -1,0 +1,94 @@
+"""The files of a package, put together."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelinscale import __version__
+from modelinscale.core.files import write_bytes
+from modelinscale.core.schema import Schema
+from modelinscale.export import _card
+from modelinscale.package import InputColumn, Manifest
+from modelinscale.package.manifest import FILES, FileFacts
+
+if TYPE_CHECKING:
+    from modelinscale.export import Named, Parts
+    from modelinscale.export._card import Story
+    from modelinscale.export._parity import Truth
+
+REFERENCE_FORMAT = 1
+_QUANTILES = np.linspace(0, 1, 21)
+
+
+def manifest(parts: "Parts", named: "Named", schema: Schema) -> Manifest:
+    """The manifest as far as it is known before the files are."""
+    return Manifest(
+        name=named.name,
+        identity=named.identity,
+        created=named.created.isoformat(timespec="seconds"),
+        family=parts.model.type,
+        task=parts.task,
+        inputs=tuple(_input(parts, schema, name) for name in parts.features),
+        ignored=tuple(name for name in schema.names if name not in parts.features),
+        lineage=named.lineage,
+    )
+
+
+def _input(parts: "Parts", schema: Schema, name: str) -> InputColumn:
+    column = schema[name]
+    return InputColumn(column=column, input=parts.features[name].input, required=not column.nullable)
+
+
+def measured(story: "Story") -> dict[str, Any]:
+    """What the manifest repeats of the evaluation."""
+    found = story.evaluation
+    return {"main": found.get("main", ""), "metrics": found.get("metrics", {})}
+
+
+def reference(parts: "Parts", truth: "Truth") -> dict[str, Any]:
+    """What training saw, for later comparison: the features' states, and how the answers to the validation rows were spread."""
+    from modelinscale.encode import settle_all
+
+    states = settle_all(parts.features, parts.states)
+    answers: dict[str, Any] = {"n_rows": len(truth)}
+    if len(truth) and truth.probability is None:
+        answers |= {"quantiles": np.quantile(truth.decision, _QUANTILES).tolist()}
+    elif len(truth):
+        assert truth.probability is not None
+        answers |= {
+            "decided": np.bincount(truth.decision.astype(np.int64), minlength=len(parts.task.labels)).tolist(),
+            "quantiles": np.quantile(truth.probability, _QUANTILES, axis=0).T.tolist(),
+        }
+    return {
+        "format": REFERENCE_FORMAT,
+        "features": {name: {"settings": feature.plain(), "state": states[name]} for name, feature in parts.features.items()},
+        "answers": answers,
+    }
+
+
+def write(folder: Path, found: Manifest, parts: "Parts", model: bytes, golden: dict[str, Any], reference: dict[str, Any], story: "Story") -> Manifest:
+    """Fills the folder; returns the manifest with the facts of its files."""
+    from modelinscale.encode import layouts
+
+    importance = parts.model.importance(parts.weights, layouts(parts.features, parts.states, parts.model.form))
+    inside = _card.Inside(parts.decision, importance, len(model))
+    contents = {
+        "model.onnx": model,
+        "golden.json": _json(golden),
+        "reference.json": _json(reference),
+        "card.md": _card.card(found, story, inside).encode(),
+    }
+    assert set(contents) == set(FILES)
+    for name, content in contents.items():
+        write_bytes(folder / name, content)
+    facts = {name: FileFacts(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content)) for name, content in contents.items()}
+    found = found.but(files=facts, made_by=f"modelinscale {__version__}")
+    found.write(folder)
+    return found
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode("utf-8", "surrogatepass")
