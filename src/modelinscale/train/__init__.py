@@ -1,1 +1,168 @@
-"""."""
+"""Training: from a target column to a task, and from encoded rows to weights, for one family or the best of all."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from modelinscale.core.encoded import Form, Layout
+from modelinscale.core.errors import MisError, ModelError
+from modelinscale.core.settings import Settings
+from modelinscale.core.task import Label, Task
+from modelinscale.core.units import Duration, show_seconds
+from modelinscale.models import Effort, Examples, Model, Weights
+from modelinscale.train._loss import loss
+from modelinscale.train._target import check_examples, class_factors, encode_target, find_task, row_weights, weighted
+
+__all__ = ["Fitted", "Learned", "Train", "Trial", "encode_target", "find_task", "fit", "row_weights"]
+
+
+class Train(Settings):
+    """How much training may take, what chance it starts from, and which rows count more."""
+
+    budget: Duration = 600.0
+    """Wall time training may take; a family that is still learning then stops at its best so far."""
+    seed: int = 7
+    """Where chance starts: the same seed gives the same model."""
+    weight: str | None = None
+    """A column with the weight of each row; it is then no feature."""
+    class_weight: Literal["balanced"] | dict[Label, float] | None = None
+    """How much each class counts: ``balanced`` (rare ones more, so that all classes weigh the same), or a weight for each label."""
+    threads: int = Field(0, ge=0)
+    """Threads to train with; 0: one for each core."""
+
+
+Rows = Callable[[Literal["train", "valid"], Form], Examples]
+"""The encoded rows of a part, in a form; asked for only when a family needs them. A part may be empty."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A family, its hyperparameters, and what it learned."""
+
+    model: Model
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One family that was tried, or why it was not."""
+
+    model: Model
+    seconds: float
+    loss: float | None = None
+    """Mean loss on the validation rows (log loss; for numbers the squared error as a share of the target's variance); None: no answer."""
+    note: str = ""
+    """Why there is no answer, or what cut it short."""
+
+    def plain(self) -> dict[str, Any]:
+        return {"model": self.model.plain(), "loss": self.loss, "seconds": round(self.seconds, 3), "note": self.note}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The outcome of training."""
+
+    chosen: Learned
+    linear: Learned | None
+    """The linear baseline, if it was among what was fitted."""
+    seconds: float
+    trials: tuple[Trial, ...]
+
+
+_SHARES: dict[str, float] = {"linear": 0.15, "trees": 0.5, "mlp": 1.0}
+"""The families ``auto`` compares, in this order, and the share each may take of what is left of the budget when its turn comes."""
+
+
+def fit(
+    model: Model | Literal["auto"],
+    rows: Rows,
+    task: Task,
+    layouts: Callable[[Form], dict[str, Layout]],
+    settings: Train,
+    *,
+    checkpoints: Path | None = None,
+    progress: Callable[[float, str], None] = lambda share, note: None,
+) -> Fitted:
+    """Learns from the training rows; validation rows only stop early and, for ``auto``, choose.
+
+    ``auto`` fits linear, trees and mlp in turn, each within its share of the budget, and keeps the one with the least validation loss. Raises
+    `ModelError` when a family that was asked for, or every family of ``auto``, cannot learn this.
+    """
+    start = time.monotonic()
+    auto = model == "auto"
+    families = [Model.parse(name) for name in _SHARES] if isinstance(model, str) else [model]
+    trials: list[Trial] = []
+    learned: list[tuple[float, Learned]] = []
+    for i, family in enumerate(families):
+        left = settings.budget - (time.monotonic() - start)
+        share = _SHARES.get(family.type, 1.0) if auto else 1.0
+        effort = Effort(
+            seed=settings.seed,
+            budget_s=max(left * share, 0.0),
+            n_threads=settings.threads,
+            checkpoints=_folder(checkpoints, family),
+            progress=_part(progress, i, len(families), family.type),
+        )
+        trial, weights = _try(family, rows, task, layouts, settings, effort, tolerant=auto)
+        trials.append(trial)
+        if weights is not None:
+            learned.append((np.inf if trial.loss is None else trial.loss, Learned(family, weights)))
+    if not learned:
+        raise ModelError(
+            f"No family can learn this: {'; '.join(f'{t.model.type}: {t.note}' for t in trials)}.", fix="Raise `train.budget`, or name features and a model."
+        )
+    chosen = min(learned, key=lambda pair: pair[0])[1]
+    linear = next((one for _, one in learned if one.model.type == "linear"), None)
+    return Fitted(chosen, linear, time.monotonic() - start, tuple(trials))
+
+
+def _try(
+    family: Model, rows: Rows, task: Task, layouts: Callable[[Form], dict[str, Layout]], settings: Train, effort: Effort, *, tolerant: bool
+) -> tuple[Trial, Weights | None]:
+    """One family's attempt. ``tolerant``: what it cannot do becomes the trial's note instead of an error."""
+    start = time.monotonic()
+    try:
+        why = family.accepts(task, layouts(family.form))
+        if why:
+            raise ModelError(f"{family.type} cannot learn this: {why}.", fix="Choose another model, or `model: auto`.")
+        if tolerant and effort.budget_s is not None and effort.budget_s < _LEAST_S:
+            raise ModelError(f"the budget of {show_seconds(settings.budget)} was used up before its turn.", fix="Raise `train.budget`.")
+        train, valid = rows("train", family.form), rows("valid", family.form)
+        check_examples(train, task)
+        factors = class_factors(train, task, settings.class_weight)
+        train, valid = weighted(train, factors), weighted(valid, factors)
+        weights = family.fit(train, valid if len(valid) else None, task, effort)
+        scores = family.predict(weights, valid.rows) if len(valid) else None
+        if scores is not None and not np.isfinite(scores).all():
+            raise ModelError(
+                f"{family.type} did not settle: {int((~np.isfinite(scores)).sum())} of its answers are not finite.", fix="Lower its learning rate."
+            )
+    except MisError as error:
+        if not tolerant:
+            raise
+        return Trial(family, time.monotonic() - start, note=error.message), None
+    value = None if scores is None else loss(scores, valid.target, valid.weight, task)
+    seconds = time.monotonic() - start
+    over = effort.budget_s is not None and seconds > effort.budget_s
+    return Trial(family, seconds, value, note="stopped by the budget" if over else ""), weights
+
+
+_LEAST_S = 0.05
+"""With less time than this a family is not begun."""
+
+
+def _folder(checkpoints: Path | None, family: Model) -> Path | None:
+    if checkpoints is None:
+        return None
+    folder = checkpoints / family.type
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _part(progress: Callable[[float, str], None], i: int, n: int, name: str) -> Callable[[float, str], None]:
+    return lambda share, note: progress((i + share) / n, f"{name}: {note}")

@@ -1,0 +1,27 @@
+"""The proper loss families are compared by."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelinscale.core.task import Task
+from modelinscale.models import Scores
+
+
+def loss(scores: Scores, target: NDArray[Any], weight: NDArray[np.float64] | None, task: Task) -> float:
+    """Weighted mean log loss of logits; for numbers the mean squared error divided by the target's variance (1: no better than the mean).
+
+    >>> loss(np.zeros(2), np.array([0, 1]), None, Task(type="binary", target="y", labels=("no", "yes")))
+    0.6931471805599453
+    """
+    share = np.full(len(target), 1.0 / len(target)) if weight is None else weight / weight.sum()
+    if task.type == "regression":
+        mean = share @ target
+        variance = float(share @ (target - mean) ** 2)
+        return float(share @ (scores - target) ** 2) / (variance or 1.0)
+    if task.type == "binary":
+        return float(share @ np.logaddexp(0.0, np.where(target == 1, -scores, scores)))
+    highest = scores.max(axis=1)
+    total = np.log(np.exp(scores - highest[:, None]).sum(axis=1)) + highest
+    return float(share @ (total - scores[np.arange(len(target)), target]))
