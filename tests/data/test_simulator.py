@@ -197,3 +197,28 @@ def test_shops_sell_only_while_they_are_open(simulated: pa.Table) -> None:
 def test_a_mistake_in_the_settings_is_refused() -> None:
     with pytest.raises((ValueError, SpecError), match="days"):
         Source.parse({"type": "simulator", "days": 0})
+
+
+def test_faulty_terminals_deliver_some_rows_wrong_and_leave_the_others_alone(simulated: pa.Table) -> None:
+    table = rows(Simulator.model_validate({**SMALL, "days": 60, "faults": 0.05}))
+    assert table["card_id"].null_count > 0
+    assert table["amount"].null_count > 0
+    assert pc.min(table["amount"]).as_py() < 0
+    assert "unknown" in table["channel"].unique().to_pylist()
+    n_twice = len(table) - pc.count_distinct(table["payment_id"]).as_py()
+    assert n_twice == len(table) - len(simulated) > 0
+    assert 0.03 < (table["amount"].null_count + table["card_id"].null_count + n_twice) / len(table) * 5 / 3 < 0.07
+
+
+def test_payments_not_settled_yet_are_those_after_the_delivered_ones() -> None:
+    source = Simulator.model_validate({**SMALL, "days": 30})
+    newest = source.unsettled()
+    assert newest["is_fraud"].null_count == 0
+    longer = rows(source.but(days=37))
+    assert longer.slice(len(longer) - len(newest)).equals(newest)
+    assert len(longer) == len(rows(source)) + len(newest)
+
+
+def test_time_passing_is_the_same_feed_and_another_seed_is_not() -> None:
+    assert Simulator(days=30).feed() == Simulator(days=60).feed()
+    assert Simulator(days=30).feed() != Simulator(days=30, seed=8).feed()

@@ -40,6 +40,10 @@ class Source(Kind):
         (wrong number of cells) is not dropped: it comes with the extra column ``_mis_broken`` saying why, its other cells null.
         """
 
+    def feed(self) -> Any:
+        """Plain data that names what is read, apart from how much of it there is by now: the same feed goes on in the same table."""
+        return self.plain()
+
     @abstractmethod
     def fingerprint(self) -> Any:
         """Plain data that changes when there may be new rows (file names, sizes, times): decides whether a collect is needed."""

@@ -1,5 +1,6 @@
 """Simulated card payments: honest people and fraudsters, drawn from a seed, with labels that become known days later."""
 
+import math
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from itertools import islice
@@ -14,6 +15,7 @@ from modelinscale.core.units import Duration
 from modelinscale.data.sources import Chunk, Cursor, Source
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
     from modelinscale.data.sources._payments import Day, World
@@ -70,6 +72,8 @@ class Simulator(Source):
     """How busy fraudsters are; 1 makes about 0.7 % of payments fraudulent."""
     label_delay: Duration = Field(7 * _DAY_S, ge=3600, le=60 * _DAY_S)
     """How long after a payment it is settled whether it was fraud: victims report within this time."""
+    faults: float = Field(0.0, ge=0, le=0.5)
+    """Share of payments that a faulty terminal delivers wrong: without card or amount, with a negative amount, through no known channel, or twice."""
     deliver: Literal["labelled", "at_once"] = "labelled"
     """labelled: a payment is delivered on the first day its label is settled, so the last days are still missing.
     at_once: all payments are delivered, and ``is_fraud`` and ``reported_at`` are null where the label is not settled yet."""
@@ -86,21 +90,37 @@ class Simulator(Source):
 
         world = World(seed=self.seed, customers=self.customers, shops=self.terminals, weekday=self.start.weekday())
         for day in islice(days(world, fraud=self.fraud, report_within_s=self.label_delay), done, self._n_delivered):
-            batch = self._batch(day, world)
+            batch = self._spoil(self._batch(day, world), world.chance("faults", day.number))
             yield Chunk(batch.select([c for c in schema.names if c in _COLUMNS]), {"world": self._world, "days": day.number + 1}, f"day {day.number + 1}")
 
+    def feed(self) -> Any:
+        return {k: v for k, v in self.plain().items() if k != "days"}
+
     def fingerprint(self) -> Any:
-        return {"world": self._world, "days": self._n_delivered, "now": self.days if self.deliver == "at_once" else None}
+        return {"world": self._world, "days": self._n_delivered}
+
+    def unsettled(self) -> "pa.Table":
+        """The payments of the last days, whose labels nobody can know yet, with the labels they will get: for demonstrations and tests."""
+        import pyarrow as pa
+
+        now = self.but(deliver="labelled", faults=0.0)
+        later = now.but(days=now.days + now._wait)
+        chunks = later.read({"world": later._world, "days": now._n_delivered}, _COLUMNS)
+        return pa.Table.from_batches([chunk.batch for chunk in chunks])
 
     @property
     def _world(self) -> str:
-        """Names the world: everything but how long it has gone on and how it is delivered."""
-        return identity({k: v for k, v in self.plain().items() if k not in ("days", "deliver")})
+        """Names the world: everything but how long it has gone on."""
+        return identity(self.feed())
 
     @property
     def _n_delivered(self) -> int:
-        wait = -(-int(self.label_delay) // _DAY_S) if self.deliver == "labelled" else 0
-        return max(self.days - wait, 0)
+        return max(self.days - (self._wait if self.deliver == "labelled" else 0), 0)
+
+    @property
+    def _wait(self) -> int:
+        """Days after which the labels of a day are settled."""
+        return math.ceil(self.label_delay / _DAY_S)
 
     def _done(self, after: Cursor | None) -> int:
         """Days delivered before. Raises `SourceError` when they were days of another world."""
@@ -109,7 +129,7 @@ class Simulator(Source):
         if after.get("world") != self._world:
             raise SourceError(
                 "the rows collected so far come from a simulator with other settings; those of this one do not continue them.",
-                fix="Only `days` and `deliver` may change. Put the settings back, or name another `store`.",
+                fix="Only `days` may change. Put the settings back, or name another `store`.",
             )
         return int(after["days"])
 
@@ -164,6 +184,28 @@ class Simulator(Source):
             "is_fraud": pa.array(fraud, mask=~settled),
         }
         return pa.record_batch(columns)
+
+    def _spoil(self, batch: "pa.RecordBatch", chance: "np.random.Generator") -> "pa.RecordBatch":
+        """Some rows as faulty terminals deliver them; those delivered twice come again at the end of the day."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        fault = np.where(chance.random(batch.num_rows) < self.faults, chance.integers(1, 6, batch.num_rows), 0)
+        if not fault.any():
+            return batch
+
+        def where(kind: int, otherwise: pa.Array, name: str) -> None:
+            nonlocal batch
+            at = batch.schema.get_field_index(name)
+            batch = batch.set_column(at, batch.schema.field(at), pc.if_else(pa.array(fault == kind), otherwise, batch.column(at)))
+
+        where(1, pa.scalar(None, pa.string()), "card_id")
+        where(2, pa.scalar(None, pa.float64()), "amount")
+        where(3, pc.negate(batch["amount"]), "amount")
+        where(4, pa.scalar("unknown", pa.string()), "channel")
+        twice = batch.take(pa.array(np.flatnonzero(fault == 5)))
+        return pa.concat_batches([batch, twice])
 
 
 def _known(values: Any) -> "pa.Array":
