@@ -20,24 +20,24 @@ Hashes = NDArray[np.uint64]
 _FIRST = np.uint64(0x9E3779B97F4A7C15)
 _SECOND = np.uint64(0xD1342543DE82EF95)
 _NULL = np.uint64(0xA5A3564E1B1F2C69)
+_BLOCK = 16_384
 _MARK = np.uint64(0xC2B2AE3D27D4EB4F)
 
 
 def hash_rows(columns: "Iterable[pa.Array | pa.ChunkedArray]", n_rows: int, seed: int = 0) -> Hashes:
     """A 64-bit hash of each row over all the columns given, (n_rows,), evenly spread."""
     state = np.full(n_rows, np.uint64(derive(seed, "rows")), dtype=np.uint64)
-    for column in columns:
-        _feed(state, column, _FIRST)
+    _feed_all(state, list(columns), _FIRST)
     return finish(state)
 
 
 def hash_pairs(columns: "Iterable[pa.Array | pa.ChunkedArray]", n_rows: int) -> tuple[Hashes, Hashes]:
     """Two independent 64-bit hashes of each row: together 128 bits, so that equal pairs mean equal rows (1 error in 10^20 at a billion rows)."""
+    columns = list(columns)
     one = np.full(n_rows, np.uint64(derive(0, "one")), dtype=np.uint64)
     two = np.full(n_rows, np.uint64(derive(0, "two")), dtype=np.uint64)
-    for column in columns:
-        _feed(one, column, _FIRST)
-        _feed(two, column, _SECOND)
+    _feed_all(one, columns, _FIRST)
+    _feed_all(two, columns, _SECOND)
     return finish(one), finish(two)
 
 
@@ -65,16 +65,18 @@ def _step(state: Hashes, word: Hashes, factor: np.uint64) -> None:
     state ^= state >> np.uint64(29)
 
 
-def _feed(state: Hashes, column: "pa.Array | pa.ChunkedArray", factor: np.uint64) -> None:
+def _feed_all(state: Hashes, columns: "list[pa.Array | pa.ChunkedArray]", factor: np.uint64) -> None:
+    """A block of rows through all columns before the next block: what is worked on stays in the processor's cache."""
     import pyarrow as pa
 
-    if not isinstance(column, pa.ChunkedArray):
-        _feed_array(state, column, factor)
-        return
-    start = 0
-    for chunk in column.chunks:
-        _feed_array(state[start : start + len(chunk)], chunk, factor)
-        start += len(chunk)
+    for start in range(0, len(state), _BLOCK):
+        block = state[start : start + _BLOCK]
+        for column in columns:
+            part = column.slice(start, len(block))
+            at = 0
+            for chunk in part.chunks if isinstance(part, pa.ChunkedArray) else [part]:
+                _feed_array(block[at : at + len(chunk)], chunk, factor)
+                at += len(chunk)
 
 
 def _feed_array(state: Hashes, array: "pa.Array", factor: np.uint64) -> None:
@@ -95,7 +97,8 @@ def _feed_array(state: Hashes, array: "pa.Array", factor: np.uint64) -> None:
         _feed_vectors(state, array, missing, factor)
         return
     if t.is_floating(kind):
-        values = pc.fill_null(array.cast(pa.float64()), np.nan).to_numpy(zero_copy_only=False) + 0.0
+        filled = pc.fill_null(array, np.nan) if missing is not None else array
+        values = filled.cast(pa.float64()).to_numpy() + 0.0  # minus zero becomes zero
         nan = np.isnan(values)
         missing = nan if nan.any() else None
         words = values.view(np.uint64)
@@ -104,7 +107,7 @@ def _feed_array(state: Hashes, array: "pa.Array", factor: np.uint64) -> None:
         missing = np.ones(len(array), dtype=np.bool_)
     else:
         whole = array.cast(pa.int64()) if t.is_timestamp(kind) or t.is_integer(kind) else array.cast(pa.int8()).cast(pa.int64())
-        words = pc.fill_null(whole, 0).to_numpy(zero_copy_only=False).view(np.uint64)
+        words = (whole if missing is None else pc.fill_null(whole, 0)).to_numpy().view(np.uint64)
     if missing is not None:
         words = np.where(missing, _NULL, words)
     _step(state, words, factor)
