@@ -14,8 +14,9 @@ from modelinscale.core.units import show_seconds
 if TYPE_CHECKING:
     import click
 
-    from modelinscale.api import Checked, Described, Drafted
-    from modelinscale.pipeline import Outcome, Plan
+    from modelinscale.api import Checked, Drafted
+    from modelinscale.demo import Demo, Payment, Stage
+    from modelinscale.pipeline import Described, Outcome, Plan
     from modelinscale.score import Scored
     from modelinscale.serve import Serve
 
@@ -109,11 +110,6 @@ def _lines() -> Progress:
     return report
 
 
-def say(*, quiet: bool) -> Callable[[str], None]:
-    """Plain lines on standard output, or none."""
-    return (lambda words: None) if quiet else line
-
-
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str = "  ") -> None:
     """Columns of text, numbers to the right."""
     if not rows:
@@ -155,7 +151,7 @@ def plan(found: "Plan", *, as_json: bool) -> None:
     line("nothing to do." if all(s.done for s in found.steps) else "`mis run` does what is marked •.")
 
 
-def outcome(found: "Outcome", *, as_json: bool) -> None:
+def outcome(found: "Outcome", *, as_json: bool, next_step: bool = True) -> None:
     if as_json:
         document(found.plain())
         return
@@ -163,14 +159,16 @@ def outcome(found: "Outcome", *, as_json: bool) -> None:
         line("nothing to do: everything is up to date.")
     if found.collected:
         c = found.collected
-        line(f"table version {c['version']}: {c['n_rows']:,} rows" + (f", {c['n_quarantined']:,} in quarantine (see `mis show quarantine`)" if c["n_quarantined"] else ""))
+        quarantined = f", {c['n_quarantined']:,} in quarantine (see `mis show quarantine`)" if c["n_quarantined"] else ""
+        line(f"table version {c['version']}: {c['n_rows']:,} rows{quarantined}")
     if found.metrics:
         _metrics(found)
     for note in found.notes:
         line(f"  · {note}")
     if found.version is not None:
         line(f"{found.name} version {found.version} ({', '.join(found.aliases) or 'no alias'}): {found.package}")
-        line("next: mis serve")
+        if next_step:
+            line("next: mis serve")
 
 
 def _metrics(found: "Outcome") -> None:
@@ -244,8 +242,70 @@ def kinds(found: Mapping[str, Mapping[str, str]], *, as_json: bool) -> None:
         table(("", ""), list(members.items()))
 
 
-def demo(found: Mapping[str, Any], *, as_json: bool) -> None:
+def demo_stage(*, quiet: bool) -> "Callable[[Stage], None]":
+    """Tells each stage of the demo as it is done, or nothing."""
+    return (lambda stage: None) if quiet else _demo_stage
+
+
+def _demo_stage(stage: "Stage") -> None:
+    from modelinscale import demo as d
+
+    match stage:
+        case d.Begun():
+            kept = "" if stage.written else " (as it was)"
+            line(f"1 · {stage.days} days of card payments of a made-up bank; what to make of them stands in {stage.file}{kept}")
+        case d.Built():
+            line(f"2 · from rows to a model in {show_seconds(stage.seconds)}")
+            outcome(stage.outcome, as_json=False, next_step=False)
+            if stage.quarantined:
+                line(f"  in quarantine: {', '.join(f'{reason} ({n:,} times)' for reason, n in stage.quarantined.items())}")
+        case d.Started():
+            line(f"3 · a server, ready after {show_seconds(stage.seconds)}: {stage.address}")
+        case d.Asked():
+            line("4 · asked over HTTP about the newest payments, whose labels the bank will know in a week")
+            table(("paid at", "amount", "shop", "place", "fraud?", "decision", "turns out"), [_payment(p) for p in stage.some], indent="    ")
+            line(
+                f"  all {stage.n_payments:,} of that week in {show_seconds(stage.seconds)}: {stage.n_caught} of {stage.n_frauds} frauds stopped"
+                f" ({stage.amount_caught:,.0f} of {stage.amount_frauds:,.0f} in money), {stage.n_false_alarms} false alarms"
+            )
+        case d.Refused():
+            line(f"5 · a request with a mistake ({json.dumps(stage.sent)}): {stage.status}")
+            line(f"    {stage.error.get('message', '')} {stage.error.get('fix', '')}".rstrip())
+        case d.Stopped():
+            how = "" if stage.exit_code == 0 else f" and ended with {stage.exit_code}"
+            line(f"6 · what the server counted, from /metrics; then it was asked to stop{how}")
+            for counted in stage.metrics:
+                line(f"    {counted}")
+        case d.Places():
+            line("7 · where everything lies")
+            for name, place in vars(stage).items():
+                line(f"    {name:<10}  {place}")
+
+
+def _payment(payment: "Payment") -> tuple[str, ...]:
+    return (
+        payment.paid_at[5:16],
+        f"{payment.amount:,.2f}",
+        payment.category,
+        payment.place,
+        f"{payment.probability:.1%}",
+        "stop" if payment.stopped else "pass",
+        "fraud" if payment.fraud else "honest",
+    )
+
+
+def demo(found: "Demo", *, as_json: bool) -> None:
     if as_json:
-        document(dict(found))
-
-
+        document(found.plain())
+        return
+    file, days = found.begun.file, found.begun.days
+    line(f"all in {show_seconds(found.seconds)}. Try next:")
+    steps = (
+        (f"mis serve -f {file}", "the page at / shows every input, with an example to send"),
+        (f"mis show card -f {file}", "what the model is good for, and where not"),
+        (f"mis demo {file.parent} --days {days + 7}", "a week goes by: only what is new is done"),
+        (f"mis demo {file.parent}", "nothing new: nothing is done again"),
+        ("mis init your.csv --target column", "the same for your own data"),
+    )
+    for command, words in steps:
+        line(f"    {command:<{max(len(c) for c, _ in steps)}}  {words}")
