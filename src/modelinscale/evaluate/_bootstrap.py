@@ -1,6 +1,6 @@
 """Intervals by resampling rows: hundreds of resamples for the price of one matrix product.
 
-Metrics are functions of sums over rows, so a resample needs sums only. Up to 2,000 rows each is drawn by itself. More are first dealt out, at random, into
+Metrics are functions of sums over rows, so a resample needs sums only. Up to 1,000 rows each is drawn by itself. More are first dealt out, at random, into
 500 groups that are drawn as a whole: the sums of a random group vary as the rows do, which gives an interval its width within 3 % (less than what a few
 hundred resamples leave open anyway) and makes it independent of the number of rows. See docs/decisions/0003-intervals-from-sums.md.
 
@@ -17,11 +17,11 @@ from modelinscale.core import seeds
 from modelinscale.evaluate._facts import Estimate
 from modelinscale.metrics import Answers, Metric, Parts, Table
 
-EXACT_ROWS = 2000
+EXACT_ROWS = 1000
 N_GROUPS = 500
 MIN_ROWS = 10
 """With fewer rows resamples say nothing: no intervals."""
-MAX_GROUP_CELLS = 1 << 24
+MAX_GROUP_CELLS = 1 << 23
 """Largest table of sums by group and cell; beyond that each resample sums its rows itself."""
 
 
@@ -43,14 +43,25 @@ class Resamples:
         return self._sums[id(table)][1]
 
     def _sum(self, table: Table) -> NDArray[np.float64]:
-        n_groups, n_terms = self.counts.shape[1], table.terms.shape[1]
-        cells = np.zeros(len(self.group), np.int64) if table.cells is None else table.cells
-        if n_groups * table.n_cells * n_terms <= MAX_GROUP_CELLS:
+        n_rows, n_groups = len(self.group), self.counts.shape[1]
+        cells = np.zeros(n_rows, np.int64) if table.cells is None else table.cells
+        sums = np.zeros((len(self.counts), table.n_cells, table.terms.shape[1]))
+        if n_groups == n_rows:  # each row is drawn by itself: rows by cell, added up piece by piece
+            order = np.argsort(cells, kind="stable")
+            starts = np.flatnonzero(np.concatenate([[True], np.diff(cells[order]) != 0]))
+            counts = self.counts[:, order]
+            for k, term in enumerate(table.terms.T):
+                sums[:, cells[order][starts], k] = np.add.reduceat(counts * term[order], starts, axis=1)
+        elif n_groups * table.n_cells <= MAX_GROUP_CELLS:
             place = self.group * table.n_cells + cells
-            by_group = np.stack([np.bincount(place, term, n_groups * table.n_cells) for term in table.terms.T], axis=-1)
-            return np.asarray((self.counts @ by_group.reshape(n_groups, -1)).reshape(-1, table.n_cells, n_terms))
-        drawn = (np.stack([np.bincount(cells, term * count[self.group], table.n_cells) for term in table.terms.T], axis=-1) for count in self.counts)
-        return np.stack(list(drawn))
+            for k, term in enumerate(table.terms.T):
+                sums[:, :, k] = self.counts @ np.bincount(place, term, n_groups * table.n_cells).reshape(n_groups, -1)
+        else:
+            for r, count in enumerate(self.counts):
+                drawn = count[self.group]
+                for k, term in enumerate(table.terms.T):
+                    sums[r, :, k] = np.bincount(cells, term * drawn, table.n_cells)
+        return sums
 
     def values(self, metric: Metric, answers: Answers) -> "Sampled":
         """The metric on all rows and on each resample."""

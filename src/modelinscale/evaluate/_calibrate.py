@@ -4,6 +4,7 @@ N rows, C classes.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ N_FOLDS = 5
 MIN_ROWS, MIN_OF_CLASS = 100, 20
 """Below, two numbers cannot be told from chance: scores stay as they are."""
 MIN_ROWS_ISOTONIC, MIN_OF_CLASS_ISOTONIC = 1000, 100
+CHOICE_ROWS = 20_000
+"""More rows than these are not needed to see which kind is better; the chosen one is then fitted on all."""
 MAX_CLASSES_SHIFTED = 200
 """With more classes only the temperature is fitted: a shift for each would need more rows than there are, and C² memory."""
 MAX_BLOCKS = 1000
@@ -67,7 +70,24 @@ def _best(scores: Floats, truth: Ints, weight: Floats, task: Task, settings: Eva
         kinds.append("isotonic")
     if len(kinds) == 1:
         return Decision(shift=start, because=f"not calibrated: too few validation rows to tell ({n:,}, {least:,} of the rarest class)")
-    fold = seeds.generator(settings.seed, "calibrate").permutation(n) % N_FOLDS
+    mixed = seeds.generator(settings.seed, "calibrate").permutation(n)
+    if n > CHOICE_ROWS:
+        some = mixed[:CHOICE_ROWS]
+        chosen = _chosen(kinds, scores[some], truth[some], weight[some], task, start, np.arange(CHOICE_ROWS) % N_FOLDS)
+    else:
+        chosen = _chosen(kinds, scores, truth, weight, task, start, mixed % N_FOLDS)
+    return _fitted(chosen.kind, scores, truth, weight, task, start).but(
+        because=f"calibration {chosen.kind}: log loss on validation rows left out: {chosen.words}"
+    )
+
+
+class _Choice(NamedTuple):
+    kind: str
+    words: str
+
+
+def _chosen(kinds: list[str], scores: Floats, truth: Ints, weight: Floats, task: Task, start: tuple[float, ...], fold: Ints) -> _Choice:
+    n = len(truth)
     losses = {kind: np.empty(n) for kind in kinds}
     for f in range(N_FOLDS):
         learn, left_out = fold != f, fold == f
@@ -80,7 +100,7 @@ def _best(scores: Floats, truth: Ints, weight: Floats, task: Task, settings: Eva
         if gain.sum() > gain.std() * n**0.5:
             chosen = kind
     means = ", ".join(f"{kind} {np.average(losses[kind], weights=weight):.4f}" for kind in kinds)
-    return _fitted(chosen, scores, truth, weight, task, start).but(because=f"calibration {chosen}: log loss on validation rows left out: {means}")
+    return _Choice(chosen, means)
 
 
 def _loss(decision: Decision, scores: Floats, truth: Ints, task: Task) -> Floats:
@@ -135,7 +155,7 @@ def _multiclass(scores: Floats, truth: Ints, weight: Floats, start: tuple[float,
         z = x[0] * scores + (x[1:] if shifted else b0)
         highest = z.max(1)
         each = highest + np.log(np.exp(z - highest[:, None]).sum(1)) - z[rows, truth]
-        return float((weight * each).sum() + 0.5 * ((x[0] - 1) ** 2 + ((x[1:] - b0) ** 2).sum() * shifted))
+        return float((weight * each).sum() + 0.5 * ((x[0] - 1) ** 2 + (((x[1:] - b0) ** 2).sum() if shifted else 0.0)))
 
     def slopes(x: Floats) -> tuple[Floats, Floats]:
         p = softmax(x[0] * scores + (x[1:] if shifted else b0))  # (N, C)

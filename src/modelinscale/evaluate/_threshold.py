@@ -101,9 +101,15 @@ class _Ranked:
         gaps = self.gaps
         if gaps[k] >= NARROW:
             return k
-        reach = max(1, len(self.distinct) // 100)
+        reach = max(1, len(self.distinct) // 50)
         low, high = max(0, k - reach), min(len(gaps), k + reach + 1)
-        good = loss[low:high] <= loss[k] + SLACK * abs(loss[k])
+        steps = np.abs(np.arange(low, high) - k)
+        # What so many rows would change by mere chance, each as likely to be of either class, says nothing against a neighbour.
+        chance = np.median(np.abs(np.diff(loss[low:high]))) * np.sqrt(steps)
+        good = loss[low:high] <= loss[k] + SLACK * abs(loss[k]) + chance
+        wide = good & (gaps[low:high] >= NARROW)
+        if wide.any():
+            return low + int(np.where(wide, steps, len(gaps)).argmin())
         return low + int(np.where(good, gaps[low:high], -1.0).argmax())
 
     @property

@@ -35,31 +35,36 @@ def ranks(answers: Answers) -> tuple[Ranks, ...]:
 
 def _ranks(score: NDArray[np.float64], positive: NDArray[np.bool_], weight: NDArray[np.float64]) -> Ranks:
     order = np.argsort(-score)
-    terms = np.stack([weight * positive, weight * ~positive], axis=1)  # (N, 2)
-    sorted_score = score[order]
-    starts = np.flatnonzero(np.concatenate([[True], sorted_score[1:] != sorted_score[:-1]]))
-    ties = np.add.reduceat(terms[order], starts)  # (T, 2)
-    ends = np.cumsum(ties, 0)  # (T, 2): up to and with this score
-    cell = _cells(ties, ends)
-    first = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]]))
-    sums = np.add.reduceat(ties, first)  # (B, 2)
-    until = np.cumsum(sums, 0)
+    of_positive = np.where(positive, weight, 0.0)
+    terms = np.stack([of_positive, weight - of_positive], axis=1)  # (N, 2)
+    ordered = score[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))  # (T,): where each distinct score begins
+    yes, no = of_positive[order], (weight - of_positive)[order]
+    if len(starts) < len(order):
+        yes, no = np.add.reduceat(yes, starts), np.add.reduceat(no, starts)  # (T,)
+    yes_until, no_until = np.cumsum(yes), np.cumsum(no)  # up to and with this score
+    cell = _cells(yes_until - yes, no_until - no, float(yes_until[-1]), float(no_until[-1]))
+    n_cells = int(cell[-1]) + 1
+    yes_in, no_in = np.bincount(cell, yes, n_cells), np.bincount(cell, no, n_cells)  # (B,)
+    yes_end, no_end = np.cumsum(yes_in), np.cumsum(no_in)
 
-    behind = until[cell, 1] - ends[:, 1]  # negatives further down in the same cell
-    won = share(np.add.reduceat(ties[:, 0] * (behind + ties[:, 1] / 2), first), sums[:, 0] * sums[:, 1], otherwise=0.5)
-    exact = np.add.reduceat(ties[:, 0] * share(ends[:, 0], ends.sum(1), otherwise=0.0), first)
-    kept = share(exact, sums[:, 0] * share(until[:, 0], until.sum(1), otherwise=0.0), otherwise=1.0)
+    at = np.flatnonzero(yes)
+    here = cell[at]
+    behind = no_end[here] - no_until[at] + no[at] / 2  # negatives further down in the same cell, half of those at the same score
+    won = share(np.bincount(here, yes[at] * behind, n_cells), yes_in * no_in, otherwise=0.5)
+    exact = np.bincount(here, yes[at] * yes_until[at] / (yes_until[at] + no_until[at]), n_cells)
+    kept = share(exact, yes_in * share(yes_end, yes_end + no_end, otherwise=0.0), otherwise=1.0)
 
     by_row = np.empty(len(score), np.int64)
-    by_row[order] = np.repeat(cell, np.diff(np.append(starts, len(score))))
-    return Ranks(by_row, len(sums), terms, won, kept)
+    by_row[order] = cell if len(starts) == len(order) else np.repeat(cell, np.diff(np.append(starts, len(order))))
+    return Ranks(by_row, n_cells, terms, won, kept)
 
 
-def _cells(ties: NDArray[np.float64], ends: NDArray[np.float64]) -> NDArray[np.int64]:
+def _cells(yes_before: NDArray[np.float64], no_before: NDArray[np.float64], n_yes: float, n_no: float) -> NDArray[np.int64]:
     """(T,) the cell of each distinct score, from 0, rising by at most 1."""
-    if len(ties) <= MAX_CELLS:
-        return np.arange(len(ties))
-    totals = ends[-1]
-    place = share(ends - ties, totals, otherwise=0.0).sum(1) / max(1, int((totals > 0).sum()))  # 0 to 1
-    wanted = np.minimum((place * MAX_CELLS).astype(np.int64), MAX_CELLS - 1)
-    return np.cumsum(np.concatenate([[0], wanted[1:] != wanted[:-1]])).astype(np.int64)
+    if len(yes_before) <= MAX_CELLS:
+        return np.arange(len(yes_before))
+    sides = [(before, total) for before, total in ((yes_before, n_yes), (no_before, n_no)) if total > 0]
+    place = sum((before * (MAX_CELLS / len(sides) / total) for before, total in sides), np.zeros(len(yes_before)))
+    wanted = place.astype(np.int64)  # 0 … MAX_CELLS, as far as rounding lets it
+    return np.concatenate([[0], np.cumsum(wanted[1:] != wanted[:-1])]).astype(np.int64)

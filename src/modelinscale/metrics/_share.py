@@ -1,13 +1,15 @@
 """Division that answers NaN, quietly, where there is nothing to divide by."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 
-def share(above: NDArray[np.float64], below: NDArray[np.float64], *, otherwise: float = float("nan")) -> NDArray[np.float64]:
+def share(above: NDArray[Any], below: NDArray[Any], *, otherwise: float = float("nan")) -> NDArray[np.float64]:
     """``above / below``, element by element; ``otherwise`` where ``below`` is 0."""
     full = np.broadcast_to(np.asarray(otherwise, np.float64), np.broadcast_shapes(above.shape, below.shape)).copy()
-    return np.divide(above, below, out=full, where=below != 0)
+    return np.asarray(np.divide(above, below, out=full, where=below != 0))
 
 
 def mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:

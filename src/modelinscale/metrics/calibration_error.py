@@ -53,7 +53,9 @@ def bins_of_equal_mass(values: NDArray[np.float64], weight: NDArray[np.float64],
     mass = np.add.reduceat(weight[order], starts)
     middle = share(np.cumsum(mass) - mass / 2, np.broadcast_to(mass.sum(), mass.shape), otherwise=0.0)
     bins = np.empty(len(values), np.int64)
-    bins[order] = np.repeat(np.minimum((middle * n_bins).astype(np.int64), n_bins - 1), np.diff(np.append(starts, len(values))))
+    # A middle exactly on an edge belongs to the bin above, however the sum was rounded.
+    of_score = np.minimum((middle * n_bins + 1e-9).astype(np.int64), n_bins - 1)
+    bins[order] = np.repeat(of_score, np.diff(np.append(starts, len(values))))
     return bins
 
 
