@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from modelinscale.core.errors import NotSupportedYet, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from modelinscale.package import Package
-    from modelinscale.pipeline import Outcome, Plan
+    from modelinscale.pipeline import Described, Outcome, Plan
     from modelinscale.score import Scored
     from modelinscale.serve import Serve
     from modelinscale.spec import ModelSpec
@@ -56,25 +56,6 @@ class Checked:
         return f"left out: {self.left_out[column]}" if column in self.left_out else "not used"
 
 
-@dataclass(frozen=True)
-class Table:
-    """A part of a description."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class Described:
-    """A description: for people (title, tables, notes) and as plain facts."""
-
-    title: str
-    facts: dict[str, Any]
-    tables: list[Table] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
 class Project:
     """One model.yaml and all that came of it."""
 
@@ -107,9 +88,10 @@ class Project:
     @cached_property
     def tracker(self) -> Tracker:
         """Runs and registered versions of this project."""
-        from modelinscale.track import open_tracker
+        from modelinscale.pipeline._place import Place
+        from modelinscale.pipeline._register import tracker
 
-        return open_tracker(self.spec.store_at(self.base).path("track"))
+        return tracker(Place.of(self.spec, self.base))
 
     def package_folder(self, version: str | None = None) -> Path:
         """The folder of a version or alias; None: the champion. Raises `UsageError` when there is none."""
@@ -140,14 +122,13 @@ class Project:
 
     def describe(self, what: str = "project") -> Described:
         """What there is: ``project``, ``lake`` or ``quarantine``."""
-        from modelinscale.pipeline import _describe
+        from modelinscale.pipeline._describe import describe
+        from modelinscale.pipeline._place import Place
 
-        return Described(**_describe.describe(what, self.spec, self.base, self.tracker, Table))
+        return describe(what, Place.of(self.spec, self.base))
 
 
-def init(
-    data: Sequence[str], *, target: str, out: Path | str = "model.yaml", name: str | None = None, model: str = "auto", force: bool = False
-) -> Drafted:
+def init(data: Sequence[str], *, target: str, out: Path | str = "model.yaml", name: str | None = None, model: str = "auto", force: bool = False) -> Drafted:
     """Looks at data and writes a commented model.yaml. Raises `UsageError` rather than write over a file, `DataError` when the target cannot be learned."""
     from modelinscale.core.files import write_bytes
     from modelinscale.core.kinds import names
@@ -191,10 +172,7 @@ def served(file: Path | None, package: Path | None, version: str | None, host: s
     """The package folder and the settings to serve it with: those of model.yaml where there is one, changed by what is given."""
     from modelinscale.serve import Serve
 
-    if package is not None and file is None:
-        settings = Serve()
-    else:
-        settings = Project(file).spec.serve
+    settings = Serve() if package is not None and file is None else Project(file).spec.serve
     changes = {k: v for k, v in (("host", host), ("port", port)) if v is not None}
     return _folder(file, package, version), settings.but(**changes) if changes else settings
 
@@ -219,11 +197,4 @@ def kinds(folder: str | None = None) -> dict[str, dict[str, str]]:
     return {f: {n: (inspect.getdoc(load(f, n)) or "").split("\n")[0] for n in names(f)} for f in folders if folder in (None, f)}
 
 
-def demo(folder: Path, *, days: int = 120, progress: Progress = _silent, say: Callable[[str], None] = lambda words: None) -> dict[str, Any]:
-    """Goes the whole way once in ``folder``: simulates card payments, runs the pipeline, serves on a free port, asks over HTTP, stops."""
-    from modelinscale._demo import demo as go
-
-    return go(folder, days=days, progress=progress, say=say)
-
-
-__all__ = ["Checked", "Described", "Drafted", "NotSupportedYet", "Project", "Table", "demo", "init", "kinds", "predict", "served"]
+__all__ = ["Checked", "Drafted", "NotSupportedYet", "Project", "init", "kinds", "predict", "served"]

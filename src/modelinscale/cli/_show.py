@@ -12,8 +12,6 @@ from modelinscale.core.errors import MisError, UsageError, did_you_mean
 from modelinscale.core.units import show_seconds
 
 if TYPE_CHECKING:
-    import click
-
     from modelinscale.api import Checked, Drafted
     from modelinscale.demo import Demo, Payment, Stage
     from modelinscale.pipeline import Described, Outcome, Plan
@@ -62,11 +60,15 @@ def failed(error: MisError, *, as_json: bool) -> None:
     aside(f"error: {error.message}" + (f"\n  {error.fix}" if error.fix else ""))
 
 
-def misused(error: "click.ClickException", *, as_json: bool) -> None:
-    """A command line that cannot be understood."""
-    usage = getattr(error, "ctx", None)
-    fix = f"See `{usage.command_path} --help`." if usage is not None else "See `mis --help`."
-    failed(UsageError(error.format_message(), fix=fix), as_json=as_json)
+def misused(error: BaseException, *, as_json: bool) -> int:
+    """A command line that cannot be understood (typer's own refusal); returns the exit code."""
+    context = getattr(error, "ctx", None)
+    message = str(cast(Any, error).format_message())
+    if type(error).__name__ == "NoArgsIsHelpError":  # `mis` alone asks for help, which is no mistake to be told of
+        line(message)
+    else:
+        failed(UsageError(message, fix=f"See `{context.command_path} --help`." if context is not None else "See `mis --help`."), as_json=as_json)
+    return UsageError.exit_code
 
 
 def stopped() -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from modelinscale.core.errors import UsageError
+from modelinscale.pipeline._describe import Described, Table, describe
 from modelinscale.pipeline._place import Facts, Place, Result
 from modelinscale.pipeline._plan import STEPS, Plan, Planned
 from modelinscale.spec import ModelSpec
 
-__all__ = ["STEPS", "Outcome", "Plan", "Planned", "Progress", "plan", "run"]
+__all__ = ["STEPS", "Described", "Outcome", "Plan", "Planned", "Progress", "Table", "describe", "plan", "run"]
 
 Progress = Callable[[str, float | None, str], None]
 """Called with the step, the share of it done (0 to 1; None: not known) and a few words."""
@@ -55,9 +56,9 @@ class Outcome:
 def plan(spec: ModelSpec, base: Path) -> Plan:
     """What `run` would do; reads only. ``base`` is the folder of model.yaml."""
     from modelinscale.pipeline._plan import plan as walk
-    from modelinscale.pipeline._steps import INPUTS
+    from modelinscale.pipeline._steps import INPUTS, WORDS
 
-    return walk(Place.of(spec, base), INPUTS)
+    return walk(Place.of(spec, base), INPUTS, WORDS)
 
 
 def run(spec: ModelSpec, base: Path, *, until: str = "register", progress: Progress = lambda step, share, note: None, wait_s: float = 600.0) -> Outcome:

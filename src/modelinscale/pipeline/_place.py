@@ -1,6 +1,7 @@
 """Where a project's results lie, and how a step's result appears: in one step, under the identity of what went in."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from modelinscale import __version__
 from modelinscale.core.errors import StoreError
-from modelinscale.core.files import write_json
+from modelinscale.core.files import sweep, told, write_json
 from modelinscale.core.identity import identity
 from modelinscale.spec import ModelSpec
 from modelinscale.store import Store
@@ -79,8 +80,18 @@ class Place:
     def checkpoints(self, name: str) -> Path:
         """A folder for a family's checkpoints during the training with this identity."""
         folder = self.store.path("work", name)
-        folder.mkdir(parents=True, exist_ok=True)
+        with told(folder, "write"):
+            folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def forget_checkpoints(self, name: str) -> None:
+        """Removes them: the weights they led to are about to be kept."""
+        shutil.rmtree(self.store.path("work", name), ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Removes what killed runs left at the side; called while the project is locked, so nobody else is writing."""
+        for step in self.store.list("steps"):
+            sweep(self.store.path("steps", step), older_than_s=0.0)
 
 
 def as_plain(value: Any) -> Any:
@@ -91,6 +102,8 @@ def _read(path: Path) -> Facts:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read ({error}).", fix=f"Remove the folder {path.parent} and run `mis run` again: it makes that step anew.") from error
+        raise StoreError(
+            f"{path} cannot be read ({error}).", fix=f"Remove the folder {path.parent} and run `mis run` again: it makes that step anew."
+        ) from error
     assert isinstance(found, dict)
     return found

@@ -29,7 +29,7 @@ class Plan:
     steps: tuple[Planned, ...]
 
 
-def plan(place: Place, inputs: dict[str, Inputs]) -> Plan:
+def plan(place: Place, inputs: dict[str, Inputs], words: dict[str, Callable[[Facts], str]]) -> Plan:
     """Walks the steps as `run` would, without doing any."""
     done: dict[str, Result] = {}
     steps: list[Planned] = []
@@ -42,7 +42,7 @@ def plan(place: Place, inputs: dict[str, Inputs]) -> Plan:
         found = place.find(step, wanted)
         if found:
             done[step] = found
-            steps.append(Planned(step, found.identity, True, _words(found)))
+            steps.append(Planned(step, found.identity, True, f"done: {words[step](found.facts)}"))
         else:
             waiting = step
             steps.append(Planned(step, place.name(step, wanted), False, _changes(place, step, wanted)))
@@ -68,16 +68,3 @@ def _differences(a: Facts, b: Facts, prefix: str = "") -> list[str]:
         else:
             found.append(f"{prefix}{key}")
     return found
-
-
-def _words(found: Result) -> str:
-    facts = found.facts
-    words = {
-        "collect": lambda: f"table version {facts['version']}, {facts['n_rows']:,} rows",
-        "prepare": lambda: f"{facts['n_train']:,} rows to train, {facts['n_valid']:,} to choose, {facts['n_test']:,} to test",
-        "train": lambda: f"{facts['family']}",
-        "evaluate": lambda: ", ".join(f"{n} {m['value']:.4g}" for n, m in list(facts["evaluation"]["metrics"].items())[:2]),
-        "export": lambda: f"version {facts['version']}",
-        "register": lambda: f"version {facts['version']}",
-    }
-    return f"done: {words[found.step]()}"

@@ -110,7 +110,9 @@ class ModelSpec(Settings):
     @model_validator(mode="after")
     def _the_target_is_no_feature(self) -> Self:
         if self.target in self.features:
-            raise SpecError(f"the target {self.target!r} is also a feature: the model would see its own answer.", fix=f"Remove {self.target!r} from `features`.")
+            raise SpecError(
+                f"the target {self.target!r} is also a feature: the model would see its own answer.", fix=f"Remove {self.target!r} from `features`."
+            )
         if self.target in self.data.leave_out:
             raise SpecError(f"the target {self.target!r} is in `data.leave_out`.", fix="Remove it there.")
         both = sorted(set(self.features) & set(self.data.leave_out))
@@ -119,10 +121,12 @@ class ModelSpec(Settings):
         return self
 
     @cached_property
-    def used(self) -> tuple[str, ...]:
-        """The columns this file names anywhere, each once."""
-        names = [self.target, *self.data.key, *self.features, *self.data.checks, *self.data.columns, *self.data.leave_out, *self.evaluate.slices]
-        return tuple(dict.fromkeys([*names, *([self.data.time] if self.data.time else [])]))
+    def needed(self) -> tuple[str, ...]:
+        """The columns whose cells training and evaluation look at, each once, besides features that are inferred."""
+        data, split = self.data, self.data.split
+        names = [self.target, *self.features, *data.key, *self.evaluate.slices, *self.evaluate.cost_columns, *split.group]
+        names += [name for name in (data.time, split.column, self.train.weight) if name]
+        return tuple(dict.fromkeys(names))
 
     def source_at(self, base: Path) -> Source:
         """The source with relative paths taken from ``base``, the folder of the file."""

@@ -6,9 +6,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from modelinscale.core.errors import MisError, did_you_mean
+from modelinscale.core.kinds import Kind, load, names
 from modelinscale.spec._yaml import Document, Mistake, Path, show
 
-PLANNED = {
+PLANNED: dict[Path, str] = {
     ("data", "windows"): "aggregates per key and time",
     ("data", "personal"): "rules for personal columns",
     ("monitor",): "drift monitoring",
@@ -36,7 +37,7 @@ def _unfold(one: Any, document: Document, root: type[BaseModel], base: Path) -> 
     if extra and path in PLANNED:
         yield Mistake(*place, show(path), f"{PLANNED[path]} is planned and not supported yet.", "Leave it out for now.")
     elif extra:
-        known = _fields(root, path[:-1])
+        known = _fields(root, path[:-1], document.data)
         fix = f"Known here: {', '.join(known)}." if known else ""
         yield Mistake(*place, show(path), f"unknown key.{did_you_mean(str(path[-1]), known)}", fix)
     elif isinstance(inner, MisError):
@@ -51,11 +52,12 @@ def _unfold(one: Any, document: Document, root: type[BaseModel], base: Path) -> 
 
 
 def _missing(path: Path) -> str:
-    return {
+    words: dict[Path, str] = {
         ("data",): "Say where the rows are, for example `data: {source: rows.csv}`.",
         ("data", "source"): "Say where the rows are, for example `source: rows.csv`.",
         ("target",): "Name the column to predict, for example `target: price`.",
-    }.get(path, "")
+    }
+    return words.get(path, "")
 
 
 def _inside(document: Document, path: Path) -> Path:
@@ -73,16 +75,34 @@ def _is_marker(part: str | int) -> bool:
     return isinstance(part, str) and ("[" in part or "-" in part or part in {"str", "int", "float", "bool", "none", "constrained-str"} or part[:1].isupper())
 
 
-def _fields(root: type[BaseModel], path: Path) -> list[str]:
-    """The keys allowed at ``path``, as far as the classes say."""
+def _fields(root: type[BaseModel], path: Path, data: Any) -> list[str]:
+    """The keys allowed at ``path``, as far as the classes, and the types named in ``data``, say."""
     cls: Any = root
     for part in path:
-        if not (isinstance(cls, type) and issubclass(cls, BaseModel)) or part not in cls.model_fields:
-            return []
-        cls = next(iter(_models_in(cls.model_fields[str(part)].annotation)), None)
+        data = _at(data, part)
+        if isinstance(cls, type) and issubclass(cls, BaseModel) and part in cls.model_fields:
+            cls = cls.model_fields[str(part)].annotation
+        found = next(iter(_models_in(cls)), None)
+        if found is not None and issubclass(found, Kind):
+            cls = _named(found, data) or cls
+        elif found is not None and not isinstance(part, int):
+            cls = found
     if not (isinstance(cls, type) and issubclass(cls, BaseModel)):
         return []
     return [f.alias or n for n, f in cls.model_fields.items()]
+
+
+def _at(data: Any, part: str | int) -> Any:
+    try:
+        return data[part]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def _named(contract: type[Kind], data: Any) -> type[Kind] | None:
+    """The implementation that ``data`` names by its type."""
+    name = data.get("type") if isinstance(data, dict) else None
+    return load(contract.folder, name) if isinstance(name, str) and name in names(contract.folder) else None
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -50,7 +50,14 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """Words of YAML 1.2: only `true` and `false` are flags, so `no`, `on` and `12:30` stay what a person wrote."""
+    """Words of YAML 1.2: only `true` and `false` are flags, so `no`, `on` and `12:30` stay what a person wrote. No aliases."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        # An alias repeats what its anchor holds: a few lines of them unfold to more than any machine can hold.
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, f"the alias *{event.anchor} is not allowed; write the value out", event.start_mark)
+        return super().compose_node(parent, index)
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -58,7 +65,9 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"), list("-+0123456789.")
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"),
+    list("-+0123456789."),
 )
 
 
@@ -106,7 +115,7 @@ def _build(loader: _Loader, node: yaml.Node, path: Path, document: Document, dep
     if isinstance(node, yaml.SequenceNode):
         return [_build(loader, one, (*path, i), document, depth + 1) for i, one in enumerate(node.value)]
     try:
-        return loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+        return loader.construct_object(node, deep=True)
     except yaml.constructor.ConstructorError as error:
         document.mistakes.append(Mistake(*place, show(path), f"the tag {node.tag!r} is not allowed here ({error.problem}).", "Write the plain value."))
         return None

@@ -65,7 +65,10 @@ def write(sketch: Sketch) -> str:
         *(f"  {_feature(name, feature, width)}  # {about(sketch.schema[name], sketch.profiles[name])}" for name, feature in sketch.features.items()),
     ]
     lines += [f"  # {name}: left out, {why}" for name, why in sketch.left_out.items()]
-    lines += [f"model: {sketch.model}" + ("  # linear, trees and mlp compared; or one of them" if sketch.model == "auto" else ""), "train: {budget: 10m, seed: 7}"]
+    lines += [
+        f"model: {sketch.model}" + ("  # linear, trees and mlp compared; or one of them" if sketch.model == "auto" else ""),
+        "train: {budget: 10m, seed: 7}",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,30 @@
+"""What a model.yaml means on the data as it is: nothing is changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from modelinscale.pipeline._look import look, named
+from modelinscale.pipeline._resolve import resolve
+from modelinscale.spec import ModelSpec
+
+
+def check(spec: ModelSpec, base: Path) -> dict[str, Any]:
+    """Columns, features, target and notes as plain data; raises what a run would raise about the file."""
+    from modelinscale.train import find_task
+
+    seen = look(spec.source_at(base), spec.data.columns)
+    named(spec, seen.schema)
+    task = find_task(seen.frame[spec.target], spec.target, spec.task, spec.positive)
+    roles = resolve(spec, seen.schema, seen.frame, seen.profiles)
+    notes = [] if seen.exact else [f"seen: the first {seen.n_rows:,} rows"]
+    if spec.model != "auto":
+        notes.append(f"model: {spec.model.type}")
+    return {
+        "columns": [{"name": c.name, "type": c.type} for c in seen.schema.columns],
+        "features": {name: feature.plain() for name, feature in roles.features.items()},
+        "left_out": roles.left_out,
+        "target": {"column": spec.target, "task": task.type, "labels": list(task.labels)},
+        "notes": tuple(notes),
+    }

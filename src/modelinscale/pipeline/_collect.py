@@ -1,0 +1,64 @@
+"""Step 1, collect: new rows of the source into a version of the table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelinscale.core.identity import identity
+from modelinscale.pipeline._look import forced, named
+from modelinscale.pipeline._place import Facts, Place, Result
+
+if TYPE_CHECKING:
+    from modelinscale.core.schema import Schema
+    from modelinscale.pipeline._context import Context
+
+
+def inputs(place: Place, done: dict[str, Result]) -> Facts:
+    """The table (which follows from source, types and contract) and what the source says it has now."""
+    return {"table": table_name(place), "source": place.spec.source_at(place.base).fingerprint()}
+
+
+def table_name(place: Place) -> str:
+    """One table for one source under one contract: rows that came in under another contract are another table."""
+    data = place.spec.data
+    made_of = identity(data.source.feed(), data.columns, {k: list(v) for k, v in data.checks.items()}, data.key)
+    return f"{place.spec.name}-{made_of[:8]}"
+
+
+def quarantine_name(table: str) -> str:
+    return f"{table}.quarantine"
+
+
+def work(context: Context, folder: Path) -> Facts:
+    """Reads, cleans, checks and appends. The table is its own truth: a kill here loses nothing, the next run goes on from its cursor."""
+    from modelinscale.data.collect import collect
+    from modelinscale.data.contract import contract
+
+    place, spec = context.place, context.spec
+    source, table = spec.source_at(place.base), table_name(place)
+    schema = _known_schema(place.store.uri("lake", table)) or forced(source.columns(), spec.data.columns)
+    named(spec, schema)
+    context.progress("collect", 0.0, "reading")
+    collected = collect(
+        source,
+        lake=place.store.uri("lake", table),
+        quarantine=place.store.uri("lake", quarantine_name(table)),
+        contract=contract(schema, spec.data.checks, spec.data.key),
+        compute=spec.compute,
+        progress=context.report("collect"),
+    )
+    return {"table": table, **asdict(collected), "schema": schema.plain()}
+
+
+def _known_schema(uri: str) -> Schema | None:
+    """The schema of the table that is there: how cells were read once is how they are read again."""
+    from modelinscale.data.lake import open_table, table_exists
+
+    return open_table(uri).schema if table_exists(uri) else None
+
+
+def words(facts: Facts) -> str:
+    quarantined = f", {facts['n_quarantined']:,} in quarantine" if facts["n_quarantined"] else ""
+    return f"table version {facts['version']}, {facts['n_rows']:,} rows{quarantined}"

@@ -1,0 +1,125 @@
+"""What there is: versions of the model, versions of the table, quarantined rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelinscale.pipeline import _collect, _register
+from modelinscale.pipeline._place import Place
+from modelinscale.pipeline._quarantine import faults, reasons
+
+SHOWN_ROWS = 20
+"""Quarantined rows shown to people; `--json` has them up to `KEPT_ROWS`."""
+KEPT_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Table:
+    """A part of a description."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Described:
+    """A description: for people (title, tables, notes) and as plain facts."""
+
+    title: str
+    facts: dict[str, Any]
+    tables: list[Table] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def describe(what: str, place: Place) -> Described:
+    """``project``, ``lake`` or ``quarantine``, for people and as facts."""
+    return {"project": _project, "lake": _lake, "quarantine": _quarantine}[what](place)
+
+
+def _project(place: Place) -> Described:
+
+    spec, table = place.spec, _table_facts(place)
+    versions: list[dict[str, Any]] = [
+        {
+            "version": v.number,
+            "aliases": list(v.aliases),
+            "created": v.created.isoformat(timespec="seconds"),
+            "main": None if v.main is None else {"metric": v.main.metric, "value": v.main.value},
+            "identity": v.identity,
+            "package": str(v.folder),
+        }
+        for v in reversed(_register.tracker(place).versions(spec.name))
+    ]
+    rows = [
+        (
+            str(v["version"]),
+            ", ".join(v["aliases"]),
+            v["created"][:16].replace("T", " "),
+            f"{v['main']['metric']} {v['main']['value']:.4f}" if v["main"] else "",
+            v["package"],
+        )
+        for v in versions
+    ]
+    notes = [] if versions else ["no version yet: `mis run` makes one."]
+    if table:
+        notes.insert(0, f"table {table['table']}: {table['n_rows']:,} rows in version {table['version']}")
+    return Described(
+        f"{spec.name}: predicts {spec.target}",
+        {"name": spec.name, "target": spec.target, "table": table, "versions": versions},
+        [Table("", ("version", "alias", "made", "on test rows", "package"), rows)],
+        notes,
+    )
+
+
+def _table_facts(place: Place) -> dict[str, Any] | None:
+    from modelinscale.data.lake import open_table, table_exists
+
+    name = _collect.table_name(place)
+    uri = place.store.uri("lake", name)
+    if not table_exists(uri):
+        return None
+    table = open_table(uri)
+    return {"table": name, "uri": uri, "version": table.rows_version, "n_rows": table.n_rows}
+
+
+def _lake(place: Place) -> Described:
+    from modelinscale.data.lake import open_table
+
+    facts = _table_facts(place)
+    if facts is None:
+        return Described("no table yet.", {"table": None}, [], ["`mis collect` makes it."])
+    table = open_table(facts["uri"])
+    versions: list[dict[str, Any]] = [
+        {"version": v.number, "time": v.time.isoformat(timespec="seconds"), "n_rows": v.n_rows, "n_added": v.n_added} for v in table.versions()
+    ]
+    rows = [(str(v["version"]), v["time"][:19].replace("T", " "), f"{v['n_rows']:,}", f"{v['n_added']:+,}") for v in reversed(versions)]
+    columns = [{"name": c.name, "type": c.type} for c in table.schema.columns]
+    return Described(
+        f"{facts['table']}: {facts['n_rows']:,} rows, {len(columns)} columns, at {facts['uri']}",
+        {**facts, "columns": columns, "versions": versions, "cursor": table.cursor},
+        [Table("", ("version", "time (UTC)", "rows", "added"), rows), Table("columns", ("name", "type"), [(c["name"], c["type"]) for c in columns])],
+    )
+
+
+def _quarantine(place: Place) -> Described:
+
+    counts, lines, n_faults = reasons(place), list[dict[str, Any]](), 0
+    rows: set[int] = set()
+    for line in faults(place):
+        n_faults += 1
+        rows.add(line["row"])
+        if len(lines) < KEPT_ROWS:
+            lines.append(line)
+    if not n_faults:
+        return Described("nothing is in quarantine.", {"n_rows": 0, "reasons": [], "faults": []})
+    reasons_shown = [(f"{n:,}", column or "whole row", reason) for (column, reason), n in counts]
+    shown = [(line["place"], f"{line['row_in_place']:,}", line["column"] or "", line["reason"], line["value"] or "") for line in lines[:SHOWN_ROWS]]
+    return Described(
+        f"{len(rows):,} rows in quarantine, {n_faults:,} faults",
+        {"n_rows": len(rows), "n_faults": n_faults, "reasons": [{"column": c, "reason": r, "n": n} for (c, r), n in counts], "faults": lines},
+        [Table("", ("times", "column", "reason"), reasons_shown), Table("the first of them", ("where", "row", "column", "reason", "value"), shown)],
+        [] if n_faults <= SHOWN_ROWS else [f"`mis show quarantine --json` gives the first {min(n_faults, KEPT_ROWS):,}"],
+    )

@@ -1,0 +1,110 @@
+"""Step 4, evaluate: calibration and threshold from the rows kept for choosing, then how good it is on test rows nobody saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelinscale.core.decision import Decision
+from modelinscale.pipeline._place import Facts, Place, Result
+from modelinscale.pipeline._prepare import HONEST
+
+if TYPE_CHECKING:
+    from modelinscale.evaluate import Costs
+    from modelinscale.metrics import Answers
+    from modelinscale.pipeline._context import Context
+    from modelinscale.train import Learned
+
+
+def inputs(place: Place, done: dict[str, Result]) -> Facts:
+    return {"model": done["train"].identity, "evaluate": place.spec.evaluate}
+
+
+def work(context: Context, folder: Path) -> Facts:
+    from modelinscale.evaluate import constant_of, evaluate
+
+    spec, task = context.spec, context.task
+    context.progress("evaluate", 0.0, "calibration and threshold")
+    model = context.learned("model")
+    decision, answers, scores = _judge(context, model)
+    linear = context.learned("linear")
+    _, baseline, _ = (decision, answers, scores) if linear is model else _judge(context, linear)
+    context.progress("evaluate", 0.5, "intervals")
+    train = context.index["train"]
+    found = evaluate(
+        answers,
+        task,
+        spec.evaluate,
+        decision=decision,
+        constant=constant_of(context.target[train], task, None if context.weight is None else context.weight[train]),
+        baselines={"linear": baseline},
+        columns=context.frame[context.index["test"]],
+        costs=_costs(context, "test"),
+    )
+    notes = list(found.notes)
+    if (context.folder("prepare") / HONEST).is_file():
+        context.progress("evaluate", 0.7, "what the forced split hides")
+        notes.append(_inflation(context, model, found.main, found.metrics[found.main].value))
+    np.save(folder / "valid_scores.npy", scores, allow_pickle=False)
+    context.valid_scores = scores
+    return {"evaluation": found.plain(), "decision": decision.plain(), "notes": notes}
+
+
+def _judge(context: Context, one: Learned) -> tuple[Decision, Answers, NDArray[np.float64]]:
+    """Decision fitted on validation rows, answers to the test rows, scores of the validation rows."""
+    from modelinscale.evaluate import answers_of, fit_decision
+
+    task, spec, form = context.task, context.spec, one.model.form
+    valid, test = context.examples("valid", form), context.examples("test", form)
+    scores = one.model.predict(one.weights, valid.rows)
+    decision = fit_decision(
+        scores,
+        valid.target,
+        task,
+        spec.evaluate,
+        weight=valid.weight,
+        costs=_costs(context, "valid"),
+        class_weight=_factors(context, one),
+    )
+    return decision, answers_of(decision, one.model.predict(one.weights, test.rows), test.target, task, test.weight), scores
+
+
+def _factors(context: Context, one: Learned) -> Sequence[float] | None:
+    """What training multiplied the classes by."""
+    from modelinscale.train import class_factors
+
+    found = class_factors(context.examples("train", one.model.form), context.task, context.spec.train.class_weight)
+    return None if found is None else list(found)
+
+
+def _costs(context: Context, part: str) -> Costs | None:
+    from modelinscale.evaluate import costs_of
+
+    index = context.index[part]
+    columns = context.spec.evaluate.cost_columns
+    return costs_of(context.spec.evaluate, context.frame[index] if columns else None, len(index))
+
+
+def _inflation(context: Context, model: Learned, main: str, forced: float | None) -> str:
+    """How much the forced split flatters: the same family, learned and tested once more on the split that does not leak."""
+    from modelinscale.evaluate import constant_of, evaluate
+    from modelinscale.train import fit
+
+    honest = context.with_parts(np.load(context.folder("prepare") / HONEST, allow_pickle=False))
+    fitted = fit(model.model, honest.examples, honest.task, honest.layouts, honest.spec.train).chosen
+    decision, answers, _ = _judge(honest, fitted)
+    train = honest.index["train"]
+    found = evaluate(answers, honest.task, honest.spec.evaluate, decision=decision, constant=constant_of(honest.target[train], honest.task))
+    true = found.metrics[main].value
+    if forced is None or true is None:
+        return f"The split was forced although it leaks; what that hides cannot be said, {main} is not defined on these rows."
+    return f"The split was forced although it leaks: {main} is {forced:.4f} on it and {true:.4f} on a split that does not leak, {abs(forced - true):.4f} apart."
+
+
+def words(facts: Facts) -> str:
+    metrics: dict[str, Any] = facts["evaluation"]["metrics"]
+    return ", ".join(f"{name} {metric['value']:.4g}" for name, metric in list(metrics.items())[:2] if metric["value"] is not None) or "no metric is defined"

@@ -1,0 +1,113 @@
+"""A bounded look at the data: enough of it, cleaned, to say what the columns are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelinscale.core.errors import SourceError, SpecError, did_you_mean
+from modelinscale.core.schema import Column, ColumnType, Schema
+from modelinscale.data.sources import Source
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from modelinscale.data.infer import Profile
+    from modelinscale.spec import ModelSpec
+
+LOOK_ROWS = 200_000
+"""Rows looked at before a model.yaml is written; small files whole."""
+LOOK_BYTES = 64 << 20
+"""And never more than this much of them in memory."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen."""
+
+    schema: Schema
+    frame: pl.DataFrame
+    """The rows looked at, typed; N rows."""
+    profiles: dict[str, Profile]
+    exact: bool
+    """Whether these rows are all there are."""
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.frame)
+
+
+def look(source: Source, force: Mapping[str, ColumnType]) -> Look:
+    """The first rows of a source, typed and profiled. Raises `SourceError` when there are none."""
+    import polars as pl
+    import pyarrow as pa
+
+    from modelinscale.data.clean import clean
+    from modelinscale.data.infer import profile
+
+    schema = forced(source.columns(), force)
+    batches, n_rows, n_bytes, exact = [], 0, 0, True
+    for chunk in source.read(None, schema):
+        batch = clean(chunk.batch, schema).batch
+        batches.append(batch)
+        n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + batch.nbytes
+        if n_rows >= LOOK_ROWS or n_bytes >= LOOK_BYTES:
+            exact = False
+            break
+    if not n_rows:
+        raise SourceError("the source has no rows.", fix="Check the path; a header alone is not enough.")
+    table = pa.Table.from_batches(batches).slice(0, LOOK_ROWS)
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return Look(schema, frame, profile(table), exact)
+
+
+def forced(schema: Schema, force: Mapping[str, ColumnType]) -> Schema:
+    """The schema with some types held by force. Raises `SpecError` for columns that are not there."""
+    unknown = [name for name in force if name not in schema]
+    if unknown:
+        raise SpecError(_unknown("data.columns", unknown, schema), fix=_all(schema))
+    return Schema(columns=tuple(_as(column, force[column.name]) if column.name in force else column for column in schema.columns))
+
+
+def _as(column: Column, type: ColumnType) -> Column:
+    if column.type == type:
+        return column
+    if type == "vector":
+        raise SpecError(f"`data.columns`: {column.name!r} is {column.type} and cannot be held as a vector.", fix="Vectors come from sources that have them.")
+    return Column(
+        name=column.name,
+        type=type,
+        nulls=column.nulls,
+        true_words=("true", "yes", "1") if type == "bool" else (),
+        false_words=("false", "no", "0") if type == "bool" else (),
+    )
+
+
+def named(spec: ModelSpec, schema: Schema) -> None:
+    """Refuses, all at once, columns that model.yaml names and the data does not have."""
+    places: list[tuple[str, list[str]]] = [
+        ("target", [spec.target]),
+        ("data.key", list(spec.data.key)),
+        ("data.time", [spec.data.time] if spec.data.time else []),
+        ("data.checks", list(spec.data.checks)),
+        ("data.leave_out", list(spec.data.leave_out)),
+        ("data.split", [*spec.data.split.group, *([spec.data.split.column] if spec.data.split.column else [])]),
+        ("features", list(spec.features)),
+        ("evaluate.slices", list(spec.evaluate.slices)),
+        ("evaluate.cost", list(spec.evaluate.cost_columns)),
+        ("train.weight", [spec.train.weight] if spec.train.weight else []),
+    ]
+    wrong = [_unknown(place, missing, schema) for place, names in places if (missing := [n for n in names if n not in schema])]
+    if wrong:
+        raise SpecError("model.yaml names columns that the data does not have:\n  " + "\n  ".join(wrong), fix=_all(schema))
+
+
+def _unknown(place: str, names: list[str], schema: Schema) -> str:
+    return f"{place}: " + ", ".join(f"{n!r}{did_you_mean(n, schema.names).rstrip('?') + '?' if did_you_mean(n, schema.names) else ''}" for n in names)
+
+
+def _all(schema: Schema) -> str:
+    more = f" and {len(schema.names) - 30} more" if len(schema.names) > 30 else ""
+    return f"Columns: {', '.join(schema.names[:30])}{more}."

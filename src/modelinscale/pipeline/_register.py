@@ -1,0 +1,88 @@
+"""Step 6, register: the package gets a number, and an alias if it earned it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelinscale.pipeline._export import PACKAGE
+from modelinscale.pipeline._place import Facts, Place, Result, as_plain
+
+if TYPE_CHECKING:
+    from modelinscale.pipeline._context import Context
+    from modelinscale.track import Main, Tracker
+
+TRACK = "track"
+"""Where the tracker keeps its files, inside the store."""
+
+
+def inputs(place: Place, done: dict[str, Result]) -> Facts:
+    return {"package": done["export"].identity}
+
+
+def tracker(place: Place) -> Tracker:
+    from modelinscale.track import open_tracker
+
+    return open_tracker(place.store.path(TRACK))
+
+
+def work(context: Context, folder: Path) -> Facts:
+    from modelinscale.core.clock import now
+    from modelinscale.package import copy_package
+    from modelinscale.track import Run
+
+    spec, exported = context.spec, context.done["export"]
+    tags = {
+        "table": f"{context.facts('collect')['table']}@{context.facts('collect')['version']}",
+        "rows": context.done["prepare"].identity,
+        "model": context.facts("train")["family"],
+    }
+    ended, seconds = now(), sum(result.seconds for result in context.done.values())
+    main = _main(context)
+    metrics = {name: m["value"] for name, m in context.facts("evaluate")["evaluation"]["metrics"].items() if m["value"] is not None}
+    kept = tracker(context.place)
+    run = kept.record(
+        spec.name,
+        Run(exported.identity, ended - timedelta(seconds=seconds), ended, params=_flat(as_plain(spec)), metrics=metrics, tags=tags),
+    )
+    source = exported.folder / PACKAGE
+    registered = kept.register(
+        spec.name, identity=exported.identity, write=lambda target, number: copy_package(source, target, version=number), main=main, run=run, tags=tags
+    )
+    note = f"version {registered.version.number} is {' and '.join(registered.version.aliases) or 'without alias'}: {registered.because}."
+    return {"version": registered.version.number, "package": str(registered.version.folder.relative_to(context.place.store.path())), "notes": [note]}
+
+
+def aliases(place: Place, number: int) -> tuple[str, ...]:
+    """The aliases a version has now: they may have moved since it was registered."""
+    return tuple(sorted(alias for alias, at in tracker(place).aliases(place.spec.name).items() if at == number))
+
+
+def _main(context: Context) -> Main | None:
+    from modelinscale.evaluate import metrics_of
+    from modelinscale.track import Main
+
+    main = metrics_of(context.spec.evaluate, context.task)[0]
+    value = context.facts("evaluate")["evaluation"]["metrics"][main.type]["value"]
+    return None if value is None else Main(main.type, value, main.better)
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings by dotted path.
+
+    >>> _flat({"a": {"b": 1}, "c": [1, 2]})
+    {'a.b': '1', 'c': '[1, 2]'}
+    """
+    found: dict[str, str] = {}
+    for key, one in value.items():
+        if isinstance(one, Mapping) and one:
+            found |= _flat(one, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = str(one)
+    return found
+
+
+def words(facts: Facts) -> str:
+    return f"version {facts['version']}"

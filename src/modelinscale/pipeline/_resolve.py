@@ -1,0 +1,45 @@
+"""The features a model.yaml asks for, named or inferred."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from modelinscale.core.errors import DataError, SpecError
+from modelinscale.core.schema import Schema
+from modelinscale.pipeline._roles import Roles, choose
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from modelinscale.data.infer import Profile
+    from modelinscale.spec import ModelSpec
+
+
+def resolve(spec: ModelSpec, schema: Schema, frame: pl.DataFrame, profiles: Mapping[str, Profile]) -> Roles:
+    """Which columns are features, checked against their types. Raises `SpecError` for a feature that cannot read its column, all at once."""
+    if spec.features:
+        wrong = [
+            f"features.{name}: {feature.type} cannot read a column of type {schema[name].type}."
+            for name, feature in spec.features.items()
+            if not feature.suits(schema[name])
+        ]
+        if wrong:
+            raise SpecError("model.yaml asks for features that do not fit:\n  " + "\n  ".join(wrong), fix="See `mis kinds features`, or leave `features` out.")
+        return Roles(dict(spec.features), {n: "not named in `features`" for n in schema.names if n not in spec.features and n != spec.target})
+    from modelinscale.data.leaks import suspects
+
+    taken = {spec.target: ""}
+    taken |= dict.fromkeys(spec.data.key, "names the row (`data.key`)")
+    taken |= dict.fromkeys(spec.data.leave_out, "in `data.leave_out`")
+    if spec.data.split.column:
+        taken[spec.data.split.column] = "says which part a row belongs to"
+    taken |= dict.fromkeys(spec.data.split.group, "the group of the split")
+    if spec.train.weight:
+        taken[spec.train.weight] = "the row weight"
+    found = {k: v for k, v in suspects(frame, spec.target, schema).items() if k not in taken}
+    roles = choose(schema, profiles, taken, found)
+    if not roles.features:
+        reasons = "; ".join(f"{c}: {why}" for c, why in roles.left_out.items())
+        raise DataError(f"no column is left to predict {spec.target!r} from ({reasons}).", fix="Name columns under `features`.")
+    return roles

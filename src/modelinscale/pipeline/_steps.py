@@ -1,0 +1,65 @@
+"""The steps in order, and the runner that does those that are not done yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
+
+from modelinscale.core.logs import log
+from modelinscale.pipeline import _collect, _evaluate, _export, _prepare, _register, _train
+from modelinscale.pipeline._context import Context
+from modelinscale.pipeline._place import Facts, Place
+from modelinscale.pipeline._plan import STEPS, Inputs
+
+if TYPE_CHECKING:
+    from modelinscale.pipeline import Outcome, Progress
+
+_MODULES: dict[str, ModuleType] = dict(zip(STEPS, (_collect, _prepare, _train, _evaluate, _export, _register), strict=True))
+INPUTS: dict[str, Inputs] = {step: module.inputs for step, module in _MODULES.items()}
+WORDS: dict[str, Callable[[Facts], str]] = {step: module.words for step, module in _MODULES.items()}
+
+
+class Runner:
+    """Does steps in order; every one whole or not at all."""
+
+    def __init__(self, place: Place, progress: Progress) -> None:
+        self.context = Context(place, progress)
+
+    def run(self, until: str) -> Outcome:
+        """Everything up to ``until`` that is not done yet."""
+        place, context = self.context.place, self.context
+        place.sweep()
+        for step in STEPS[: STEPS.index(until) + 1]:
+            wanted = INPUTS[step](place, context.done)
+            found = place.find(step, wanted)
+            if found is None:
+                work = cast("Callable[[Context, Path], Facts]", _MODULES[step].work)
+                found = place.make(step, wanted, lambda folder, work=work: work(context, folder))  # type: ignore[misc]
+                log(__name__).info("step done", extra={"step": step, "identity": found.identity, "seconds": found.seconds})
+            context.done[step] = found
+            context.progress(step, 1.0, WORDS[step](found.facts))
+        return _outcome(context)
+
+
+def _outcome(context: Context) -> Outcome:
+    from modelinscale.pipeline import Outcome
+
+    done, spec = context.done, context.spec
+    facts = {step: result.facts for step, result in done.items()}
+    registered = facts.get("register", {})
+    evaluation = facts.get("evaluate", {}).get("evaluation", {})
+    notes = [*facts.get("prepare", {}).get("leaks", ()), *facts.get("evaluate", {}).get("notes", ()), *registered.get("notes", ())]
+    return Outcome(
+        name=spec.name,
+        steps=tuple(done.values()),
+        collected=facts["collect"],
+        family=facts.get("train", {}).get("family"),
+        metrics=evaluation.get("metrics", {}),
+        baselines=evaluation.get("baselines", {}),
+        version=str(registered["version"]) if registered else None,
+        package=context.place.store.path(registered["package"]) if registered else None,
+        aliases=_register.aliases(context.place, registered["version"]) if registered else (),
+        notes=tuple(notes),
+    )

@@ -1,0 +1,50 @@
+"""Step 3, train: the family asked for (or the best of all) and, beside it, the linear baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelinscale.pipeline._place import Facts, Place, Result
+
+if TYPE_CHECKING:
+    from modelinscale.pipeline._context import Context
+
+
+def inputs(place: Place, done: dict[str, Result]) -> Facts:
+    spec = place.spec
+    return {"rows": done["prepare"].identity, "model": spec.model, "train": spec.train}
+
+
+def work(context: Context, folder: Path) -> Facts:
+    from modelinscale.models.linear import Linear
+    from modelinscale.train import fit
+
+    spec = context.spec
+    name = context.place.name("train", inputs(context.place, context.done))
+    fitted = fit(
+        spec.model,
+        context.examples,
+        context.task,
+        context.layouts,
+        spec.train,
+        checkpoints=context.place.checkpoints(name),
+        progress=context.report("train"),
+    )
+    linear = fitted.linear or fit(Linear(), context.examples, context.task, context.layouts, spec.train).chosen
+    for which, one in (("model", fitted.chosen), ("linear", linear)):
+        (folder / which).mkdir()
+        one.weights.save(folder / which)
+        context.remember(which, one)
+    context.place.forget_checkpoints(name)
+    return {
+        "family": fitted.chosen.model.type,
+        "model": fitted.chosen.model.plain(),
+        "linear": linear.model.plain(),
+        "trials": [trial.plain() for trial in fitted.trials],
+    }
+
+
+def words(facts: Facts) -> str:
+    tried = [t["model"]["type"] for t in facts["trials"]]
+    return f"{facts['family']}" + (f", the best of {', '.join(tried)}" if len(tried) > 1 else "")

@@ -1,0 +1,85 @@
+"""A model.yaml with mistakes: every one is told, with its place and what to do."""
+
+import pytest
+
+from modelinscale.core.errors import SpecError
+from modelinscale.spec import loads
+
+GOOD = "data: {source: rows.csv}\ntarget: y\n"
+
+CASES = {
+    "empty file": ("", r"is empty"),
+    "a list": ("- a\n- b\n", r"expected keys such as `data:`"),
+    "a bare word": ("hello\n", r"expected keys such as `data:`"),
+    "not YAML": ("data: {source: rows.csv\ntarget: y\n", r"line \d+, column \d+: this is not YAML"),
+    "tabs": ("data:\n\tsource: rows.csv\n", r"Indent with spaces"),
+    "a tag that builds objects": (GOOD + "name: !!python/object/apply:os.system ['true']\n", r"tag .* is not allowed"),
+    "an anchor loop": ("data: &a {source: *a}\ntarget: y\n", r"line 1, column \d+: this is not YAML: the alias \*a is not allowed"),
+    "no data": ("target: y\n", r"data: this is required and missing"),
+    "no source": ("data: {}\ntarget: y\n", r"data.source: this is required and missing"),
+    "no target": ("data: {source: rows.csv}\n", r"target: this is required and missing"),
+    "unknown key, near": ("data: {source: rows.csv}\ntraget: y\n", r"traget: unknown key. Did you mean 'target'"),
+    "unknown key, nested": (GOOD + "train: {buget: 10m}\n", r"model.yaml:3:9: train.buget: unknown key. Did you mean 'budget'"),
+    "a key twice": (GOOD + "target: z\n", r":3:1: target: this key is already given in line 2"),
+    "a planned section": (GOOD + "monitor: {window: 1d}\n", r"monitor: drift monitoring is planned and not supported yet"),
+    "a source at an address": ("data: {source: 's3://b/rows.csv'}\ntarget: y\n", r"sources at s3:// are planned and not supported yet"),
+    "a source type nobody knows": ("data: {source: {type: cvs, path: rows.csv}}\ntarget: y\n", r"unknown source type 'cvs'. Did you mean 'csv'"),
+    "a suffix nobody knows": ("data: {source: rows.xyz}\ntarget: y\n", r"cannot be told from its suffix"),
+    "a source setting nobody knows": (
+        "data: {source: {type: csv, path: rows.csv, seperator: ';'}}\ntarget: y\n",
+        r"seperator: unknown key. Did you mean 'separator'",
+    ),
+    "files of two types": ("data: {source: [a.csv, b.parquet]}\ntarget: y\n", r"different types"),
+    "a feature type nobody knows": (GOOD + "features: {age: numbr}\n", r"features.age: unknown feature type 'numbr'. Did you mean 'number'"),
+    "a feature setting out of range": (GOOD + "features: {age: {type: number, clip: -1}}\n", r"features.age.clip: expected .*greater than 0.*found -1"),
+    "a feature without a type": (GOOD + "features: {age: {clip: 5}}\n", r"`type` is missing"),
+    "a model nobody knows": (GOOD + "model: tree\n", r"model: unknown model type 'tree'. Did you mean 'trees'"),
+    "a model setting nobody knows": (GOOD + "model: {type: trees, leafs: 3}\n", r"model.leafs: unknown key"),
+    "a duration without a unit": (GOOD + "train: {budget: ten minutes}\n", r"'ten minutes' is not a duration"),
+    "a negative budget": (GOOD + "train: {budget: -5}\n", r"cannot be negative"),
+    "a seed of words": (GOOD + "train: {seed: lucky}\n", r"train.seed: expected .*integer"),
+    "a task nobody knows": (GOOD + "task: clustering\n", r"task: expected .*'binary', 'multiclass' or 'regression'"),
+    "another version": (GOOD + "version: 2\n", r"version: expected .*1.*found 2"),
+    "a name with a slash": (GOOD + "name: a/b\n", r"name: expected"),
+    "the target as a feature": (GOOD + "features: {y: number}\n", r"the target 'y' is also a feature"),
+    "the target left out": ("data: {source: rows.csv, leave_out: [y]}\ntarget: y\n", r"the target 'y' is in `data.leave_out`"),
+    "a feature left out": ("data: {source: rows.csv, leave_out: [a]}\ntarget: y\nfeatures: {a: number}\n", r"a: named in `features` and in `data.leave_out`"),
+    "a check nobody knows": ("data: {source: rows.csv, checks: {a: {betwen: [0, 1]}}}\ntarget: y\n", r"betwen"),
+    "a check the wrong way round": ("data: {source: rows.csv, checks: {a: {between: [10, 0]}}}\ntarget: y\n", r"between|low|10"),
+    "a column type nobody knows": ("data: {source: rows.csv, columns: {a: integer}}\ntarget: y\n", r"data.columns.a: expected"),
+    "a split type nobody knows": ("data: {source: rows.csv, split: {type: tiem}}\ntarget: y\n", r"data.split"),
+    "a share above one": ("data: {source: rows.csv, split: {type: hash, test: 1.5}}\ntarget: y\n", r"data.split"),
+    "a port out of range": (GOOD + "serve: {port: 70000}\n", r"serve.port: expected"),
+    "a metric nobody knows": (GOOD + "evaluate: {main: auc}\n", r"evaluate.main"),
+    "a compute nobody knows": (GOOD + "compute: ray\n", r"compute: unknown compute type 'ray'"),
+    "nested too deeply": (GOOD + "features: " + "{a: " * 40 + "1" + "}" * 40 + "\n", r"nested too deeply"),
+    "a list as a key": (GOOD + "? [a, b]\n: c\n", r"a key must be a word"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_mistake_is_told_with_what_to_do(name: str) -> None:
+    text, expected = CASES[name]
+    with pytest.raises(SpecError, match=expected):
+        loads(text)
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
+    text = "data: {source: rows.csv, keey: id}\ntarget: y\nfeatures: {age: numbr}\ntrain: {budget: soon, seed: x}\nserve: {prot: 1}\n"
+    with pytest.raises(SpecError) as caught:
+        loads(text)
+    lines = caught.value.message.splitlines()
+    assert lines[0].endswith("has 5 mistakes:")
+    assert [line.strip().split(": ")[1] for line in lines[1:]] == ["data.keey", "features.age", "train.budget", "train.seed", "serve.prot"]
+
+
+def test_words_of_yaml_1_1_stay_words() -> None:
+    spec = loads("data: {source: rows.csv}\ntarget: on\nfeatures: {no: flag, yes: number}\n")
+    assert spec.target == "on"
+    assert list(spec.features) == ["no", "yes"]
+
+
+def test_a_billion_laughs_are_refused_quickly() -> None:
+    text = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(12))
+    with pytest.raises(SpecError):
+        loads(text)
