@@ -9,6 +9,8 @@ from modelinscale.data.arrow import BROKEN, arrow_schema, arrow_type
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from modelinscale.data._cells import Bad
+
 SHOWN_CHARS = 200
 """How much of an unreadable cell a fault keeps."""
 
@@ -47,7 +49,7 @@ def clean(batch: "pa.RecordBatch", schema: Schema) -> Cleaned:
     """
     import pyarrow as pa
 
-    from modelinscale.data._cells import Bad, read_cells
+    from modelinscale.data._cells import read_cells
 
     bad: list[tuple[str, Bad]] = []
     arrays: list[pa.Array] = []
@@ -64,7 +66,7 @@ def clean(batch: "pa.RecordBatch", schema: Schema) -> Cleaned:
     return Cleaned(pa.record_batch(arrays, schema=arrow_schema(schema)), faults)
 
 
-def _faults(bad: "list[tuple[str, Bad]]", broken: "pa.Array | None") -> Faults:  # noqa: F821
+def _faults(bad: "list[tuple[str, Bad]]", broken: "pa.Array | None") -> Faults:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -78,7 +80,7 @@ def _faults(bad: "list[tuple[str, Bad]]", broken: "pa.Array | None") -> Faults: 
     for name, wrong in bad:
         rows.append(wrong.rows)
         columns.append(pa.repeat(pa.scalar(name, pa.string()), len(wrong.rows)))
-        reasons.append(pa.repeat(pa.scalar(wrong.reason, pa.string()), len(wrong.rows)))
+        reasons.append(wrong.reason)
         values.append(pc.utf8_slice_codeunits(wrong.values, 0, SHOWN_CHARS))
 
     def joined(parts: "list[pa.Array]", kind: "pa.DataType") -> "pa.Array":
