@@ -5,17 +5,19 @@ python docs/reference.py --check  writes nothing; exits 1 and names the pages th
 """
 
 import inspect
+import re
 import sys
+import types
 import typing
 from collections.abc import Iterator
+from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import click
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator, TypeAdapter
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 HERE = Path(__file__).parent / "reference"
 KINDS = ("data.sources", "data.checks", "features", "models", "metrics", "compute", "store", "track.trackers")
@@ -27,29 +29,25 @@ def pages() -> dict[str, str]:
 
 
 def commands() -> str:
-    from modelinscale.cli import app
+    from modelinscale.cli._app import app
 
     lines = ["# Commands", "", "Every command takes `--json` (one JSON object on standard output) and exits 0, 1 (failed) or 2 (wrong use).", ""]
-    group = app if isinstance(app, click.Command) else typer.main.get_command(app)
-    assert isinstance(group, click.Group)
-    context = click.Context(group, info_name="mis")
-    for name in sorted(group.list_commands(context)):
-        command = group.get_command(context, name)
-        assert command is not None
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
         if command.hidden:
             continue
         lines += [f"## mis {name}", "", inspect.cleandoc(command.help or ""), ""]
-        pieces = " ".join(command.collect_usage_pieces(click.Context(command, info_name=name, parent=context)))
-        lines += [f"```\nmis {name} {pieces}\n```", ""]
-        rows = [_parameter(p) for p in command.params if not getattr(p, "hidden", False)]
+        context = command.make_context(f"mis {name}", [], resilient_parsing=True)
+        lines += [f"```\n{context.command_path} {' '.join(command.collect_usage_pieces(context))}\n```", ""]
+        rows = [_parameter(p) for p in command.params if not getattr(p, "hidden", False) and p.name != "help"]
         if rows:
             lines += ["| | default | |", "|---|---|---|", *rows, ""]
     return "\n".join(lines)
 
 
-def _parameter(parameter: click.Parameter) -> str:
-    names = parameter.human_readable_name if isinstance(parameter, click.Argument) else ", ".join([*parameter.opts, *parameter.secondary_opts])
-    default = "" if parameter.default in (None, (), []) or callable(parameter.default) or "Sentinel" in repr(parameter.default) else f"`{parameter.default}`"
+def _parameter(parameter: Any) -> str:
+    names = parameter.name.upper() if parameter.param_type_name == "argument" else ", ".join([*parameter.opts, *parameter.secondary_opts])
+    default = "" if not isinstance(parameter.default, str | int | float | Path) or isinstance(parameter.default, bool) else f"`{parameter.default}`"
     return f"| `{names}` | {'required' if parameter.required else default} | {_cell(getattr(parameter, 'help', '') or '')} |"
 
 
@@ -107,38 +105,92 @@ def python() -> str:
             continue
         lines += [f"## {name}", ""]
         if not inspect.isclass(value):
-            lines += [f"```python\n{name}{inspect.signature(value)}\n```", "", inspect.getdoc(value) or "", ""]
+            lines += [*_call(name, value), inspect.getdoc(value) or "", ""]
             continue
         lines += [inspect.getdoc(value) or "", ""]
-        for member, what in inspect.getmembers(value):
-            if member.startswith("_") or member not in value.__dict__:
+        if value.__init__.__doc__:
+            lines += [*_call(name, value.__init__), inspect.cleandoc(value.__init__.__doc__), ""]
+        for member, what in value.__dict__.items():
+            about = inspect.getdoc(what)
+            if member.startswith("_") or not about:
                 continue
             if inspect.isfunction(what):
-                lines += [f"### {name}.{member}", "", f"```python\n{member}{inspect.signature(what)}\n```", "", inspect.getdoc(what) or "", ""]
-            elif isinstance(what, property):
-                lines += [f"### {name}.{member}", "", inspect.getdoc(what) or "", ""]
+                lines += [f"### {name}.{member}", "", *_call(member, what), about, ""]
+            elif isinstance(what, property | cached_property):
+                lines += [f"### {name}.{member}", "", about, ""]
     return "\n".join(lines)
 
 
+def _call(name: str, function: Any) -> list[str]:
+    """How it is called, with types as the source writes them rather than with the modules they come from."""
+    text = str(inspect.signature(function)).replace("self, ", "").replace("(self)", "()")
+    text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)  # annotations kept as text
+    text = re.sub(r"<function [^>]*>", "...", text)
+    text = re.sub(r"numpy\.ndarray\[tuple\[typing\.Any, \.\.\.\], numpy\.dtype\[([\w.]+)\]\]", r"NDArray[\1]", text)
+    return [f"```python\n{name}{re.sub(r'(?:[a-z_]+[.])+(?=[A-Z])', '', text)}\n```", ""]
+
+
 def _fields(cls: type[BaseModel]) -> list[str]:
-    rows = []
-    for name, field in cls.model_fields.items():
-        if field.default is not PydanticUndefined:
-            default = f"`{_plain(field.default)}`"
-        else:
-            default = "required" if field.is_required() else f"`{_plain(field.get_default(call_default_factory=True))}`"
-        rows.append(f"| `{_public(name, field)}` | {_cell(_words(field.annotation))} | {_cell(default)} | {_cell(field.description or '')} |")
+    def row(name: str, field: FieldInfo) -> str:
+        return f"| `{_public(name, field)}` | {_cell(_type(field))} | {_cell(_default(field))} | {_cell(field.description or '')} |"
+
+    rows = [row(name, field) for name, field in cls.model_fields.items()]
     return ["| field | type | default | |", "|---|---|---|---|", *rows] if rows else []
 
 
-def _plain(value: Any) -> Any:
-    return value.plain() if isinstance(value, BaseModel) and hasattr(value, "plain") else value
+def _type(field: FieldInfo) -> str:
+    """Durations and sizes are known by what reads them; all else by the annotation."""
+    from modelinscale.core import units
+
+    for name, unit in (("duration", units.Duration), ("size", units.Size)):
+        readers = [one for one in typing.get_args(unit)[1:] if isinstance(one, BeforeValidator)]
+        if any(one in field.metadata for one in readers):
+            return name
+    return _words(field.annotation)
+
+
+def _default(field: FieldInfo) -> str:
+    """As one would write it in the file; a section's or kind's own defaults stand with it."""
+    from modelinscale.core.kinds import Kind
+
+    if field.is_required():
+        return "required"
+    if field.default_factory is not None:
+        return "depends"
+    value = field.default
+    if isinstance(value, Kind):
+        return f"`{value.type}`"
+    if isinstance(value, BaseModel):
+        return ""
+    annotation: Any = field.annotation
+    for one in field.metadata:
+        annotation = typing.Annotated[annotation, one]
+    plain = TypeAdapter(annotation).dump_python(value, mode="json")
+    return {None: "", True: "`true`", False: "`false`"}[plain] if plain is None or isinstance(plain, bool) else f"`{plain}`"
 
 
 def _words(annotation: Any) -> str:
-    if inspect.isclass(annotation) and not typing.get_args(annotation):
-        return annotation.__name__
-    return str(annotation).replace("typing.", "").replace("modelinscale.", "").replace("NoneType", "None")
+    """A type as a user reads it: ``text``, ``list of text``, ``one of: auto, none``."""
+    from modelinscale.core.kinds import Kind
+    from modelinscale.core.settings import Settings
+
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _words(inner[0])
+    if origin is typing.Literal:
+        return ", ".join(f"`{value}`" for value in inner)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys("nothing" if one is type(None) else _words(one) for one in inner))
+    if origin is tuple:
+        return f"list of {_words(inner[0])}" if inner[-1] is Ellipsis else f"[{', '.join(map(_words, inner))}]"
+    if origin is dict:
+        return f"{_words(inner[0])} → {_words(inner[1])}"
+    if inspect.isclass(annotation) and issubclass(annotation, Kind):
+        return f"[{annotation.word()}](kinds.md#{annotation.folder.replace('.', '')})"
+    if inspect.isclass(annotation) and issubclass(annotation, Settings):
+        return "mapping"
+    plain = {str: "text", int: "whole number", float: "number", bool: "yes or no", Path: "path", date: "date"}
+    return plain.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
 def _cell(text: str) -> str:
@@ -148,7 +200,7 @@ def _cell(text: str) -> str:
 def main() -> int:
     stale = []
     for name, text in pages().items():
-        text = text.rstrip() + "\n"
+        text = re.sub(r"(?<!`)``(?!`)", "`", text).rstrip() + "\n"  # docstrings quote code as reStructuredText does
         path = HERE / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
