@@ -6,8 +6,9 @@ graph takes. `read_one` is the rule; the vectorised roads beside it give the sam
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,29 @@ from modelinscale.core.encoded import MISSING_MOMENT, InputType
 from modelinscale.core.schema import Column
 from modelinscale.package.manifest import InputColumn
 
+NULL_WORDS = frozenset(["na", "n/a", "#n/a", "<na>", "nan", "null", "none", "nil", "-", "--", "?", "\\n"])
+"""Words, lower case, that mean missing wherever a number, a moment or a flag is expected; in text only those that the column names."""
+TRUE_WORDS, FALSE_WORDS = ("true", "1"), ("false", "0")
+"""How a flag is written when its column does not say."""
+EPOCHS = {"epoch_s": 1_000_000, "epoch_ms": 1_000}
+"""Formats of moments that count since 1970, with the microseconds in one unit."""
+FIRST_MOMENT, LAST_MOMENT = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""Years 1 to 9999 in microseconds since 1970."""
 _LARGEST_INT = 2**63 - 1
+_LONGEST_INT = 40
 _EXACT = 2.0**53
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|infinity|nan)", re.IGNORECASE)
+_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+_HEX = re.compile(r"-?0[xX][0-9a-fA-F]{1,15}")
+_DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_ISO = re.compile(
+    r"^(\d{4})(?:-(\d{1,2})-(\d{1,2})|(\d{2})(\d{2}))"
+    r"(?:(?:\s*[Tt]\s*|\s+)(\d{1,2})(?::?(\d{2})(?::?(\d{2})(?:[.,](\d{1,9})\d*)?)?)?)?\s*([Zz]|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?$",
+    re.ASCII,
+)
+_PLAIN_NUMBERS = {int, float}
+_LONGEST_CHARS = 500
 _SHOWN_CHARS = 80
 _REMEMBERED = 100_000
 
@@ -51,6 +70,8 @@ def shown(cell: Cell) -> str:
         return "a JSON object"
     if isinstance(cell, list):
         return f"a list of {len(cell)}"
+    if isinstance(cell, int) and cell.bit_length() > _SHOWN_CHARS * 3:
+        return f"a whole number of {cell.bit_length()} bits"
     text = f'"{cell}"' if isinstance(cell, str) else repr(cell)
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}… ({len(text):,} characters)"
 
@@ -100,7 +121,7 @@ class Reader:
             values.append(value)
         if self.input == "vector":
             assert self.column.width is not None
-            return np.array(values, np.float32).reshape(len(values), self.column.width)
+            return np.stack(values) if values else np.zeros((0, self.column.width), np.float32)
         return np.array(values, {"float64": np.float64, "int64": np.int64, "string": object}[self.input])
 
 
@@ -124,33 +145,98 @@ def describe(column: Column) -> str:
 
 
 def _typed(column: Column) -> Callable[[Cell], Any]:
-    rule = {"int": _int, "float": _float, "bool": _bool, "string": _string, "time": _time, "vector": _vector}[column.type]
+    """Reads one cell of the column as its type: int, float, bool, str, microseconds since 1970, a float32 array; None is missing."""
+    habits = Habits(column)
+    rule: Callable[[Cell, Habits], Any] = {"int": _int, "float": _float, "bool": _bool, "string": _string, "time": _time, "vector": _vector}[column.type]
     expected = describe(column)
+    longest = _LONGEST_CHARS * (column.width or 1)  # no number or moment is longer, and patterns may take long over long text
 
     def read(cell: Cell) -> Any:
         if isinstance(cell, np.generic):
             cell = cell.item()
         if cell is None:
             return None
-        if isinstance(cell, str) and column.type != "string":
-            cell = cell.strip()
-            if cell == "" or cell in column.nulls:
-                return None
+        if type(cell) is not str or column.type == "string":
+            return tried(cell)
+        if len(cell) > longest:
+            raise _Unreadable(expected)
+        cell = cell.strip()
+        if habits.is_null_word(cell):
+            return None
         try:
-            return rule(cell, column)
-        except (_Unreadable, ValueError, TypeError, OverflowError) as error:
-            raise _Unreadable(str(error) if isinstance(error, _Unreadable) and str(error) else expected) from None
+            return tried(cell)
+        except _Unreadable:
+            return tried(plain(cell))  # written with full-width digits, odd spaces, a Unicode minus
+
+    def tried(cell: Cell) -> Any:
+        try:
+            return rule(cell, habits)
+        except _Unreadable as error:
+            raise _Unreadable(str(error) or expected) from None
+        except (ValueError, TypeError, OverflowError):
+            raise _Unreadable(expected) from None
 
     return read
 
 
-def _int(cell: Cell, column: Column) -> int | None:
+class Habits:
+    """How the cells of a column are written, ready to be used. Says the same as `data._cells`, a cell at a time."""
+
+    def __init__(self, column: Column) -> None:
+        self.column = column
+        self._nulls = NULL_WORDS.union(w.lower() for w in column.nulls)
+        self.text_nulls = frozenset(column.nulls)
+        self.true_words = frozenset(column.true_words or TRUE_WORDS)
+        self.false_words = frozenset(column.false_words or FALSE_WORDS)
+        self.unit_us = EPOCHS.get(column.format or "")
+        words = "|".join(re.escape(a) for a in sorted(column.affixes, key=lambda a: (-len(a), a)))
+        self._before = re.compile(rf"^([+-]?)\s*(?:{words})\s*", re.IGNORECASE) if words else None
+        self._after = re.compile(rf"\s*(?:{words})$", re.IGNORECASE) if words else None
+        marked = column.thousands != "" or column.decimal != "."
+        self._marked = re.compile(_marked_number(column.decimal, column.thousands), re.ASCII) if marked else None
+
+    def is_null_word(self, text: str) -> bool:
+        """Whether a trimmed cell that is no text column's means missing."""
+        return not text or text.lower() in self._nulls
+
+    def number(self, text: str) -> str:
+        """A number without affixes and thousands marks, with a decimal point. Raises `_Unreadable` where the marks stand in impossible places."""
+        if self._before is not None and self._after is not None:
+            text = self._after.sub("", self._before.sub(r"\1", text))
+        if self._marked is not None:
+            thousands = self.column.thousands
+            if thousands == " ":
+                text = re.sub("[\u00a0\u2009\u202f]", " ", text)
+            if not self._marked.match(text):
+                raise _Unreadable
+            if thousands:
+                text = text.replace(thousands, "")
+            text = text.replace(self.column.decimal, ".")
+        return text
+
+
+def plain(text: str) -> str:
+    """Compatibility forms taken apart (full-width digits, no-break spaces), Unicode minus and quotes as ASCII."""
+    text = unicodedata.normalize("NFKC", text)
+    for odd, usual in (("\u2212", "-"), ("\u2019", "'"), ("\u00ad", ""), ("\ufeff", ""), ("\u200b", "")):
+        text = text.replace(odd, usual)
+    return text.strip()
+
+
+def _marked_number(decimal: str, thousands: str) -> str:
+    """A pattern for one number with these marks: groups of two or three digits, the last of three."""
+    d = re.escape(decimal)
+    whole = r"\d+" if not thousands else rf"(?:\d+|\d{{1,3}}(?:{re.escape(thousands)}\d{{2,3}})*{re.escape(thousands)}\d{{3}})"
+    return rf"^[+-]?(?:{whole}(?:{d}\d*)?|{d}\d+)(?:[eE][+-]?\d+)?$"
+
+
+def _int(cell: Cell, habits: Habits) -> int | None:
     if type(cell) is str:
-        cell = _number_in(cell, column)
-    if isinstance(cell, float):
+        cell = _whole_in(habits.number(cell))
+    if type(cell) is float:
         if math.isnan(cell):
             return None
-        if cell != int(cell):
+        if not abs(cell) <= _EXACT or cell != int(cell):
             raise _Unreadable
         cell = int(cell)
     if type(cell) is not int:
@@ -160,41 +246,55 @@ def _int(cell: Cell, column: Column) -> int | None:
     return cell
 
 
-def _float(cell: Cell, column: Column) -> float | None:
+def _whole_in(text: str) -> int | float:
+    if _WHOLE.fullmatch(text):
+        return int(text) if len(text) < _LONGEST_INT else 1 << 64
+    return int(text, 16) if _HEX.fullmatch(text) else _decimal_in(text)
+
+
+def _decimal_in(text: str) -> float:
+    if not _DECIMAL.fullmatch(text):
+        raise _Unreadable
+    return float(text)
+
+
+def _float(cell: Cell, habits: Habits) -> float | None:
     if type(cell) is str:
-        cell = _number_in(cell, column)
+        cell = _decimal_in(habits.number(cell))
     if type(cell) not in (int, float):
         raise _Unreadable
     try:
         value = float(cell)
     except OverflowError:
-        raise _Unreadable("a number a 64-bit float can hold") from None
+        value = math.inf
+    if math.isinf(value):
+        raise _Unreadable("a finite number")
     return None if math.isnan(value) else value
 
 
-def _bool(cell: Cell, column: Column) -> bool | None:
-    if isinstance(cell, bool):
+def _bool(cell: Cell, habits: Habits) -> bool | None:
+    if type(cell) is bool:
         return cell
-    if isinstance(cell, str):
+    if type(cell) is str:
         word = cell.lower()
-        if word in (column.true_words or ("true",)):
+        if word in habits.true_words:
             return True
-        if word in (column.false_words or ("false",)):
+        if word in habits.false_words:
             return False
-    elif isinstance(cell, (int, float)):
-        if math.isnan(cell):
+    elif type(cell) in (int, float):
+        if cell != cell:
             return None
         if cell in (0, 1):
             return bool(cell)
     raise _Unreadable
 
 
-def _string(cell: Cell, column: Column) -> str | None:
-    if isinstance(cell, bool):
+def _string(cell: Cell, habits: Habits) -> str | None:
+    if type(cell) is bool:
         return "true" if cell else "false"
-    if isinstance(cell, int):
+    if type(cell) is int:
         cell = str(cell)
-    elif isinstance(cell, float):
+    elif type(cell) is float:
         if math.isnan(cell):
             return None
         cell = written_float(cell)
@@ -202,65 +302,96 @@ def _string(cell: Cell, column: Column) -> str | None:
         cell = cell.isoformat()
     elif not isinstance(cell, str):
         raise _Unreadable
-    return None if not cell or cell.strip() in column.nulls else cell
+    if not cell or cell.strip() in habits.text_nulls:
+        return None
+    if b"\0" in cell.encode():  # where a text tensor of ONNX would end; a lone surrogate is a ValueError
+        raise _Unreadable("text without NUL characters")
+    return str(cell)
 
 
-def _time(cell: Cell, column: Column) -> int | None:
+def _time(cell: Cell, habits: Habits) -> int | None:
     if isinstance(cell, datetime):
         return _microseconds(cell)
     if isinstance(cell, date):
         return _microseconds(datetime(cell.year, cell.month, cell.day))
-    form = column.format
-    if form in ("epoch_s", "epoch_ms"):
-        number = _number_in(cell, column) if isinstance(cell, str) else cell
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
+    if habits.unit_us is not None:
+        number = _decimal_in(cell) if type(cell) is str else cell
+        if type(number) not in (int, float):
             raise _Unreadable
-        if isinstance(number, float) and math.isnan(number):
+        if number != number:
             return None
-        scale = 1_000_000 if form == "epoch_s" else 1_000
-        moment = number * scale if isinstance(number, int) else round(number * scale)
-        if not -_LARGEST_INT <= moment <= _LARGEST_INT:
-            raise _Unreadable
-        return moment
-    if not isinstance(cell, str):
+        return _in_range(round(float(number) * habits.unit_us))
+    if type(cell) is not str:
         raise _Unreadable
-    return _microseconds(datetime.fromisoformat(cell) if form in (None, "iso") else datetime.strptime(cell, form))
+    form = habits.column.format
+    return _iso(cell) if form in (None, "iso") else _patterned(cell, form)
+
+
+def _iso(text: str) -> int:
+    """ISO 8601 as people write it: a space for T, one-digit months, a comma before the fraction, any zone, or none."""
+    found = _ISO.match(text)
+    if found is None:
+        raise _Unreadable
+    year, month, day, month2, day2, hour, minute, second, fraction, zone = found.groups()
+    part = ((fraction or "")[:6]).ljust(6, "0")
+    moment = datetime(int(year), int(month or month2), int(day or day2), int(hour or 0), int(minute or 0), int(second or 0), int(part))
+    shift = 0
+    if zone and zone[0] in "+-":
+        digits = zone[1:].replace(":", "").ljust(4, "0")
+        shift = (int(digits[:2]) * 60 + int(digits[2:])) * (-1 if zone[0] == "-" else 1)
+    return _in_range(_microseconds(moment) - shift * 60_000_000)
+
+
+def _patterned(text: str, pattern: str) -> int:
+    """A moment by a strptime pattern, as the reader at collection takes it: fractions may be left out or long, months may be cut short."""
+    text = re.sub(r"(\.\d{6})\d+", r"\1", text) if ".%f" in pattern else text
+    last: ValueError | None = None
+    for form in dict.fromkeys((pattern, pattern.replace(".%f", ""), pattern.replace("%B", "%b"), pattern.replace(".%f", "").replace("%B", "%b"))):
+        try:
+            moment = datetime.strptime(text, form)
+        except ValueError as error:
+            last = error
+            continue
+        if "%y" in pattern and moment.year == 1969:  # Python's pivot lies between 68 and 69, the collecting reader's between 69 and 70
+            moment = moment.replace(year=2069)
+        if "%Y" in pattern and moment.year < 1000:
+            raise _Unreadable
+        return _in_range(_microseconds(moment))
+    assert last is not None
+    raise last
 
 
 def _microseconds(moment: datetime) -> int:
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC).replace(tzinfo=None)
-    return (moment - _EPOCH) // _MICROSECOND
+    offset = moment.utcoffset()
+    found = (moment.replace(tzinfo=None) - _EPOCH) // _MICROSECOND
+    return found if offset is None else found - offset // _MICROSECOND
 
 
-def _vector(cell: Cell, column: Column) -> list[float] | None:
+def _in_range(moment: int) -> int:
+    if not FIRST_MOMENT <= moment <= LAST_MOMENT:
+        raise _Unreadable("a moment in the years 1 to 9999")
+    return moment
+
+
+def _vector(cell: Cell, habits: Habits) -> NDArray[np.float32] | None:
+    width = habits.column.width
+    if isinstance(cell, str):
+        cell = [_decimal_in(part) for part in re.sub(r"\s*[,;\s]\s*", " ", cell.strip("[]() ")).split(" ")]
     if isinstance(cell, np.ndarray):
         cell = cell.tolist()
     if not isinstance(cell, (list, tuple)):
         raise _Unreadable
-    if len(cell) != column.width:
-        raise _Unreadable(f"a list of {column.width} numbers, not of {len(cell)}")
-    if any(type(v) not in (int, float, type(None)) for v in cell):
+    if len(cell) != width:
+        raise _Unreadable(f"a list of {width} numbers, not of {len(cell)}")
+    if all(v is None or v != v for v in cell):
+        return None
+    if not _PLAIN_NUMBERS.issuperset(map(type, cell)):
         raise _Unreadable
-    values = [math.nan if v is None else float(v) for v in cell]
-    return None if all(map(math.isnan, values)) else values
-
-
-def _number_in(text: str, column: Column) -> int | float:
-    """A number written with the column's habits. Raises `_Unreadable`."""
-    for affix in column.affixes:
-        text = text.removeprefix(affix).removesuffix(affix).strip()
-    if column.thousands and column.thousands in text:
-        if not re.fullmatch(rf"[+-]?\d{{1,3}}(?:{re.escape(column.thousands)}\d{{3}})+(?:{re.escape(column.decimal)}\d*)?", text):
-            raise _Unreadable
-        text = text.replace(column.thousands, "")
-    if column.decimal != ".":
-        if "." in text:
-            raise _Unreadable
-        text = text.replace(column.decimal, ".")
-    if not _NUMBER.fullmatch(text):
-        raise _Unreadable
-    return int(text) if text.lstrip("+-").isdigit() and len(text) < 40 else float(text)
+    with np.errstate(over="ignore"):
+        found = np.array(cell, np.float64).astype(np.float32)
+    if not np.isfinite(found).all():
+        raise _Unreadable(f"a list of {width} finite numbers")
+    return found
 
 
 # -- typed value to graph input: the twin of encode.tensors
@@ -268,7 +399,7 @@ def _number_in(text: str, column: Column) -> int | float:
 
 def _fed(value: Any, column: Column, input: InputType) -> Any:
     if input == "vector":
-        return [math.nan] * (column.width or 0) if value is None else value
+        return np.full(column.width or 0, np.nan, np.float32) if value is None else value
     if input == "float64":
         return math.nan if value is None else _as_float(value, column)
     if input == "string":
@@ -278,7 +409,7 @@ def _fed(value: Any, column: Column, input: InputType) -> Any:
 
 def _as_float(value: Any, column: Column) -> float:
     if column.type == "string":
-        return float(value) if _NUMBER.fullmatch(value) else math.nan
+        return float(value) if _DECIMAL.fullmatch(value) else math.nan
     return float(value)
 
 
@@ -325,19 +456,24 @@ def _fast_road(column: Column, input: InputType) -> _Fast | None:
 
 
 def _fast_floats(cells: list[Cell], nulls: frozenset[str]) -> NDArray[Any] | None:
+    found = _numbers(cells)
+    return None if found is None or np.isinf(found).any() else found
+
+
+def _fast_ints(cells: list[Cell], nulls: frozenset[str]) -> NDArray[Any] | None:
+    found = _numbers(cells)
+    if found is None or (np.abs(found) >= _EXACT).any():  # beyond it a float may have lost digits: the slow road is exact
+        return None
+    return found if ((np.trunc(found) == found) | np.isnan(found)).all() else None
+
+
+def _numbers(cells: list[Cell]) -> NDArray[np.float64] | None:
     if not _NUMBERS.issuperset(map(type, cells)):
         return None
     try:
         return np.array(cells, np.float64)
     except OverflowError:  # an integer beyond any float: the slow road names it
         return None
-
-
-def _fast_ints(cells: list[Cell], nulls: frozenset[str]) -> NDArray[Any] | None:
-    found = _fast_floats(cells, nulls)
-    if found is None or (np.abs(found) >= _EXACT).any():  # beyond it a float may have lost digits: the slow road is exact
-        return None
-    return found if ((np.trunc(found) == found) | np.isnan(found)).all() else None
 
 
 def _fast_flags(cells: list[Cell], nulls: frozenset[str]) -> NDArray[Any] | None:
@@ -352,6 +488,11 @@ def _fast_words(cells: list[Cell], nulls: frozenset[str]) -> NDArray[Any] | None
         cells = ["" if c is None or c.strip() in nulls else c for c in cells]
     elif type(None) in kinds:
         cells = ["" if c is None else c for c in cells]
+    try:
+        if b"\0" in "".join(cells).encode():
+            return None
+    except UnicodeEncodeError:
+        return None
     return np.array(cells, object)
 
 
