@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 from modelinscale.core.errors import SourceError
 from modelinscale.data.arrow import INTERNAL
@@ -38,14 +37,6 @@ class Dialect:
     """The names of the cells of a record, unique."""
     skip: int
     """Bytes before the first record: a byte order mark, a ``sep=;`` line."""
-
-    def plain(self) -> dict[str, Any]:
-        return {**vars(self), "names": list(self.names)}
-
-    @classmethod
-    def of(cls, facts: dict[str, Any]) -> Self:
-        """From its plain form."""
-        return cls(**{**facts, "names": tuple(facts["names"])})
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class Csv(Files):
                 if dialect is None:
                     continue
                 parser = Parser(dialect, schema, opened.path)
-                start = replace(opened.place, form=_form(dialect))
+                start = replace(opened.place, form=_form(dialect, opened.content))
                 for block in _cut(opened.content, start, dialect, self.block, opened.path):
                     yield opened, parser, block
             finally:
@@ -227,9 +227,10 @@ def _moved(place: Place, data: bytes, newline: bytes, *, done: bool) -> Place:
     )
 
 
-def _form(dialect: Dialect) -> dict[str, Any]:
+def _form(dialect: Dialect, content: Content) -> dict[str, Any]:
     """What of a dialect must not change when rows are added; the names are read again from the header."""
-    return {k: v for k, v in dialect.plain().items() if k in ("separator", "quote", "encoding", "header")}
+    encoding = content.wide or dialect.encoding
+    return {"separator": dialect.separator, "quote": dialect.quote, "encoding": encoding, "header": dialect.header}
 
 
 def _parts(content: Content, size: int, after: int = 0) -> list[bytes]:

@@ -1,0 +1,145 @@
+"""Parquet files: streamed in batches of rows, types as their writer declared them."""
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from modelinscale.core.errors import SourceError, did_you_mean
+from modelinscale.core.schema import Schema
+from modelinscale.data.arrow import INTERNAL
+from modelinscale.data.sources import Chunk, Cursor
+from modelinscale.data.sources._files import AGAIN, Files, check_left_out
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+SAMPLE_ROWS = 20_000
+"""Rows looked at for moments in text columns and widths of lists."""
+_PANDAS_INDEX = "__index_level_"
+
+
+class Parquet(Files):
+    """Parquet files. Text columns are text (or moments, where nearly all of their cells are); types are never guessed from digits."""
+
+    rows: int = Field(65_536, ge=1)
+    """Rows read at a time."""
+
+    def columns(self) -> Schema:
+        """The columns of the first file. Raises `NotSupportedYet` naming every column whose cells no type of ours holds."""
+        from modelinscale.data.infer import infer
+
+        return infer(self.sample(), typed=True)
+
+    def sample(self) -> "pa.Table":
+        """The first rows of the first file, without the columns left out."""
+        import pyarrow as pa
+
+        path = self.found()[0]
+        file = _open(path)
+        names = _names(file, path)
+        check_left_out(self.without, names, path)
+        kept = [n for n in names if n not in self.without]
+        try:
+            first = next(file.iter_batches(batch_size=SAMPLE_ROWS, columns=kept), None)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(path, error) from error
+        if first is not None:
+            return pa.Table.from_batches([first]).select(kept)
+        return file.schema_arrow.empty_table().select(kept)
+
+    def read(self, after: Cursor | None, schema: Schema) -> Iterator[Chunk]:
+        """Chunks of about ``rows`` rows. See the contract. A file that changed after a part of it was read raises `SourceError`."""
+        import pyarrow as pa
+
+        places: dict[str, dict[str, Any]] = dict(after["files"]) if after else {}
+        for path in self.found():
+            known = places.get(str(path)) or _moved_here(path, places)
+            file = _open(path)
+            about = {"footer": _footer(path), "rows": file.metadata.num_rows}
+            start = 0
+            if known:
+                if {k: known[k] for k in about} != about:
+                    raise SourceError(f"{path} is not the file that was read before: it has {about['rows']:,} rows, then {known['rows']:,}.", fix=AGAIN)
+                start = known["read"]
+            if start >= file.metadata.num_rows:
+                continue
+            _check_columns(file, path, schema)
+            try:
+                for batch, first in _batches(file, start, self.rows, list(schema.names)):
+                    places[str(path)] = {**about, "read": first + batch.num_rows}
+                    yield Chunk(batch.select(list(schema.names)), {"form": 1, "files": dict(places)}, f"{path}, from row {first + 1}")
+            except (pa.ArrowException, OSError) as error:
+                raise _damaged(path, error) from error
+
+
+def _open(path: Path) -> "pq.ParquetFile":
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> SourceError:
+    return SourceError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}", fix="Is it complete, and is it Parquet? Copy or write it again.")
+
+
+def _names(file: "pq.ParquetFile", path: Path) -> list[str]:
+    names: list[str] = file.schema_arrow.names
+    doubled = sorted({n for n in names if names.count(n) > 1})
+    if doubled:
+        raise SourceError(f"{path}: column names occur twice: {', '.join(doubled)}.", fix="Rename them where the file is written.")
+    reserved = [n for n in names if n.startswith(INTERNAL)]
+    if reserved:
+        raise SourceError(f"{path}: column names must not start with {INTERNAL!r}: {', '.join(reserved)}.", fix="Rename them where the file is written.")
+    return [n for n in names if not n.startswith(_PANDAS_INDEX)]
+
+
+def _check_columns(file: "pq.ParquetFile", path: Path, schema: Schema) -> None:
+    names = _names(file, path)
+    lacking = [n for n in schema.names if n not in names]
+    if lacking:
+        near = did_you_mean(lacking[0], names)
+        raise SourceError(f"{path} has no column {', '.join(map(repr, lacking[:10]))}.{near}", fix=f"It has {len(names)}: {', '.join(names[:20])}.")
+
+
+def _batches(file: "pq.ParquetFile", start: int, size: int, names: list[str]) -> "Iterator[tuple[pa.RecordBatch, int]]":
+    """Batches from row ``start`` on, each with the number of its first row; row groups that lie before are not read."""
+    groups, row = [], 0
+    for i in range(file.metadata.num_row_groups):
+        n = file.metadata.row_group(i).num_rows
+        if row + n > start:
+            groups.append(i)
+        else:
+            row += n
+    for batch in file.iter_batches(batch_size=size, row_groups=groups, columns=names):
+        first, row = row, row + batch.num_rows
+        if row <= start:
+            continue
+        if first < start:
+            batch, first = batch.slice(start - first), start
+        yield batch, first
+
+
+def _footer(path: Path) -> int:
+    """A checksum of the file's footer, which holds where and how large every column chunk is, with its statistics."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(size - 8)
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(max(0, size - 8 - length))
+        return zlib.crc32(file.read(length))
+
+
+def _moved_here(path: Path, places: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The place kept for a file of this name whose own path is gone, if it is this very file."""
+    for other, facts in places.items():
+        if Path(other).name == path.name and not Path(other).exists() and facts["footer"] == _footer(path):
+            return places.pop(other)
+    return None
