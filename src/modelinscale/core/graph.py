@@ -15,6 +15,8 @@ TensorType = Literal["float64", "float32", "int64", "string", "bool"]
 
 _SHARED_BYTES = 256
 """Constants up to this size are kept once, however often they are asked for."""
+_SHARED_ITEMS = 16
+"""Calls whose attributes are lists up to this length are made once, however often they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Graph:
     """Public name -> (tensor, element type, shape with "N" for the batch)."""
     _count: int = 0
     _shared: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
+    _called: dict[tuple[str, tuple[str, ...], int, str, str], tuple[str, ...]] = field(default_factory=dict)
 
     def input(self, name: str, type: TensorType, width: int | None = None) -> str:
         """Declares a raw column, once however often it is asked for; returns its tensor."""
@@ -67,7 +70,7 @@ class Graph:
             self.inputs.append(column)
         return column.tensor
 
-    def constant(self, value: NDArray[Any] | float | int | list[Any], dtype: Any = None) -> str:
+    def constant(self, value: NDArray[Any] | np.generic | float | list[Any], dtype: Any = None) -> str:
         """A stored tensor. Strings are given as arrays of object or str dtype."""
         array = np.asarray(value, dtype=dtype)
         # Small ones are shared: fifty columns draw the same axes and zeros.
@@ -89,8 +92,15 @@ class Graph:
 
     def ops(self, op: str, *inputs: str, n_outputs: int, domain: str = "", **attributes: Any) -> tuple[str, ...]:
         """Calls an operator with several outputs."""
+        # The same call on the same tensors is the same value: parts of a date share their steps, features their masks.
+        small = all(isinstance(v, (int, float, str)) or (isinstance(v, list) and len(v) <= _SHARED_ITEMS) for v in attributes.values())
+        key = (op, inputs, n_outputs, domain, repr(sorted(attributes.items()))) if small else None
+        if key is not None and key in self._called:
+            return self._called[key]
         outputs = tuple(self._fresh("t") for _ in range(n_outputs))
         self.nodes.append(Node(op, tuple(inputs), outputs, domain, attributes))
+        if key is not None:
+            self._called[key] = outputs
         return outputs
 
     def split(self, tensor: str, widths: Sequence[int]) -> list[str]:

@@ -12,7 +12,11 @@ from modelinscale.core.graph import Graph
 from modelinscale.features import Feature, State
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
+
+    from modelinscale.compute import Compute
 
 Features = Mapping[str, Feature]
 States = dict[str, State]
@@ -21,6 +25,12 @@ States = dict[str, State]
 def empty_all(features: Features) -> States:
     """The states of no rows."""
     return {name: feature.empty() for name, feature in features.items()}
+
+
+def observe(features: Features, frame: "pl.DataFrame", index: "NDArray[np.int64]", *, compute: "Compute", n_rows: int) -> States:
+    """The states of the rows at ``index``, learned in partitions of ``n_rows`` wherever ``compute`` runs them, and merged."""
+    parts = (index[start : start + n_rows] for start in range(0, len(index), n_rows))
+    return compute.reduce(lambda part: observe_all(features, frame[part]), lambda a, b: merge_all(features, a, b), parts, empty_all(features))
 
 
 def observe_all(features: Features, frame: "pl.DataFrame") -> States:

@@ -64,5 +64,8 @@ class Feature(Kind):
         return state
 
     @abstractmethod
-    def examples(self) -> list[Any]:
-        """Odd raw values (Python values, None = missing) on which graph and Python must agree, for parity checks and golden rows."""
+    def examples(self, state: State | None = None) -> list[Any]:
+        """Odd raw values (Python values, None = missing) on which graph and Python must agree, for parity checks and golden rows.
+
+        With a state, also values that matter to it: known words, the extremes seen, a vector's width.
+        """

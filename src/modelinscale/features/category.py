@@ -23,8 +23,8 @@ COUNTED = 1_000_000
 class Category(Feature):
     """A word (or a number that only names something): country, product, zip code.
 
-    Both forms: int32 ids; 0 missing, 1 rare or unseen, 2 … the known words, most frequent first. Words are compared exactly, byte for byte:
-    blanks and upper case count (cleaning trims cells before they reach the table). Python and graph give the same ids.
+    Both forms: int32 ids; 0 missing, 1 rare or unseen, 2 … the known words, most frequent first. Words are compared as they stand, byte for byte:
+    blanks around them, upper case and accents count. Python and graph give the same ids.
 
     >>> import polars as pl
     >>> category = Category(at_least=1)
@@ -96,10 +96,11 @@ class Category(Feature):
             default_tensor=np.array([OTHER], np.int64),
         )
 
-    def examples(self) -> list[Any]:
+    def examples(self, state: State | None = None) -> list[Any]:
         plain = [None, "", " ", "a", "A", "b", "a ", " a", "0", "1", "nan", "None", "null", "true", "(missing)", "(other)", "x" * 100_000, "no such word"]
         odd = ["é", "e\u0301", "😀", "👩\u200d👩\u200d👧", "日本", "ß", "İ", "a\x00b", "\x00", "line\nbreak", "\u202eright to left", "\ufeff"]
-        return [*plain, *odd]
+        known = self._words(state)[:10] if state else []
+        return [*plain, *odd, *known, *(f"{word} " for word in known[:3])]
 
     def _words(self, state: State) -> list[str]:
         """The known words, id `FIRST` first."""

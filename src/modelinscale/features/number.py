@@ -4,7 +4,7 @@ N rows, K columns drawn at once.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,11 @@ from modelinscale.core.graph import Graph
 from modelinscale.core.schema import Column
 from modelinscale.features import Feature, State
 from modelinscale.features._bins import Bins
+from modelinscale.features._scaling import Scale, Scaling, draw
 
 if TYPE_CHECKING:
     import polars as pl
 
-_FAR = 2.0**60
-"""Scaled values are cut here before they are squared."""
 _LARGEST = float(np.finfo(np.float64).max)
 
 
@@ -39,7 +38,7 @@ class Number(Feature):
 
     input: ClassVar[InputType] = "float64"
 
-    scale: Literal["robust", "standard"] = "robust"
+    scale: Scale = "robust"
     """robust: by median and quartile distance, far values drawn in smoothly, so that one outlier does not flatten the rest.
     standard: by mean and standard deviation, cut at ``clip``."""
     clip: float = Field(10.0, gt=0, le=1e6)
@@ -79,7 +78,7 @@ class Number(Feature):
         if form == "plain":
             return _float32(x)[:, None]
         missing = np.isnan(x)
-        z = _float32(np.where(missing, 0.0, self._scaled(x, self._learned(state))))
+        z = _float32(np.where(missing, 0.0, self._scaling(state).of(x)))
         return np.stack([z, missing.astype(np.float32)], axis=1) if state["missing"] else z[:, None]
 
     def graph(self, state: State, form: Form, graph: Graph, tensor: str) -> str:
@@ -96,10 +95,8 @@ class Number(Feature):
             x = graph.op("Transpose", rows, perm=[1, 0])  # (N, K)
         if form == "plain":
             return graph.split(graph.op("Cast", x, to=graph.FLOAT32), [1] * K)
-        learned = [f._learned(s) for f, s in zip(features, states, strict=True)]
         missing = graph.op("IsNaN", x)
-        z = graph.op("Mul", graph.op("Sub", x, _row(graph, [p.centre for p in learned])), _row(graph, [p.factor for p in learned]))
-        z = _drawn(graph, z, features)
+        z = draw(graph, x, [f._scaling(s) for f, s in zip(features, states, strict=True)])
         z = graph.op("Cast", graph.op("Where", missing, graph.constant(0.0, np.float64), z), to=graph.FLOAT32)
         widths = [2 if s["missing"] else 1 for s in states]
         if sum(widths) == K:
@@ -108,59 +105,22 @@ class Number(Feature):
         order = [place for k, width in enumerate(widths) for place in (k, K + k)[:width]]
         return graph.split(graph.op("Gather", both, graph.constant(order, np.int64), axis=1), widths)
 
-    def examples(self) -> list[Any]:
+    def examples(self, state: State | None = None) -> list[Any]:
         common = [None, 0.0, 1.0, -1.0, 0.1, 1 / 3, 2.5, -7.25, 42.0, 1e3, 123456.789, 1e6, -1e6]
         beside = [float(np.nextafter(1, 2)), float(np.nextafter(1, 0)), float(np.nextafter(np.float32(0.1), np.float32(1))), 2.0**24 + 1, 2.0**53 - 1]
         # Not numbers, both zeros, the smallest and largest of float64 and float32, and what float32 cannot hold.
         edges = [float("nan"), float("inf"), float("-inf"), -0.0, 5e-324, -5e-324, 1e-310, 1.4e-45, 2.0**-126, 3.4028235677973366e38, 1e39, 1e300, -1e300]
-        return [*common, *beside, *edges, 2.0**63, _LARGEST, -_LARGEST]
+        seen = Bins.load(state["bins"]) if state else Bins.of(np.zeros(0))
+        learned = [v for q in (0.0, 0.25, 0.5, 0.75, 1.0) for v in _beside(seen.quantile(q))] if len(seen.at) else []
+        return [*common, *beside, *edges, 2.0**63, _LARGEST, -_LARGEST, *learned]
 
-    def _learned(self, state: State) -> "_Learned":
-        bins = Bins.load(state["bins"])
-        mean, deviation = bins.moments()
-        if self.scale == "standard":
-            return _Learned(mean, _factor(deviation))
-        quarter, centre, three_quarters = (bins.quantile(q) for q in (0.25, 0.5, 0.75))
-        # For a normal column the quartile distance is 1.349 deviations. Where half the values are equal it is 0, and the deviation steps in.
-        spread = three_quarters / 1.349 - quarter / 1.349
-        return _Learned(centre, _factor(spread or deviation))
-
-    def _scaled(self, x: NDArray[np.float64], learned: "_Learned") -> NDArray[np.float64]:
-        with np.errstate(over="ignore", invalid="ignore"):
-            z = (x - learned.centre) * learned.factor
-        if self.scale == "standard":
-            return np.minimum(np.maximum(z, -self.clip), self.clip)
-        z = np.minimum(np.maximum(z, -_FAR), _FAR)
-        ratio = z * (1.0 / self.clip)
-        return z / np.sqrt(1.0 + ratio * ratio)
+    def _scaling(self, state: State) -> Scaling:
+        return Scaling.learned(Bins.load(state["bins"]), self.scale, self.clip)
 
 
-class _Learned(NamedTuple):
-    centre: float
-    factor: float
-
-
-def _factor(spread: float) -> float:
-    """One over the spread; a constant column keeps its unit."""
-    return 1.0 / min(max(spread, 1e-300), 1e300) if spread > 0 else 1.0
-
-
-def _drawn(graph: Graph, z: str, features: Sequence[Number]) -> str:
-    """Draws what `Number._scaled` does after scaling, (N, K) float64; columns may differ in their settings."""
-    robust = [f.scale == "robust" for f in features]
-    limits = [_FAR if r else f.clip for f, r in zip(features, robust, strict=True)]
-    z = graph.op("Min", graph.op("Max", z, _row(graph, [-v for v in limits])), _row(graph, limits))
-    if not any(robust):
-        return z
-    # A factor of 0 leaves the others as they are: z / sqrt(1 + 0).
-    ratio = graph.op("Mul", z, _row(graph, [1.0 / f.clip if r else 0.0 for f, r in zip(features, robust, strict=True)]))
-    root = graph.op("Sqrt", graph.op("Add", graph.op("Mul", ratio, ratio), graph.constant(1.0, np.float64)))
-    return graph.op("Div", z, root)
-
-
-def _row(graph: Graph, values: list[float]) -> str:
-    """A constant for each column; one number where all are equal."""
-    return graph.constant(values[0] if len(set(values)) == 1 else [values], np.float64)
+def _beside(value: float) -> list[float]:
+    """A value and its neighbours."""
+    return [float(np.nextafter(value, -np.inf)), value, float(np.nextafter(value, np.inf))]
 
 
 def _float64(values: "pl.Series") -> NDArray[np.float64]:

@@ -1,0 +1,75 @@
+"""Centre and scale, then bound: the one formula behind scaled numbers, in NumPy and in the graph, in float64 so that both give the same bits.
+
+Only operations that IEEE 754 rounds correctly are used (no exponentials, no logarithms: libraries differ in their last bit there).
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelinscale.core.graph import Graph
+from modelinscale.features._bins import Bins
+
+Scale = Literal["robust", "standard"]
+_FAR = 2.0**60
+"""Scaled values are cut here before they are squared."""
+
+
+class Scaling(NamedTuple):
+    """``z = (x - centre) * factor``; robust: ``z / sqrt(1 + (z / clip)²)``; standard: z cut at ``± clip``.
+
+    The smooth bound is close to z up to about ``clip / 3`` and never flat, so order is kept however far a value lies.
+    Source of robust: Holzmüller, Grinsztajn, Steinwart 2024, "Better by default" (RealMLP), there with clip 3.
+    """
+
+    centre: float
+    factor: float
+    scale: Scale
+    clip: float
+
+    @classmethod
+    def learned(cls, bins: Bins, scale: Scale, clip: float) -> Self:
+        """From what was observed; a constant column keeps its unit."""
+        mean, deviation = bins.moments()
+        if scale == "standard":
+            return cls(mean, _factor(deviation), scale, clip)
+        quarter, centre, three_quarters = (bins.quantile(q) for q in (0.25, 0.5, 0.75))
+        # For a normal column the quartile distance is 1.349 deviations. Where half the values are equal it is 0, and the deviation steps in.
+        spread = three_quarters / 1.349 - quarter / 1.349
+        return cls(centre, _factor(spread or deviation), scale, clip)
+
+    def of(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scaled values, all within ``± clip``; NaN stays."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            z = (x - self.centre) * self.factor
+        limit = self.clip if self.scale == "standard" else _FAR
+        z = np.minimum(np.maximum(z, -limit), limit)
+        if self.scale == "standard":
+            return z
+        ratio = z * (1.0 / self.clip)
+        return z / np.sqrt(1.0 + ratio * ratio)
+
+
+def draw(graph: Graph, x: str, scalings: Sequence[Scaling]) -> str:
+    """Draws `Scaling.of` for K columns at once, (N, K) float64."""
+    robust = [s.scale == "robust" for s in scalings]
+    limits = [_FAR if r else s.clip for s, r in zip(scalings, robust, strict=True)]
+    z = graph.op("Mul", graph.op("Sub", x, _row(graph, [s.centre for s in scalings])), _row(graph, [s.factor for s in scalings]))
+    z = graph.op("Min", graph.op("Max", z, _row(graph, [-v for v in limits])), _row(graph, limits))
+    if not any(robust):
+        return z
+    # A factor of 0 leaves the others as they are: z / sqrt(1 + 0).
+    ratio = graph.op("Mul", z, _row(graph, [1.0 / s.clip if r else 0.0 for s, r in zip(scalings, robust, strict=True)]))
+    root = graph.op("Sqrt", graph.op("Add", graph.op("Mul", ratio, ratio), graph.constant(1.0, np.float64)))
+    return graph.op("Div", z, root)
+
+
+def _factor(spread: float) -> float:
+    return 1.0 / min(max(spread, 1e-300), 1e300) if spread > 0 else 1.0
+
+
+def _row(graph: Graph, values: list[float]) -> str:
+    """A constant for each column; one number where all are equal."""
+    return graph.constant(values[0] if len(set(values)) == 1 else [values], np.float64)

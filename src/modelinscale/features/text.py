@@ -1,0 +1,265 @@
+"""Texts: which words and pairs of words occur, and how telling they are.
+
+N texts, V terms (words and pairs), M words in all texts.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from modelinscale.core.encoded import Form, InputType, Layout, Sparse
+from modelinscale.core.graph import Graph
+from modelinscale.core.schema import Column
+from modelinscale.features import Feature, State
+from modelinscale.features._bins import Bins
+from modelinscale.features._words import Words, draw, words
+
+if TYPE_CHECKING:
+    import polars as pl
+
+COUNTED = 1_000_000
+"""Terms counted at most (see `Text.observe`)."""
+_LEVELS = 33
+_EXACT_BITS = 8
+_NEVER = "."
+"""A term that no text has, for a column of zeros where nothing was learned."""
+
+
+class Text(Feature):
+    """Free text: messages, descriptions, titles.
+
+    Words are runs of letters and digits in lower case; signs such as ``!``, ``$``, emoji, and the characters of scripts without blanks stand alone.
+    plain: how often each known term occurs. scaled: ``sqrt(count / n_words) * idf``, where ``idf = 1 + log((1 + n) / (1 + n_with_term))``:
+    before the factor idf a row's words have length 1, and a word said twice does not count double. A missing text is all 0.
+    Python and graph give the same bits (scaled: up to 65,536 occurrences of a term in one text).
+
+    >>> import polars as pl
+    >>> text, lines = Text(at_least=1), pl.Series(["Free entry!", "free lunch"])
+    >>> state = text.observe(text.empty(), lines)
+    >>> text.layout(state, "plain").names
+    ('free', '!', 'entry', 'lunch', 'entry !', 'free entry', 'free lunch')
+    >>> text.encode(state, pl.Series(["Free FREE lunch"]), "plain").dense().tolist()
+    [[2.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0]]
+    """
+
+    input: ClassVar[InputType] = "string"
+
+    keep: int = Field(20_000, ge=1, le=COUNTED)
+    """How many terms become columns: those in most texts (ties in alphabetical order)."""
+    pairs: bool = True
+    """Whether two words side by side are a term too (``not good``)."""
+    at_least: int = Field(2, ge=1)
+    """In how many training texts a term must occur to become a column."""
+
+    @classmethod
+    def suits(cls, column: Column) -> bool:
+        return column.type == "string"
+
+    def empty(self) -> State:
+        return {"n": 0, "missing": 0, "level": 0, "samples": [_sample() for _ in range(_LEVELS)], "lengths": Bins.of(np.zeros(0)).plain()}
+
+    def observe(self, state: State, values: "pl.Series") -> State:
+        """Counts in how many texts each term occurs.
+
+        Different terms, above all pairs, grow without end, so texts are laid in samples by a hash of theirs: half of them in the first, a quarter in the
+        next, and so on. When there are more than `COUNTED` terms in all samples, the first is let go. How many go depends on the set of texts alone, so
+        parts merged equal the whole seen at once, and what is kept is a random half (quarter, …) of the texts, counted exactly.
+        """
+        found = words(values)
+        if len(values) > 1 and len(found.distinct) ** 2 * len(values) >= 1 << 63:  # a text and a pair must fit into one int64
+            half = len(values) // 2
+            return self.observe(self.observe(state, values[:half]), values[half:])
+        missing = int(values.is_null().sum()) + int((values == "").sum())
+        levels = _levels(values)
+        samples = [{"texts": n, "terms": {}} for n in np.bincount(levels, minlength=_LEVELS).tolist()]
+        first, n_terms = 0, 0
+        for level, terms in _counted(found, levels, self.pairs):  # the smallest samples come first: what would be let go is not even counted
+            samples[level]["terms"] = terms
+            n_terms += len(terms)
+            if n_terms > COUNTED and level < _LEVELS - 1:
+                first = level + 1
+                break
+        lengths = Bins.of(found.counts.astype(np.float64)).plain()
+        return self.merge(state, {"n": len(values), "missing": missing, "level": first, "samples": samples[first:], "lengths": lengths})
+
+    def merge(self, a: State, b: State) -> State:
+        level = max(a["level"], b["level"])
+        samples = [_merged(*pair) for pair in zip(a["samples"][level - a["level"] :], b["samples"][level - b["level"] :], strict=True)]
+        while len(samples) > 1 and sum(len(s["terms"]) for s in samples) > COUNTED:
+            level, samples = level + 1, samples[1:]
+        lengths = Bins.load(a["lengths"]).merged(Bins.load(b["lengths"])).plain()
+        return {"n": a["n"] + b["n"], "missing": a["missing"] + b["missing"], "level": level, "samples": samples, "lengths": lengths}
+
+    def settled(self, state: State) -> State:
+        known = self._known(state)
+        return {**state, "level": _LEVELS - 1, "samples": [{"texts": sum(s["texts"] for s in state["samples"]), "terms": known}]}
+
+    def layout(self, state: State, form: Form) -> Layout:
+        names = tuple(self._known(state)) or ("(no term)",)
+        return Layout("sparse", len(names), names)
+
+    def encode(self, state: State, values: "pl.Series", form: Form) -> Sparse:
+        known = self._known(state)
+        V = max(1, len(known))
+        found = words(values)
+        vocabulary = _Vocabulary.of(list(known))
+        row, column = vocabulary.occurrences(found)
+        place, counts = np.unique(row * V + column, return_counts=True)
+        rows, columns = np.divmod(place, V)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(values)))]).astype(np.int64)
+        numbers = counts.astype(np.float32)
+        if form == "scaled":
+            n_words = np.sqrt(np.maximum(found.counts, 1).astype(np.float32))
+            numbers = np.sqrt(numbers * self._weights(state, known)[columns]) / n_words[rows]
+        return Sparse(starts, columns.astype(np.int32), numbers, V)
+
+    def graph(self, state: State, form: Form, graph: Graph, tensor: str) -> str:
+        known = self._known(state)
+        terms = list(known) or [_NEVER]
+        n_words = sum(" " not in term for term in terms)
+        split = [term.split(" ") for term in terms]
+        tokens = draw(graph, tensor)  # (N, T)
+        attributes: dict[str, Any] = {"weights": self._weights(state, known).tolist()} if form == "scaled" else {}
+        counts = graph.op(
+            "TfIdfVectorizer",
+            tokens,
+            mode="TFIDF" if form == "scaled" else "TF",
+            min_gram_length=1,
+            max_gram_length=2 if n_words < len(terms) else 1,
+            max_skip_count=0,
+            ngram_counts=[0, n_words] if n_words < len(terms) else [0],
+            ngram_indexes=list(range(len(terms))),
+            pool_strings=[word for term in split for word in term],
+            **attributes,
+        )
+        if form == "plain":
+            return counts
+        is_word = graph.op("Not", graph.op("Equal", tokens, graph.constant(np.array("", dtype=object))))
+        n_words_in = graph.op("ReduceSum", graph.op("Cast", is_word, to=graph.FLOAT32), graph.constant([1], np.int64), keepdims=1)  # (N, 1)
+        length = graph.op("Sqrt", graph.op("Max", n_words_in, graph.constant(np.float32(1))))
+        return graph.op("Div", graph.op("Sqrt", counts), length)
+
+    def examples(self, state: State | None = None) -> list[Any]:
+        plain = [None, "", " ", "a", "free entry", "Free entry in 2 a weekly competition!", "the the the the", "don't", "e-mail", "£5 or $10?", "1,234.5"]
+        cased = ["ÉTÉ été", "e\u0301", "ΣΑΣ σας", "İstanbul IĞDIR ısı", "Straße STRASSE ẞ", "ǅ ǆ", "Привет мир", "ﬁ ﬂ", "\u1c89\u1c8a", "\ua7cb\u0264"]
+        uncased = ["שלום עולם", "مرحبا بالعالم", "日本語のテキスト", "ภาษาไทย", "한국어 문장"]
+        signs = ["😀😀 👩\u200d👩\u200d👧 👍🏽", "🇫🇷", "a\x00b", "\u202eabc", "zero\u200bwidth", "tab\tnew\nline\u00a0blank", "\ufeffbom"]
+        terms = list(self._known(state)) if state else []
+        known = [" ".join(terms[:200]), ", ".join(terms[-50:]).upper()]
+        long = ["word " * 2_000, "x" * 100_000, "ab!" * 5_000]
+        return [*plain, *cased, *uncased, *signs, *long, *known]
+
+    def _known(self, state: State) -> dict[str, int]:
+        """The known terms and how many texts have them, in the order of their columns: words, then pairs, each the most frequent first."""
+        counts: dict[str, int] = {}
+        for sample in state["samples"]:
+            _add(counts, sample["terms"])
+        common = [(term, n) for term, n in counts.items() if n >= self.at_least]
+        # By number of texts, then name: ties must not depend on arrival order.
+        kept = sorted(common, key=lambda item: (-item[1], item[0]))[: self.keep]
+        return dict(sorted(kept, key=lambda item: " " in item[0]))
+
+    def _weights(self, state: State, known: dict[str, int]) -> NDArray[np.float32]:
+        """(V,) the square of each term's idf, under the root the idf again; V at least 1.
+
+        Rounded to 8 binary digits: the operator adds a weight once for each occurrence, and such sums are exact up to 65,536 of them.
+        """
+        n = sum(sample["texts"] for sample in state["samples"])
+        square = np.square(1.0 + np.log((1.0 + n) / (1.0 + np.array(list(known.values()) or [0], np.float64))))
+        digits, exponent = np.frexp(square)
+        weights: NDArray[np.float32] = np.ldexp(np.round(digits * 2**_EXACT_BITS), exponent - _EXACT_BITS).astype(np.float32)
+        return weights
+
+
+def _sample() -> dict[str, Any]:
+    return {"texts": 0, "terms": {}}
+
+
+def _merged(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    large, small = (a["terms"], b["terms"]) if len(a["terms"]) >= len(b["terms"]) else (b["terms"], a["terms"])
+    terms = dict(large)
+    _add(terms, small)
+    return {"texts": a["texts"] + b["texts"], "terms": terms}
+
+
+def _add(counts: dict[str, int], more: dict[str, int]) -> None:
+    for term, count in more.items():
+        counts[term] = counts.get(term, 0) + count
+
+
+def _levels(texts: "pl.Series") -> NDArray[np.int64]:
+    """(N,) how many zeros a hash of each text ends with: 0 for half of them, 1 for a quarter, … at most 32."""
+    # CRC-32 and not the hash of the table engine: it must be the same in every version and on every machine.
+    sums = np.array([crc32(text.encode()) for text in texts.fill_null("").to_list()], np.int64)
+    lowest = np.bitwise_and(sums, -sums)
+    return np.where(sums == 0, _LEVELS - 1, np.log2(np.maximum(lowest, 1)).astype(np.int64))
+
+
+def _counted(found: Words, levels: NDArray[np.int64], pairs: bool) -> Iterator[tuple[int, dict[str, int]]]:
+    """For each level, the highest first: its terms, and in how many of its texts each occurs."""
+    W, rows = max(1, len(found.distinct)), found.rows()
+    single = _once(rows * W + found.ids)  # a text and a word in one number
+    near = np.flatnonzero(rows[:-1] == rows[1:]) if pairs else np.zeros(0, np.int64)
+    double = _once((rows[near] * W + found.ids[near]) * W + found.ids[near + 1])
+    levels_single, levels_double = levels[single // W], levels[double // (W * W)]
+    for level in np.unique(levels)[::-1].tolist():
+        words_in, n_with = np.unique(single[levels_single == level] % W, return_counts=True)
+        terms = dict(zip(found.distinct.gather(words_in).to_list(), n_with.tolist(), strict=True))
+        pairs_in, n_with = np.unique(double[levels_double == level] % (W * W), return_counts=True)
+        if len(pairs_in):
+            names = found.distinct.gather(pairs_in // W) + " " + found.distinct.gather(pairs_in % W)
+            terms.update(zip(names.to_list(), n_with.tolist(), strict=True))
+        yield level, terms
+
+
+def _once(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each key once, ascending."""
+    keys = np.sort(keys)
+    return keys[np.flatnonzero(np.diff(keys, prepend=-1))]
+
+
+class _Vocabulary(NamedTuple):
+    """Terms arranged for looking up many words at once. W different words occur in them."""
+
+    words: list[str]  # (W,)
+    single: NDArray[np.int64]  # (W,) the column of the word itself, or -1
+    pairs: NDArray[np.int64]  # (P,) first word * W + second word, ascending
+    pair_columns: NDArray[np.int64]  # (P,)
+
+    @classmethod
+    def of(cls, terms: list[str]) -> "_Vocabulary":
+        split = [term.split(" ") for term in terms]
+        number = {word: i for i, word in enumerate(dict.fromkeys(word for term in split for word in term))}
+        single = np.full(len(number), -1, np.int64)
+        keys, columns = [], []
+        for column, term in enumerate(split):
+            if len(term) == 1:
+                single[number[term[0]]] = column
+            else:
+                keys.append(number[term[0]] * len(number) + number[term[1]])
+                columns.append(column)
+        pairs = np.array(keys, np.int64)
+        order = np.argsort(pairs)
+        return cls(list(number), single, pairs[order], np.array(columns, np.int64)[order])
+
+    def occurrences(self, found: Words) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row and column of every occurrence of a known term, in no order."""
+        import polars as pl
+
+        if not self.words or not len(found.ids):
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        W, rows = len(self.words), found.rows()
+        known = found.distinct.cast(pl.Enum(self.words), strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+        ids = known[found.ids]  # (M,) place in our words, -1 for others
+        columns = np.where(ids >= 0, self.single[ids], -1)
+        if not len(self.pairs):
+            return rows[columns >= 0], columns[columns >= 0]
+        near = np.flatnonzero((rows[:-1] == rows[1:]) & (ids[:-1] >= 0) & (ids[1:] >= 0))
+        keys = ids[near] * W + ids[near + 1]
+        place = np.minimum(np.searchsorted(self.pairs, keys), len(self.pairs) - 1)
+        hit = self.pairs[place] == keys
+        return np.concatenate([rows[columns >= 0], rows[near][hit]]), np.concatenate([columns[columns >= 0], self.pair_columns[place[hit]]])
