@@ -71,6 +71,8 @@ class Connection(asyncio.Protocol):
             if request is not None:
                 request.alive = False
                 self._server.release(request)
+        if self._busy is not None:
+            self._server.working -= 1
         self._busy = self._request = None
         self._queue.clear()
         self._phase = _DEAF

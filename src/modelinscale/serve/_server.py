@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 1024
 GRACE_S = 0.1
-"""How long a connection without a request stays open once the server is going: its next request may be under way already."""
+"""How long a server that was told to stop goes on as before, at least: clients may have connected and sent already, unread by us."""
 
 _log = log(__name__)
 
@@ -107,11 +107,12 @@ class Server:
         """
         self.draining = True
         _log.info("stopping", extra={"in_work": self.working, "connections": len(self._connections)})
-        await _either(cut, self.settings.unready)
+        await _either(cut, max(self.settings.unready, GRACE_S))
+        await _polled()
         for listener in self._listeners:
             listener.close()
         end = time.monotonic() + self.settings.drain
-        await _either(cut, min(GRACE_S, self.settings.drain))
+        await _polled()
         while self._connections and time.monotonic() < end and not cut.is_set():
             for connection in tuple(self._connections):
                 connection.leave()
@@ -121,6 +122,12 @@ class Server:
         for connection in tuple(self._connections):
             connection.abort()
         self._timer.cancel()
+        await asyncio.sleep(0)
+
+
+async def _polled() -> None:
+    """Lets the loop look at its sockets, also when it comes late to this because of a long batch."""
+    for _ in range(3):
         await asyncio.sleep(0)
 
 
