@@ -13,7 +13,7 @@ from modelinscale.core.graph import Graph
 if TYPE_CHECKING:
     import onnx
 
-OPSETS = {"": 21, "ai.onnx.ml": 5, "com.microsoft": 1}
+OPSETS = {"": 21, "ai.onnx.ml": 4, "com.microsoft": 1}
 """Version of each operator set a graph may use; a set is named in the file only when an operator of it occurs (the first one always is)."""
 IR_VERSION = 10
 """The file format that belongs to opset 21; onnxruntime reads it since 1.18."""

@@ -179,5 +179,5 @@ class Context:
         return self.done[step].folder
 
     def report(self, step: str) -> Any:
-        """A progress callback of one step: ``(share, note)``."""
-        return lambda share, note: self.progress(step, share, note)
+        """A progress callback of one step: ``(share, note)``. Only the runner says that a step is done."""
+        return lambda share, note: self.progress(step, None if share is None else min(share, 0.99), note)

@@ -9,8 +9,9 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from modelinscale.compute import Compute
 from modelinscale.compute.local import Local as LocalCompute
 from modelinscale.core.errors import SpecError, did_you_mean
+from modelinscale.core.kinds import names
 from modelinscale.core.schema import ColumnType
-from modelinscale.core.settings import Settings
+from modelinscale.core.settings import Also, Settings
 from modelinscale.core.task import Label
 from modelinscale.core.units import Duration
 from modelinscale.data.checks import Check
@@ -40,14 +41,19 @@ def _one_or_many(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many), Also({"type": "string"})]
 """A column name, or a list of them."""
+
+
+def _short_checks() -> dict[str, Any]:
+    one = {"anyOf": [{"enum": names(Check.folder)}, {"type": "object", "properties": dict.fromkeys(names(Check.folder), True), "additionalProperties": False}]}
+    return {"type": "object", "additionalProperties": {"anyOf": [*one["anyOf"], {"type": "array", "items": one}]}}
 
 
 class Data(Settings):
     """Where the rows are, what makes them valid, and which of them are held out."""
 
-    source: Annotated[Source, BeforeValidator(settings_of)]
+    source: Annotated[Source, BeforeValidator(settings_of), Also({"type": ["string", "array"], "items": {"type": "string"}, "minItems": 1})]
     """A file, a pattern (``rows/*.parquet``) or a list of files, the type told by suffix; or ``{type: ..., ...}``."""
     key: Names = ()
     """The column (or columns) that name a row: a second row with the same key goes to quarantine."""
@@ -59,7 +65,7 @@ class Data(Settings):
     """Which rows train, which choose (calibration, threshold, early stopping), and which test."""
     columns: dict[str, ColumnType] = {}
     """Types to hold by force where inference would find another: ``{zip: string}``."""
-    checks: dict[str, tuple[Check, ...]] = {}
+    checks: Annotated[dict[str, tuple[Check, ...]], Also(_short_checks)] = {}
     """What each column must fulfil (``amount: {between: [0, 1000000]}``, ``card_id: present``); rows that fail go to quarantine."""
     leave_out: Names = ()
     """Columns the model must not see (they stay in the lake)."""
@@ -68,6 +74,12 @@ class Data(Settings):
     @classmethod
     def _checks(cls, value: Any) -> Any:
         return parse_checks(value) if isinstance(value, dict) else value
+
+
+def _store(value: Any) -> Any:
+    if isinstance(value, str) and "://" in value:
+        raise SpecError(f"stores at {value.split('://')[0]}:// are planned and not supported yet.", fix="Name a local folder.")
+    return {"type": "local", "root": value} if isinstance(value, str) and value not in names(Store.folder) else value
 
 
 class ModelSpec(Settings):
@@ -99,7 +111,7 @@ class ModelSpec(Settings):
     """Address and limits of the server."""
     compute: Compute = LocalCompute()
     """Where work runs."""
-    store: Annotated[Store, BeforeValidator(lambda v: {"type": "local", "root": v} if isinstance(v, str) and v != "local" else v)] = LocalStore()
+    store: Annotated[Store, BeforeValidator(_store), Also({"type": "string"})] = LocalStore()
     """Where everything lies: a folder, taken from where this file lies."""
 
     @field_validator("model", mode="before")
@@ -124,9 +136,9 @@ class ModelSpec(Settings):
     def needed(self) -> tuple[str, ...]:
         """The columns whose cells training and evaluation look at, each once, besides features that are inferred."""
         data, split = self.data, self.data.split
-        names = [self.target, *self.features, *data.key, *self.evaluate.slices, *self.evaluate.cost_columns, *split.group]
-        names += [name for name in (data.time, split.column, self.train.weight) if name]
-        return tuple(dict.fromkeys(names))
+        found = [self.target, *self.features, *data.key, *self.evaluate.slices, *self.evaluate.cost_columns, *split.group]
+        found += [name for name in (data.time, split.column, self.train.weight) if name]
+        return tuple(dict.fromkeys(found))
 
     def source_at(self, base: Path) -> Source:
         """The source with relative paths taken from ``base``, the folder of the file."""

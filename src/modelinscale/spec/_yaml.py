@@ -71,6 +71,9 @@ _Loader.add_implicit_resolver(
 )
 
 
+_PLAIN_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
+
+
 def parse(text: str) -> Document:
     """The document and every mistake in its form (duplicate keys, keys that are not words). Raises `SpecError` when it is not YAML at all."""
     document = Document(None)
@@ -110,6 +113,9 @@ def _build(loader: _Loader, node: yaml.Node, path: Path, document: Document, dep
     document.values[path] = place
     if depth > MAX_DEPTH:
         raise SpecError(f"line {place[0]}: this is nested too deeply.", fix=f"Keep to {MAX_DEPTH} levels.")
+    if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
+        document.mistakes.append(Mistake(*place, show(path), f"the tag {node.tag!r} is not allowed here.", "Write the plain value."))
+        return None
     if isinstance(node, yaml.MappingNode):
         return _mapping(loader, node, path, document, depth)
     if isinstance(node, yaml.SequenceNode):
