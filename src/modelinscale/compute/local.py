@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 from pydantic import Field
 
@@ -16,14 +17,19 @@ class Local(Compute):
     """Partitions in work at once; each holds its own memory."""
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        with ThreadPoolExecutor(self.workers) as pool:
-            flying: deque[tuple[Item, Future[Result]]] = deque()
-            for item in items:
-                flying.append((item, pool.submit(function, item)))
-                if len(flying) > self.workers:
+        flying: deque[tuple[str, Future[Result]]] = deque()
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="compute") as pool:
+            try:
+                for number, item in enumerate(items):
+                    flying.append((_name(item, number), pool.submit(function, item)))
+                    del item  # what the pool holds is enough: it may be large
+                    if len(flying) > self.workers:
+                        yield _result(*flying.popleft())
+                while flying:
                     yield _result(*flying.popleft())
-            while flying:
-                yield _result(*flying.popleft())
+            finally:
+                for _, waiting in flying:  # an item failed, or nobody wants the rest
+                    waiting.cancel()
 
     def reduce(self, function: Callable[[Item], Result], merge: Callable[[Result, Result], Result], items: Iterable[Item], empty: Result) -> Result:
         total = empty
@@ -32,9 +38,17 @@ class Local(Compute):
         return total
 
 
-def _result(item: Item, future: "Future[Result]") -> Result:
+def _result(name: str, future: "Future[Result]") -> Result:
     try:
         return future.result()
     except Exception as error:
-        error.add_note(f"while working on {str(item)[:200]}")
+        error.add_note(f"while working on {name}")
         raise
+
+
+def _name(item: object, number: int) -> str:
+    """What an error calls an item. Never its content, which may be rows: only names and numbers, or its place."""
+    if isinstance(item, str | int | float | Path):
+        return str(item)[:200]
+    where = getattr(item, "where", None)
+    return where[:200] if isinstance(where, str) else f"item {number} ({type(item).__name__})"

@@ -166,6 +166,8 @@ class _State:
         self._started = True
         if table_exists(self._quarantine):
             open_table(self._quarantine).drop_after(self._seq)
+        if self.table is not None:
+            self.table.sweep()
         if self._rules.unique:
             self._indexes = open_indexes(self._rules, Path(self._lake) / f"{INTERNAL}keys", self.table)
 

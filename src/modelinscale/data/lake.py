@@ -29,6 +29,7 @@ _STORAGE = "2.2"  # of Lance's files; written out because the library's default 
 _FORMAT_KEY, _SCHEMA_KEY, _COMMIT_KEY = "mis.format", "mis.schema", "mis.commit"
 _FILE_ROWS, _FILE_BYTES = 1 << 20, 1 << 30
 _BLOCK_ROWS = 65_536
+_CHANGED = "Another program changed it: restore an older version."
 _IO_BYTES = 64 << 20  # read ahead; the library's default buffers gigabytes on wide tables
 
 
@@ -82,7 +83,12 @@ class Table:
     @cached_property
     def schema(self) -> Schema:
         """The user's columns, habits of their text included."""
-        return Schema.model_validate_json(self._dataset.schema.metadata[_SCHEMA_KEY.encode()])
+        try:
+            return Schema.model_validate_json(self._dataset.schema.metadata[_SCHEMA_KEY.encode()])
+        except ValueError as error:
+            raise LakeError(
+                f"{self.uri}: the description of its columns cannot be read.", fix="Another program changed it: restore an older version."
+            ) from error
 
     @cached_property
     def last(self) -> Commit:
@@ -245,6 +251,13 @@ class Table:
             with _told(self.uri, "write"):
                 return int(now._dataset.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False).bytes_removed)
 
+    def sweep(self) -> int:
+        """Removes files that no version names: what killed writers left. Gives the bytes freed. No writer may be at work outside this program's lock."""
+        with _writing(self.uri), _told(self.uri, "write"):
+            return int(
+                self._dataset.cleanup_old_versions(older_than=timedelta(days=36_500), delete_unverified=True, error_if_tagged_old_versions=False).bytes_removed
+            )
+
     def _mark(self, *, rows_changed: bool = False) -> "Table":
         """Makes the newest commit carry the record; a lock is held."""
         return self._commit(None, replace(self.last, rows_version=None if rows_changed else self.rows_version))
@@ -376,9 +389,7 @@ def _check(table: Table) -> None:
         raise LakeError(f"{table.uri} has no stable row ids, so rows since a version cannot be told.", fix="Copy it into a new table.")
     declared = [*arrow_schema(table.schema), pa.field(SEQ, pa.int64())]
     if [(f.name, f.type) for f in dataset.schema] != [(f.name, f.type) for f in declared]:
-        raise LakeError(
-            f"{table.uri}: its columns are not those it declares: {_words(dataset.schema)}.", fix="Another program changed it: restore an older version."
-        )
+        raise LakeError(f"{table.uri}: its columns are not those it declares: {_words(dataset.schema)}.", fix=_CHANGED)
 
 
 @contextmanager

@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from pydantic import field_validator
+
 from modelinscale.core import files
+from modelinscale.core.errors import StoreError
 from modelinscale.store import Store
 
 
@@ -14,10 +17,19 @@ class Local(Store):
     root: Path = Path(".mis")
     """The folder; created when first written to. A relative path is taken from where model.yaml lies."""
 
+    @field_validator("root")
+    @classmethod
+    def _home(cls, root: Path) -> Path:
+        return root.expanduser()
+
     def uri(self, *parts: str) -> str:
         return str(self.path(*parts))
 
     def path(self, *parts: str) -> Path:
+        for part in parts:
+            # Parts may come from outside (a version's name over HTTP): none may lead out of the store.
+            if not part or part.startswith("/") or {".", ".."} & set(part.split("/")) or "\\" in part or "\0" in part:
+                raise StoreError(f"{part!r} is not a name in a store.", fix="Use a plain name, without .. and \\.")
         return self.root.joinpath(*parts)
 
     def publish(self, *parts: str) -> AbstractContextManager[Path]:
@@ -28,5 +40,6 @@ class Local(Store):
 
     def list(self, *parts: str) -> Iterator[str]:
         folder = self.path(*parts)
-        if folder.is_dir():
-            yield from sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+        with files.told(folder, "read"):
+            names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        yield from (name for name in names if not name.startswith("."))

@@ -52,9 +52,9 @@ class Matches(Check):
         try:
             pl.Series([""]).str.contains(_whole(self.pattern), strict=True)
         except ComputeError as error:
-            # The last line of the engine's message is the reason, the ones before draw the place.
-            reason = [line for line in str(error).splitlines() if line.strip()][-1].removeprefix("error: ")
-            return f"the pattern {self.pattern!r} cannot be run: {reason}"
+            # The engine draws the place over several lines, then names the reason.
+            reason = re.search(r"error: (.*)", str(error))
+            return f"the pattern {self.pattern!r} cannot be run: {reason[1] if reason else str(error).splitlines()[0]}"
         return ""
 
     def failing(self, values: "pl.Series") -> "pl.Series":

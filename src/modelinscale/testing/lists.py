@@ -1,4 +1,4 @@
-"""A source for tests: rows from a list of text columns, resumable, in chunks of a few rows."""
+"""A source for tests: rows given as text, resumable, in chunks of a few rows, with broken ones where asked."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,0 +1,42 @@
+"""Disks that refuse, for tests: a small one and a read-only one. They need the right to mount, which tests in a container often have."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class NoMount(Exception):
+    """This machine does not let the test mount anything."""
+
+
+@contextmanager
+def small(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """``folder`` as a disk of its own that holds so many bytes. Raises `NoMount`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _run("mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder))
+    try:
+        yield folder
+    finally:
+        _run("umount", "-l", str(folder))
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[Path]:
+    """``folder``, with what is in it, so that even root cannot write there. Raises `NoMount`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _run("mount", "--bind", str(folder), str(folder))
+    try:
+        _run("mount", "-o", "remount,ro,bind", str(folder))
+        yield folder
+    finally:
+        _run("umount", "-l", str(folder))
+
+
+def _run(*command: str) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise NoMount(str(error)) from error
+    if done.returncode:
+        raise NoMount(done.stderr.strip())

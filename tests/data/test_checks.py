@@ -1,0 +1,148 @@
+"""Every check, and how they are written in model.yaml."""
+
+from collections.abc import Callable
+from datetime import date, datetime
+from typing import Any
+
+import polars as pl
+import pytest
+
+from modelinscale.core.errors import SpecError
+from modelinscale.core.kinds import names
+from modelinscale.core.schema import Column, ColumnType
+from modelinscale.data.checks.at_least import AtLeast
+from modelinscale.data.checks.at_most import AtMost
+from modelinscale.data.checks.between import Between
+from modelinscale.data.checks.matches import Matches
+from modelinscale.data.checks.one_of import OneOf
+from modelinscale.data.checks.positive import Positive
+from modelinscale.data.checks.present import Present
+from modelinscale.data.checks.unique import Unique
+from modelinscale.data.contract import parse_checks
+from modelinscale.testing import checks as suite
+from modelinscale.testing.checks import Case
+
+
+def column(kind: ColumnType) -> Column:
+    return Column(name="c", type=kind)
+
+
+JANUARY, JUNE = datetime(2024, 1, 1), datetime(2024, 6, 1)
+CASES = {
+    "present": Case(Present(), column("string"), ("a", "", " "), ()),
+    "unique": Case(Unique(), column("string"), ("a", "b", ""), ()),
+    "between": Case(Between(low=0, high=10), column("float"), (0.0, 10.0, 5.5, -0.0), (-0.1, 10.000001, float("inf"), float("-inf"))),
+    "between whole": Case(Between(low=0.5, high=1.5), column("int"), (1,), (0, 2, 2**62)),
+    "between times": Case(Between(low=JANUARY, high=JUNE), column("time"), (JANUARY, JUNE), (datetime(1, 1, 1), datetime(9999, 1, 1))),
+    "at_least": Case(AtLeast(bound=0), column("int"), (0, 1), (-1, -(2**63))),
+    "at_most": Case(AtMost(bound=120), column("float"), (120.0, float("-inf")), (120.5, float("inf"))),
+    "positive": Case(Positive(), column("float"), (0.1, float("inf")), (0.0, -0.0, -3.0)),
+    "one_of": Case(OneOf(values=("EUR", "USD")), column("string"), ("EUR", "USD"), ("eur", "", "EUR ", "🙂")),
+    "one_of numbers": Case(OneOf(values=(1, 2)), column("int"), (1, 2), (0, 3)),
+    "one_of decimals": Case(OneOf(values=(1, 2.5)), column("float"), (1.0, 2.5), (1.5,)),
+    "one_of flags": Case(OneOf(values=(True,)), column("bool"), (True,), (False,)),
+    "matches": Case(Matches(pattern="[A-Z]{2}[0-9]+"), column("string"), ("DE1", "FR22"), ("de1", "DE", "xDE1", "DE1x", "DE1\n", "")),
+    "matches any": Case(Matches(pattern="a|b"), column("string"), ("a", "b"), ("ab", "ca")),
+}
+
+
+def test_every_check_is_covered() -> None:
+    assert sorted({name.split()[0] for name in CASES}) == names("data.checks")
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize("rule", suite.SUITE, ids=lambda rule: rule.__name__)
+def test_a_check(name: str, rule: Callable[[Case], None]) -> None:
+    rule(CASES[name])
+
+
+def test_a_value_is_unique_until_it_comes_again() -> None:
+    assert Unique().failing(pl.Series(["a", None, "b", "a", None, "a"])).to_list() == [False, False, False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("check", "kind"),
+    [
+        (Between(low=0, high=1), "string"),
+        (Positive(), "time"),
+        (Positive(), "bool"),
+        (Matches(pattern="a"), "int"),
+        (OneOf(values=("a",)), "time"),
+        (Unique(), "vector"),
+    ],
+)
+def test_a_check_says_what_it_does_not_suit(check: Any, kind: ColumnType) -> None:
+    assert not check.suits(Column(name="c", type=kind, width=2 if kind == "vector" else None))
+
+
+@pytest.mark.parametrize(
+    ("check", "kind", "words"),
+    [
+        (Between(low=0, high=1), "time", "0 cannot bound a column of type time"),
+        (AtLeast(bound=JANUARY), "int", "2024-01-01 cannot bound a column of type int"),
+        (OneOf(values=(1,)), "string", "1 cannot be in a column of type string. Quote it: '1'"),
+        (OneOf(values=(True,)), "int", "True cannot be in a column of type int"),
+        (Matches(pattern=r"(?=a)b"), "string", "cannot be run: look-around"),
+    ],
+)
+def test_a_check_objects_to_settings_that_the_column_cannot_meet(check: Any, kind: ColumnType, words: str) -> None:
+    assert words in check.objection(column(kind))
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("present", (Present(),)),
+        (["present", "unique"], (Present(), Unique())),
+        ({"between": [0, 10]}, (Between(low=0, high=10),)),
+        ({"between": {"low": 0, "high": 10.5}, "present": True}, (Between(low=0, high=10.5), Present())),
+        (["present", {"one_of": ["a", "b"]}], (Present(), OneOf(values=("a", "b")))),
+        ({"at_least": 0, "at_most": 5}, (AtLeast(bound=0), AtMost(bound=5))),
+        ({"at_least": "2024-01-31"}, (AtLeast(bound=datetime(2024, 1, 31)),)),
+        ({"at_least": date(2024, 1, 31)}, (AtLeast(bound=datetime(2024, 1, 31)),)),
+        ({"at_least": "2024-01-31T12:00:00+02:00"}, (AtLeast(bound=datetime(2024, 1, 31, 10)),)),
+        ({"matches": "a+"}, (Matches(pattern="a+"),)),
+        ({"type": "between", "low": 0, "high": 1}, (Between(low=0, high=1),)),
+        (Present(), (Present(),)),
+        ({"at_least": 10**30}, (AtLeast(bound=1e30),)),
+    ],
+)
+def test_checks_as_they_are_written(written: Any, expected: Any) -> None:
+    assert parse_checks({"c": written}) == {"c": expected}
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("presnt", r"c: unknown check type 'presnt'. Did you mean 'present'\? Known: at_least"),
+        ({"betwen": [0, 1]}, r"c: unknown check type 'betwen'. Did you mean 'between'\?"),
+        ("between", r"c: .*between.* two bounds|c\.low: Field required"),
+        ({"between": [10, 0]}, r"c: `between` leaves nothing: 10 is above 0\. Write `between: \[0, 10\]`"),
+        ({"between": [0, 1, 2]}, "c: `between` needs two bounds, found"),
+        ({"between": 5}, "for one bound `at_least: 0`"),
+        ({"between": [0, "2024-01-01"]}, "mixes a number and a date: 0, 2024-01-01"),
+        ({"between": ["low", 1]}, r"c\.low: a bound is a number or a date, found 'low'"),
+        ({"at_least": True}, "a bound is a number or a date, found True"),
+        ({"one_of": "EUR"}, r"`one_of` needs a list, found 'EUR'\. Write `one_of: \[EUR, \.\.\.\]`"),
+        ({"one_of": []}, "c.values"),
+        ({"one_of": ["a", "a"]}, "lists 'a' twice"),
+        ({"matches": "["}, "is not a regular expression: unterminated character set"),
+        ({"matches": 5}, "`matches` needs a pattern in quotes, found 5"),
+        ({"present": False}, "`present: false` checks nothing"),
+        ({"present": "very"}, "`present` cannot be 'very'. Write `present: true`"),
+        ({"positive": {"strictly": True}}, "c.strictly"),
+        (["present", "present"], "c: `present` is there twice"),
+        (5, "expected a check's name"),
+        (None, "no check is named. Known: at_least"),
+        ([[]], "no check is named"),
+    ],
+)
+def test_mistakes_in_checks_say_where_what_and_what_to_do(written: Any, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        parse_checks({"c": written})
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_checks({"a": "presnt", "b": {"between": [2, 1]}, "c": "present", "d": ["unique", {"one_of": "x"}]})
+    assert all(words in str(caught.value) for words in ("a: unknown check", "b: `between` leaves nothing", "d: `one_of` needs a list"))
