@@ -133,8 +133,11 @@ class Moment(Feature):
     def examples(self, state: State | None = None) -> list[Any]:
         whole = [datetime(*d) for d in ((1970, 1, 1), (2024, 2, 29), (2023, 12, 31), (2000, 2, 29), (1900, 3, 1), (1900, 2, 28), (2100, 3, 1), (2024, 3, 1))]
         timed = [datetime(2024, 5, 1, 13, 59, 59, 999_999), datetime(1969, 12, 31, 23, 59, 59, 999_999), datetime(1970, 1, 1, 0, 0, 0, 1)]
-        seen = [_EPOCH + timedelta(microseconds=state[key] + d) for key in ("low", "high") for d in (-1, 0)] if state and state["low"] is not None else []
-        return [None, *whole, *timed, datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999_999), *seen]
+        first, last = datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999_999)
+        # A state may hold moments that Python's datetime cannot show: only arithmetic on whole numbers is asked of them.
+        ends = [state[key] for key in ("low", "high") if state[key] is not None] if state else []
+        shown = [us for end in ends for us in (end - 1, end, end + 1) if _us(first) <= us <= _us(last)]
+        return [None, *whole, *timed, first, last, *(_EPOCH + timedelta(microseconds=us) for us in shown)]
 
     def _state(self, known: NDArray[np.int64], n_missing: int) -> State:
         days, us = _split(known)
@@ -177,6 +180,10 @@ def _circles(rounds: list[Part]) -> tuple[NDArray[np.float32], list[int]]:
     starts = np.cumsum([0, *(len(s) for s in steps[:-1])]).tolist()
     angles = np.concatenate(steps)
     return np.stack([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32), starts
+
+
+def _us(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _int64(values: "pl.Series") -> NDArray[np.int64]:

@@ -120,7 +120,8 @@ class Number(Feature):
 
 def _beside(value: float) -> list[float]:
     """A value and its neighbours."""
-    return [float(np.nextafter(value, -np.inf)), value, float(np.nextafter(value, np.inf))]
+    with np.errstate(over="ignore", under="ignore"):
+        return [float(np.nextafter(value, -np.inf)), value, float(np.nextafter(value, np.inf))]
 
 
 def _float64(values: "pl.Series") -> NDArray[np.float64]:

@@ -1,0 +1,74 @@
+"""Every kind in the folder passes the shipped suite, with several settings, and on whatever hypothesis thinks of."""
+
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from modelinscale.core.kinds import names
+from modelinscale.features import Feature
+from modelinscale.testing import features as suite
+
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "number": [{}, {"scale": "standard"}, {"clip": 3}],
+    "category": [{}, {"keep": 3}, {"at_least": 1}],
+    "flag": [{}],
+    "moment": [{}, {"parts": ["month"]}, {"parts": ["yearday", "day", "month", "weekday", "hour", "since"]}, {"parts": ["hour", "day"]}],
+    "text": [{}, {"at_least": 1}, {"at_least": 1, "keep": 9}, {"at_least": 1, "pairs": False}],
+    "vector": [{}],
+}
+"""Per kind: settings to try. A kind that is not listed is tried with its defaults."""
+
+CASES = [Feature.parse({"type": kind, **chosen}) for kind in names("features") for chosen in SETTINGS.get(kind, [{}])]
+
+_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(["a", "b", "Free entry!", "free", "a b", "ΣΑΣ", "İi", "ẞ"])
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "float64": st.floats() | st.integers(-5, 5).map(float),
+    "string": _text,
+    "int64": st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)) | st.datetimes(datetime(2024, 1, 1), datetime(2024, 3, 1)),
+    "vector": st.lists(st.floats(width=32), min_size=3, max_size=3),
+}
+quick = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+def named(feature: Feature) -> str:
+    return "-".join([feature.type, *(f"{k}={v}" for k, v in feature.model_dump(exclude_defaults=True).items() if k != "type")])
+
+
+@pytest.mark.parametrize("feature", CASES, ids=named)
+def test_every_feature_fulfils_the_contract_on_its_odd_values(feature: Feature) -> None:
+    suite.all_of(feature)
+
+
+@pytest.mark.parametrize("feature", CASES, ids=named)
+@given(data=st.data())
+@quick
+def test_every_feature_fulfils_the_contract_on_any_values(feature: Feature, data: st.DataObject) -> None:
+    rows = data.draw(st.lists(st.none() | VALUES[feature.input], min_size=1, max_size=12))
+    if feature.input == "vector" and rows == [None] * len(rows):
+        rows.append([0.0, 1.0, 2.0])
+    column = suite.as_column(feature, rows)
+    suite.parts_merged_equal_the_whole(feature, column)
+    suite.a_settled_state_encodes_the_same(feature, column)
+    suite.encodings_fit_their_layout(feature, column)
+    state = feature.observe(feature.empty(), column[: len(column) // 2])
+    from modelinscale.encode.tensors import to_numpy
+
+    for form in suite.FORMS:
+        expected = feature.encode(state, column, form)
+        found = suite.session(feature, state, form)(to_numpy(column, feature.input))
+        np.testing.assert_array_equal(found, expected.dense() if not isinstance(expected, np.ndarray) else expected)
+
+
+def test_every_kind_says_which_columns_it_suits() -> None:
+    from modelinscale.core.kinds import load
+    from modelinscale.core.schema import Column
+
+    columns = [Column(name="x", type=t, width=3 if t == "vector" else None) for t in ("int", "float", "bool", "string", "time", "vector")]
+    for kind in names("features"):
+        found = load("features", kind)
+        assert issubclass(found, Feature)
+        assert any(found.suits(c) for c in columns), f"{kind} suits no column at all"
