@@ -17,7 +17,7 @@ class Compute(Kind):
 
     @abstractmethod
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Results in the order of the items, a bounded number in flight; an error names its item."""
+        """Results in the order of the items, a bounded number in flight; an error names its item, one of the items' own comes after their results."""
 
     @abstractmethod
     def reduce(self, function: Callable[[Item], Result], merge: Callable[[Result, Result], Result], items: Iterable[Item], empty: Result) -> Result:

@@ -20,8 +20,19 @@ class Local(Compute):
         flying: deque[tuple[str, Future[Result]]] = deque()
         with ThreadPoolExecutor(self.workers, thread_name_prefix="compute") as pool:
             try:
-                for number, item in enumerate(items):
+                source, number = iter(items), 0
+                while True:
+                    try:
+                        item = next(source)
+                    except StopIteration:
+                        break
+                    except Exception:
+                        # What came before the items' own error is still worth having.
+                        while flying:
+                            yield _result(*flying.popleft())
+                        raise
                     flying.append((_name(item, number), pool.submit(function, item)))
+                    number += 1
                     del item  # what the pool holds is enough: it may be large
                     if len(flying) > self.workers:
                         yield _result(*flying.popleft())

@@ -182,10 +182,10 @@ class KeyIndex:
                 high = int(part.one[-1])
                 fences.append(part.one[(-at) % _BLOCK :: _BLOCK])
                 file.seek(at * 8)
-                part.one.tofile(file)
+                file.write(part.one.data)  # not tofile, whose errors do not say what the system said
                 if part.two is not None:
                     file.seek((n + at) * 8)
-                    part.two.tofile(file)
+                    file.write(part.two.data)
                 at += len(part.one)
         return _Run(path, n, level, low, high, not _exact(self.columns), np.concatenate(fences))
 

@@ -61,6 +61,24 @@ def an_error_names_its_item(compute: Compute) -> None:
     assert results == list(range(7))
 
 
+def an_error_of_the_items_comes_after_their_results(compute: Compute) -> None:
+    """What could be read before a source broke is not lost."""
+
+    def breaks() -> Iterator[int]:
+        yield from range(10)
+        raise OSError("the source broke")
+
+    results = []
+    try:
+        for result in compute.map(_square, breaks()):
+            results.append(result)
+    except OSError as error:
+        assert "the source broke" in str(error)  # noqa: PT017
+    else:
+        raise AssertionError("the error was swallowed")
+    assert results == [x * x for x in range(10)]
+
+
 def a_bounded_number_is_in_flight(compute: Compute) -> None:
     """Items are taken as results are, so an endless source is fine."""
     taken = 0
@@ -79,4 +97,11 @@ def a_bounded_number_is_in_flight(compute: Compute) -> None:
         close()
 
 
-SUITE = (order_is_kept, no_items_no_results, merging_follows_the_order, an_error_names_its_item, a_bounded_number_is_in_flight)
+SUITE = (
+    order_is_kept,
+    no_items_no_results,
+    merging_follows_the_order,
+    an_error_names_its_item,
+    an_error_of_the_items_comes_after_their_results,
+    a_bounded_number_is_in_flight,
+)

@@ -21,6 +21,11 @@ def small(folder: Path, size_bytes: int) -> Iterator[Path]:
         _run("umount", "-l", str(folder))
 
 
+def resize(folder: Path, size_bytes: int) -> None:
+    """Gives a small disk another size."""
+    _run("mount", "-o", f"remount,size={size_bytes}", str(folder))
+
+
 @contextmanager
 def read_only(folder: Path) -> Iterator[Path]:
     """``folder``, with what is in it, so that even root cannot write there. Raises `NoMount`."""

@@ -53,7 +53,7 @@ class Matches(Check):
             pl.Series([""]).str.contains(_whole(self.pattern), strict=True)
         except ComputeError as error:
             # The engine draws the place over several lines, then names the reason.
-            reason = re.search(r"error: (.*)", str(error))
+            reason = re.search(r"^error: (.*)", str(error), re.MULTILINE)
             return f"the pattern {self.pattern!r} cannot be run: {reason[1] if reason else str(error).splitlines()[0]}"
         return ""
 
