@@ -21,6 +21,7 @@ from modelinscale.models import Effort, Examples, Model, Scores, Weights
 from modelinscale.models._matrix import Block, blocks_of, check
 from modelinscale.models._minimise import minimise
 from modelinscale.models._threads import one_blas_thread
+from modelinscale.models._words import draw_weigh, rarity, weigh
 
 F64 = NDArray[np.float64]
 
@@ -41,8 +42,6 @@ _MEMORY = 10
 
 _FREE = 1e-7
 """The penalty on intercepts: next to none, yet a class without rows does not run away."""
-_SMALL = 1e-12
-"""The least length words are divided by: a row without known words stays zero."""
 
 
 class Linear(Model):
@@ -112,11 +111,7 @@ class Linear(Model):
                 W = W * design.scale[at][:, None]
                 bias = bias - design.shift[at] @ W
             if block.role == "sparse":
-                tensor = graph.op(
-                    "Mul", graph.op("Log", graph.op("Add", tensor, graph.constant(1.0, np.float32))), graph.constant(design.scale[at], np.float32)
-                )
-                size = graph.op("Sqrt", graph.op("ReduceSumSquare", tensor, graph.constant([1], np.int64), keepdims=1))
-                tensor = graph.op("Div", tensor, graph.op("Max", size, graph.constant(_SMALL, np.float32)))
+                tensor = draw_weigh(graph, tensor, design.scale[at])
             table = graph.constant(W, np.float32)
             parts.append(graph.op("Gather", table, tensor, axis=0) if block.role == "ids" else graph.op("MatMul", tensor, table))
         if not parts:
@@ -167,8 +162,7 @@ class _Design:
         for block in blocks:
             part = rows[block.feature]
             if isinstance(part, Sparse):
-                n_with = np.bincount(part.columns, minlength=part.width)
-                scale.append(np.log((1 + rows.n_rows) / (1 + n_with)) + 1)
+                scale.append(rarity(part))
                 shift.append(np.zeros(part.width))
             elif block.role == "ids":
                 scale.append(np.ones(block.n_ids))
@@ -237,11 +231,9 @@ class _Design:
         return hstack(parts, format="csr")
 
     def _words(self, part: Sparse, at: slice) -> Any:
-        X = part.scipy().astype(np.float64)
-        X.data = np.log1p(X.data) * self.scale[at][X.indices]
-        length = np.sqrt(np.asarray(X.multiply(X).sum(axis=1)).ravel())
-        X.data /= np.repeat(np.maximum(length, _SMALL), np.diff(X.indptr))
-        return X
+        from scipy.sparse import csr_matrix
+
+        return csr_matrix((weigh(part, self.scale[at]), part.columns, part.starts), shape=(len(part), part.width))
 
 
 @dataclass(frozen=True)

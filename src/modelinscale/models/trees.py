@@ -29,12 +29,13 @@ class Trees(Model):
 
     form: ClassVar[Form] = "plain"
 
-    rounds: int = Field(200, ge=1)
-    """Most boosting rounds; with validation rows the best number up to this is kept."""
-    learning_rate: float = Field(0.1, gt=0, le=1)
-    """How much of each tree is added."""
-    leaves: int = Field(31, ge=2, le=4096)
-    """Most leaves of a tree."""
+    rounds: int | None = Field(None, ge=1)
+    """Most boosting rounds; with validation rows the best number up to this is kept. Null: 300, fewer where rows times classes exceed half
+    a million, down to 60."""
+    learning_rate: float | None = Field(None, gt=0, le=1)
+    """How much of each tree is added. Null: 0.1, more where there are fewer rounds, up to 0.3."""
+    leaves: int | None = Field(None, ge=2, le=4096)
+    """Most leaves of a tree. Null: 31, and 63 from 100,000 rows on."""
     min_leaf_rows: int = Field(20, ge=1)
     """Fewest rows in a leaf; fewer are allowed where there are fewer than 200 rows."""
     l2: float = Field(1.0, ge=0)
@@ -63,8 +64,9 @@ class Trees(Model):
         booster = lightgbm().Booster(params, data)
         if valid is not None:
             booster.add_valid(_dataset(as_matrix(valid.rows, blocks), valid, center, scale, params, categorical, reference=data), "valid")
-        best_round, best_loss = 0, np.inf
-        for i in range(1, self.rounds + 1):
+        rounds = self._rounds(len(train), task)
+        best_round, best_loss, note = 0, np.inf, ""
+        for i in range(1, rounds + 1):
             stopped = booster.update()
             note = f"round {i}"
             if valid is not None:
@@ -73,12 +75,11 @@ class Trees(Model):
                 if loss < best_loss:
                     best_round, best_loss = i, loss
             if i % 10 == 0:
-                effort.progress(i / self.rounds, note)
+                effort.progress(i / rounds, note)
             if stopped or (valid is not None and i - best_round >= self.patience) or _over(start, effort):
                 break
         effort.progress(1.0, note)
-        text = booster.model_to_string(num_iteration=best_round or -1)
-        return _weights(text, blocks, task, center, scale)
+        return _weights(booster.model_to_string(num_iteration=best_round or -1), blocks, task, center, scale)
 
     def update(self, weights: Weights, new: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
         """Adds up to 20 trees for the new rows, gently: with LightGBM's defaults, going on from new rows alone wrecks a model of rare
@@ -126,6 +127,11 @@ class Trees(Model):
             shares[block.feature] += float(one / total)
         return shares
 
+    def _rounds(self, n_rows: int, task: Task) -> int:
+        # Covertype (395,000 rows, 7 classes), one thread: 50 rounds of 63 leaves at 0.3 reach accuracy 0.908 in 13 s of CPU time, at 0.2 0.894;
+        # of 31 leaves at 0.2 0.857 in 8 s, at 0.1 0.827.
+        return self.rounds or min(300, max(60, 170_000_000 // max(1, n_rows * task.n_scores)))
+
     def _params(self, task: Task, effort: Effort, shape: tuple[int, int]) -> dict[str, Any]:
         objective, metric = _OBJECTIVE[task.type]
         n_rows, n_columns = shape
@@ -133,8 +139,8 @@ class Trees(Model):
         params: dict[str, Any] = {
             "objective": objective,
             "metric": metric,
-            "learning_rate": self.learning_rate,
-            "num_leaves": self.leaves,
+            "learning_rate": self.learning_rate or min(0.3, max(0.1, 30 / self._rounds(n_rows, task))),
+            "num_leaves": self.leaves or (31 if n_rows < 100_000 else 63),
             "min_data_in_leaf": min(self.min_leaf_rows, max(1, n_rows // 10)),
             "lambda_l2": self.l2,
             "min_sum_hessian_in_leaf": self.min_leaf_weight,

@@ -17,12 +17,9 @@ MAX_CLASSES = 1000
 FEW = 20
 """Whole numbers with at most this many different values, each seen four times on average, are read as classes."""
 _POSITIVE = frozenset(
-    ("1", "true", "t", "yes", "y", "positive", "pos", "spam", "fraud", "fraudulent", "churn", "churned", "default", "defaulted", "malignant", "sick")
-    + ("ill", "dead", "died", "failure", "failed", "fail", "anomaly", "attack", "abnormal", "click", "clicked")
+    ["1", "true", "t", "yes", "y", "positive", "pos", "spam", "fraud", "fraudulent", "churn", "churned", "default", "defaulted", "malignant", "sick", "ill", "dead", "died", "failure", "failed", "fail", "anomaly", "attack", "abnormal", "click", "clicked"]
 )
-_NEGATIVE = frozenset(
-    ("0", "-1", "false", "f", "no", "n", "negative", "neg", "ham", "normal", "benign", "legit", "legitimate", "genuine", "healthy", "alive", "ok", "none")
-)
+_NEGATIVE = frozenset(["0", "-1", "false", "f", "no", "n", "negative", "neg", "ham", "normal", "benign", "legit", "legitimate", "genuine", "healthy", "alive", "ok", "none"])
 _SAID = {True: ("yes", "y", "true", "t", "1"), False: ("no", "n", "false", "f", "0")}
 
 

@@ -1,0 +1,380 @@
+"""How the network of `mlp` learns: AdamW, a moving average of the weights, early stopping, checkpoints that resume to the same bits.
+
+Imported only inside functions, as it needs torch.
+"""
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modelinscale.core.encoded import Encoded, Sparse
+from modelinscale.core.errors import StoreError
+from modelinscale.core.files import write_bytes
+from modelinscale.core.identity import identity
+from modelinscale.core.seeds import derive, generator
+from modelinscale.core.task import Task
+from modelinscale.models import Effort, Examples, Scores, Weights
+from modelinscale.models._matrix import Block, blocks_of, check
+from modelinscale.models._network import Batch, Network, Shape
+from modelinscale.models._words import rarity, weigh
+
+if TYPE_CHECKING:
+    from modelinscale.models.mlp import Mlp
+
+Arrays = dict[str, NDArray[Any]]
+
+_BINNED_COLUMNS = 300
+"""Beyond this many columns of numbers none is seen through bins: they are then pieces of a vector, and bins would cost more than they bring."""
+_ROUND_ROWS = 100_000
+"""Rows between two looks at the validation rows, at most."""
+_WARM_STEPS = 50
+"""Steps over which the step size rises to its full value."""
+_AVERAGE = 0.995
+"""How much of the moving average of the weights stays at each step."""
+_OTHER_SHARE = 0.01
+"""Share of ids shown as "other" in training, so that the network knows what to make of words it never saw."""
+_PREDICT_ROWS = 8192
+_CHECKPOINT_S = 5.0
+"""Seconds between two checkpoints, at least."""
+_UPDATE_EPOCHS, _UPDATE_RATE = 3, 0.2
+
+
+def fit(model: "Mlp", train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
+    blocks = blocks_of(train.rows.layouts)
+    center, scale = _scale(train, task)
+    facts: dict[str, Any] = {"blocks": [b.plain() for b in blocks], "center": center, "scale": scale}
+    fixed = {f"rarity.{b.feature}": rarity(part) for b in blocks if isinstance(part := train.rows[b.feature], Sparse)}
+    rows, held_out = _Rows.of(train.rows, blocks, fixed), None if valid is None else _Rows.of(valid.rows, blocks, fixed)
+    binned, edges = _edges(rows.numbers.numpy(), model.bins)
+    shape = Shape(
+        n_numbers=rows.numbers.shape[1],
+        binned=binned,
+        n_bins=edges.shape[1] - 1,
+        n_ids=tuple(b.n_ids for b in blocks if b.role == "ids"),
+        n_words=sum(b.n_columns for b in blocks if b.role == "sparse"),
+        width=model.width,
+        layers=model.layers,
+        members=model.members,
+        dropout=model.dropout,
+        n_scores=task.n_scores,
+    )
+    facts["shape"] = shape.plain()
+    with _torch(effort):
+        torch.manual_seed(derive(effort.seed, "mlp", "start"))
+        network = Network(shape, edges)
+        _start_at_base_rate(network, train, task)
+        target = _target(train, task, center, scale)
+        held = None if valid is None or held_out is None else (held_out, *_target(valid, task, center, scale))
+        fingerprint = identity(model, task, effort.seed, _hash(target[0]), _hash(target[1]), _hash(rows.numbers), _hash(rows.ids), facts)
+        best = _Loop(model, task, effort, network, rows, *target, held, fingerprint).run()
+    return Weights({**best, **fixed, "edges": edges}, facts)
+
+
+def update(model: "Mlp", weights: Weights, new: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
+    blocks = tuple(Block.parse(b) for b in weights.meta["blocks"])
+    center, scale = weights.meta["center"], weights.meta["scale"]
+    rows = _Rows.of(new.rows, blocks, weights.arrays)
+    held = None if valid is None else (_Rows.of(valid.rows, blocks, weights.arrays), *_target(valid, task, center, scale))
+    gentle = model.but(epochs=_UPDATE_EPOCHS, learning_rate=model.learning_rate * _UPDATE_RATE)
+    with _torch(effort):
+        network = _network(weights)
+        target = _target(new, task, center, scale)
+        best = _Loop(gentle, task, replace(effort, checkpoints=None), network, rows, *target, held, "").run(keep_start=True)
+    return Weights({**weights.arrays, **best}, weights.meta)
+
+
+def predict(weights: Weights, rows: Encoded) -> Scores:
+    """(N,) or (N, C): the mean of the members' scores."""
+    blocks = tuple(Block.parse(b) for b in weights.meta["blocks"])
+    found: NDArray[np.float64] = _scores(_network(weights), _Rows.of(rows, blocks, weights.arrays)).numpy().astype(np.float64)
+    found = found * float(weights.meta["scale"]) + float(weights.meta["center"])
+    return found if found.shape[1] > 1 else found[:, 0]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """All rows as tensors; words as they are, since batches take them apart row by row."""
+
+    numbers: Tensor  # (N, X)
+    ids: Tensor  # (N, I)
+    words: Sparse | None
+
+    @classmethod
+    def of(cls, rows: Encoded, blocks: tuple[Block, ...], fixed: Arrays) -> "_Rows":
+        check(rows, blocks)
+        n = rows.n_rows
+        dense = [np.asarray(rows[b.feature], np.float32) for b in blocks if b.role == "dense"]
+        ids = [np.asarray(rows[b.feature], np.int64) for b in blocks if b.role == "ids"]
+        words = [_weighed(part, fixed[f"rarity.{b.feature}"]) for b in blocks if isinstance(part := rows[b.feature], Sparse)]
+        return cls(
+            torch.from_numpy(np.concatenate(dense, axis=1) if dense else np.empty((n, 0), np.float32)),
+            torch.from_numpy(np.stack(ids, axis=1) if ids else np.empty((n, 0), np.int64)),
+            _beside(words) if words else None,
+        )
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def batch(self, index: NDArray[np.int64]) -> Batch:
+        at, words = torch.from_numpy(index), None
+        if self.words is not None:
+            part = self.words.rows(index)
+            words = (torch.from_numpy(part.columns.astype(np.int64)), torch.from_numpy(part.values), torch.from_numpy(part.starts[:-1]))
+        return Batch(self.numbers[at], self.ids[at], words)
+
+
+@dataclass
+class _Progress:
+    """Where training stands; everything a checkpoint has to hold besides the arrays."""
+
+    round: int = 0
+    step: int = 0
+    best_loss: float = float("inf")
+    best_round: int = 0
+    seconds: float = 0.0
+    """Wall time of all runs so far."""
+
+    def plain(self) -> dict[str, Any]:
+        return {**self.__dict__, "best_loss": None if np.isinf(self.best_loss) else self.best_loss}
+
+
+@dataclass
+class _Loop:
+    """One training: rounds of steps, each round ended by a look at the validation rows."""
+
+    model: "Mlp"
+    task: Task
+    effort: Effort
+    network: Network
+    rows: _Rows
+    target: Tensor
+    weight: Tensor
+    valid: tuple[_Rows, Tensor, Tensor] | None
+    fingerprint: str
+    at: _Progress = field(default_factory=_Progress)
+    average: Arrays = field(default_factory=dict)
+    best: Arrays = field(default_factory=dict)
+
+    def run(self, *, keep_start: bool = False) -> Arrays:
+        """The best weights found. ``keep_start``: those it began with count as a candidate."""
+        n = len(self.rows)
+        batch_rows = self.model.batch_rows or int(min(1024, max(64, 2 ** round(np.log2(max(n, 1) / 100)))))
+        round_steps = -(-min(n, _ROUND_ROWS) // batch_rows)
+        epoch_rounds = -(-n // (round_steps * batch_rows))
+        n_rounds = self.model.epochs * epoch_rounds
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.model.learning_rate, weight_decay=self.model.weight_decay)
+        self.average = self.best = self.network.arrays()
+        if not self._resume(optimizer) and keep_start and self.valid is not None:
+            self.at.best_loss = self._valid_loss(self.average)
+        began, saved = time.monotonic() - self.at.seconds, time.monotonic()
+        while self.at.round < n_rounds and not self._stale():
+            epoch, part = divmod(self.at.round, epoch_rounds)
+            order = generator(self.effort.seed, "mlp", "order", epoch).permutation(n)
+            torch.manual_seed(derive(self.effort.seed, "mlp", "round", self.at.round))
+            for start in range(part * round_steps * batch_rows, min(n, (part + 1) * round_steps * batch_rows), batch_rows):
+                self._step(optimizer, order[start : start + batch_rows])
+                if self._over(began):
+                    break
+            self.at.round += 1
+            self._look()
+            self.at.seconds = time.monotonic() - began
+            loss = f", valid loss {self.at.best_loss:.4g}" if self.valid is not None else ""
+            self.effort.progress(self.at.round / n_rounds, f"epoch {(self.at.round - 1) // epoch_rounds + 1}{loss}")
+            if self._over(began):
+                break
+            if time.monotonic() - saved >= _CHECKPOINT_S:
+                self._save(optimizer)
+                saved = time.monotonic()
+        return self.best
+
+    def _step(self, optimizer: torch.optim.Optimizer, index: NDArray[np.int64]) -> None:
+        self.network.train()
+        batch = self.rows.batch(index)
+        if batch.ids.shape[1]:
+            hidden = (torch.rand(batch.ids.shape) < _OTHER_SHARE) & (batch.ids > 1)
+            batch = replace(batch, ids=torch.where(hidden, 1, batch.ids))
+        at = torch.from_numpy(index)
+        for group in optimizer.param_groups:
+            group["lr"] = self.model.learning_rate * min(1.0, (self.at.step + 1) / _WARM_STEPS)
+        optimizer.zero_grad(set_to_none=True)
+        loss = _loss(self.network(batch), self.target[at], self.weight[at], self.task)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        optimizer.step()
+        self.at.step += 1
+        keep = min(_AVERAGE, (self.at.step + 1) / (self.at.step + 10))
+        with torch.no_grad():
+            for name, p in self.network.named_parameters():
+                torch.from_numpy(self.average[name]).lerp_(p, 1 - keep)
+
+    def _look(self) -> None:
+        """Keeps the averaged weights when the validation rows like them better than any before."""
+        loss = self._valid_loss(self.average) if self.valid is not None else -float(self.at.round)
+        if loss < self.at.best_loss:
+            self.at.best_loss, self.at.best_round = loss, self.at.round
+            self.best = {name: array.copy() for name, array in self.average.items()}
+
+    def _valid_loss(self, arrays: Arrays) -> float:
+        assert self.valid is not None
+        rows, target, weight = self.valid
+        judge = Network(self.network.shape, np.zeros((len(self.network.shape.binned), self.network.shape.n_bins + 1), np.float32))
+        judge.low, judge.inverse = self.network.low, self.network.inverse
+        judge.load(arrays)
+        return float(_loss(_scores(judge, rows)[None], target, weight, self.task))
+
+    def _stale(self) -> bool:
+        return self.valid is not None and self.at.round - self.at.best_round >= self.model.patience
+
+    def _over(self, began: float) -> bool:
+        return self.effort.budget_s is not None and time.monotonic() - began > self.effort.budget_s
+
+    # -- checkpoints: one file, whole or not there
+
+    def _save(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.effort.checkpoints is None:
+            return
+        arrays: Arrays = {}
+        for name, p in self.network.named_parameters():
+            state = optimizer.state[p]
+            found = {"now": p.detach(), "average": self.average[name], "best": self.best[name], "m": state["exp_avg"], "v": state["exp_avg_sq"]}
+            arrays.update({f"{kind}/{name}": np.asarray(value) for kind, value in found.items()})
+        meta = json.dumps({"format": 1, "of": self.fingerprint, **self.at.plain()})
+        file = io.BytesIO()
+        np.savez(file, meta=np.frombuffer(meta.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+        write_bytes(self._file(), file.getvalue())
+
+    def _resume(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Takes up a checkpoint of the very same training, if there is one."""
+        if self.effort.checkpoints is None or not self._file().is_file():
+            return False
+        try:
+            with np.load(self._file(), allow_pickle=False) as stored:
+                arrays = dict(stored)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self._file()} cannot be read ({error}).", fix="Remove it; training then begins anew.") from error
+        meta = json.loads(arrays.pop("meta").tobytes().decode())
+        if meta.pop("format") != 1 or meta.pop("of") != self.fingerprint:
+            return False  # of other rows or settings: begun anew, and overwritten
+        self.at = _Progress(**{**meta, "best_loss": float("inf") if meta["best_loss"] is None else meta["best_loss"]})
+        kinds = {kind: {n.removeprefix(f"{kind}/"): a for n, a in arrays.items() if n.startswith(f"{kind}/")} for kind in ("now", "average", "best", "m", "v")}
+        self.network.load(kinds["now"])
+        self.average, self.best = kinds["average"], kinds["best"]
+        for name, p in self.network.named_parameters():
+            optimizer.state[p] = {
+                "step": torch.tensor(float(self.at.step)),
+                "exp_avg": torch.from_numpy(kinds["m"][name]),
+                "exp_avg_sq": torch.from_numpy(kinds["v"][name]),
+            }
+        return True
+
+    def _file(self) -> Path:
+        assert self.effort.checkpoints is not None
+        return self.effort.checkpoints / "mlp.npz"
+
+
+def _loss(scores: Tensor, target: Tensor, weight: Tensor, task: Task) -> Tensor:
+    """Weighted mean loss of (K, B, C) scores, over members and rows."""
+    K = len(scores)
+    if task.type == "multiclass":
+        each = torch.nn.functional.cross_entropy(scores.flatten(0, 1), target.repeat(K), reduction="none").view(K, -1)
+    elif task.type == "binary":
+        each = torch.nn.functional.binary_cross_entropy_with_logits(scores[..., 0], target.expand(K, -1), reduction="none")
+    else:
+        each = (scores[..., 0] - target) ** 2
+    return (each * weight).sum() / (weight.sum() * K).clamp_min(1e-12)
+
+
+def _scores(network: Network, rows: _Rows) -> Tensor:
+    """(N, C): the mean over members."""
+    network.eval()
+    with torch.inference_mode():
+        parts = [network(rows.batch(np.arange(i, min(i + _PREDICT_ROWS, len(rows))))).mean(dim=0) for i in range(0, len(rows), _PREDICT_ROWS)]
+        return torch.cat(parts) if parts else torch.empty((0, network.shape.n_scores))
+
+
+def _network(weights: Weights) -> Network:
+    network = Network(Shape.parse(weights.meta["shape"]), weights.arrays["edges"])
+    network.load(weights.arrays)
+    return network
+
+
+def _target(examples: Examples, task: Task, center: float, scale: float) -> tuple[Tensor, Tensor]:
+    """Answers as the loss wants them, and row weights of mean 1."""
+    target = torch.from_numpy(np.asarray(examples.target))
+    if task.type != "multiclass":
+        target = ((target - center) / scale).float()
+    weight = np.ones(len(examples)) if examples.weight is None else examples.weight / max(examples.weight.mean(), 1e-300)
+    return target, torch.from_numpy(weight.astype(np.float32))
+
+
+def _scale(train: Examples, task: Task) -> tuple[float, float]:
+    if task.type != "regression":
+        return 0.0, 1.0
+    return float(np.average(train.target, weights=train.weight)), float(np.std(train.target)) or 1.0
+
+
+def _start_at_base_rate(network: Network, train: Examples, task: Task) -> None:
+    """The first answers say how common each class is."""
+    if task.type == "regression":
+        return
+    share = np.bincount(train.target, train.weight, len(task.labels)) + 0.5
+    logs = np.log(share / share.sum())
+    base = logs if task.type == "multiclass" else logs[1:] - logs[:1]
+    with torch.no_grad():
+        network.head_bias.add_(torch.from_numpy(base.astype(np.float32)))
+
+
+def _edges(numbers: NDArray[np.float32], n_bins: int) -> tuple[tuple[int, ...], NDArray[np.float32]]:
+    """Columns with more than two values, and the borders of their bins (P, T + 1): quantiles, fewer where values repeat, the last border repeated."""
+    if not n_bins or not 0 < numbers.shape[1] <= _BINNED_COLUMNS:
+        return (), np.zeros((0, 1), np.float32)
+    sample = numbers[:: max(1, len(numbers) // 100_000)]
+    binned, found = [], []
+    for column in range(sample.shape[1]):
+        borders = np.unique(np.quantile(sample[:, column], np.linspace(0, 1, n_bins + 1)).astype(np.float32))
+        if len(np.unique(sample[:, column])) > 2 and len(borders) > 1:
+            binned.append(column)
+            found.append(np.concatenate([borders, np.full(n_bins + 1 - len(borders), borders[-1])]))
+    return tuple(binned), np.stack(found).astype(np.float32) if found else np.zeros((0, 1), np.float32)
+
+
+def _weighed(part: Sparse, scale: NDArray[np.float64]) -> Sparse:
+    return Sparse(part.starts, part.columns, weigh(part, scale).astype(np.float32), part.width)
+
+
+def _beside(parts: list[Sparse]) -> Sparse:
+    """Several word blocks as one."""
+    if len(parts) == 1:
+        return parts[0]
+    from scipy.sparse import hstack
+
+    joined = hstack([p.scipy() for p in parts], format="csr")
+    return Sparse(joined.indptr.astype(np.int64), joined.indices.astype(np.int32), joined.data.astype(np.float32), joined.shape[1])
+
+
+def _hash(tensor: Tensor) -> str:
+    return hashlib.sha256(np.ascontiguousarray(tensor.numpy()).tobytes()).hexdigest()[:16]
+
+
+@contextmanager
+def _torch(effort: Effort) -> Iterator[None]:
+    """The threads asked for, and torch's own chance left as it was."""
+    threads = torch.get_num_threads()
+    if effort.n_threads:
+        torch.set_num_threads(effort.n_threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(threads)
