@@ -17,9 +17,6 @@ from modelinscale.core.graph import Graph
 from modelinscale.core.settings import Settings
 from modelinscale.core.task import Task
 
-FLOAT, INT64, DOUBLE = 1, 7, 11
-"""ONNX's numbers of element types."""
-
 MAX_STEEPNESS = 4.0
 """Largest rise of a calibrated logit over a rise of the logit that enters: 4 times the sigmoid's own steepness of 1/4 is 1."""
 
@@ -105,7 +102,7 @@ class Decision(Settings):
         if task.type == "regression":
             limits = ["" if limit is None else graph.constant(limit, np.float32) for limit in (self.low, self.high)]
             return None, graph.op("Clip", tensor, *limits) if any(limits) else tensor
-        z = graph.op("Cast", tensor, to=DOUBLE)
+        z = graph.op("Cast", tensor, to=graph.FLOAT64)
         if self.temperature != 1.0:
             z = graph.op("Div", z, graph.constant(self.temperature, np.float64))
         if self.shift:
@@ -117,11 +114,11 @@ class Decision(Settings):
             decision = graph.op("ArgMax", probability, axis=1, keepdims=0)
         else:
             positive = graph.op("Sigmoid", z)
-            decision = graph.op("Cast", graph.op("Greater", positive, graph.constant(self.threshold, np.float64)), to=INT64)
+            decision = graph.op("Cast", graph.op("Greater", positive, graph.constant(self.threshold, np.float64)), to=graph.INT64)
             last = graph.constant([1], np.int64)
             negative = graph.op("Sub", graph.constant(1.0, np.float64), positive)
             probability = graph.op("Concat", graph.op("Unsqueeze", negative, last), graph.op("Unsqueeze", positive, last), axis=1)
-        return graph.op("Cast", probability, to=FLOAT), decision
+        return graph.op("Cast", probability, to=graph.FLOAT32), decision
 
     def _draw_map(self, graph: Graph, z: str) -> str:
         """A sum of ramps, one between each two knots, and one beyond either end."""

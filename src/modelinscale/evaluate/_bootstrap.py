@@ -102,8 +102,9 @@ class Sampled:
     def estimate(self, confidence: float, *, mirrored: bool = False) -> Estimate:
         """Value with its percentile interval; no interval where resamples do not tell.
 
-        ``mirrored`` is for metrics that noise pushes up (`Metric.grows_with_noise`): a resample is as much higher than the value as the value is higher than
-        the truth, so the interval is mirrored at the value, held above 0, and stretched to hold the value.
+        ``mirrored`` is for metrics that noise pushes up (`Metric.grows_with_noise`), a resample once more than the value: percentiles would leave out the
+        truth. Noise adds to the square of a distance, so the lower end is the upper percentile mirrored at the value in squares (0 at the lowest); the upper
+        end is as far above the value as the percentile is above the mean of the resamples.
         """
         if not np.isfinite(self.value):
             return Estimate(value=None)
@@ -111,7 +112,7 @@ class Sampled:
             return Estimate(value=self.value)
         low, high = np.quantile(self.defined, [(1 - confidence) / 2, (1 + confidence) / 2])
         if mirrored:
-            low, high = max(0.0, 2 * self.value - high), max(self.value, 2 * self.value - low)
+            low, high = max(0.0, 2 * self.value**2 - high**2) ** 0.5, self.value + high - self.defined.mean()
         return Estimate(value=self.value, low=float(low), high=float(high))
 
 

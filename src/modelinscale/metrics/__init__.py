@@ -102,7 +102,7 @@ class Metric(Kind):
     sets_threshold: ClassVar[bool] = False
     """Whether choosing a threshold for its best value makes sense (recall alone would choose "always yes")."""
     grows_with_noise: ClassVar[bool] = False
-    """Whether it sums distances, so that few rows push it up: its interval is then mirrored at the value."""
+    """Whether it sums distances, so that few rows push it up: the lower end of its interval is then mirrored at the value."""
 
     @abstractmethod
     def parts(self, answers: Answers) -> Parts:

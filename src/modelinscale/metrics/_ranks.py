@@ -1,8 +1,9 @@
 """Rows in the order of their scores, in at most a few hundred cells: what rank metrics are made of.
 
-Rows with one score share a cell. When there are more scores than cells, neighbouring scores share one too, cut so that a cell holds a small share of
-the positives and of the negatives (each of a handful of positives gets its own), and two factors a cell carry what the order inside it is worth:
-on all rows the metrics stay exact, and a resample differs from the exact one by far less than its own noise.
+Rows with one score share a cell, and so do the negatives between two neighbouring scores of positives: no rank metric can tell them apart. When that
+still makes too many cells, only the first positives get one each (precision changes fastest there); from then on neighbouring scores share one, cut so
+that a cell holds a small share of the positives and of the negatives, and two factors a cell carry what the order inside it is worth. On all rows the
+metrics stay exact, and a resample differs from the exact one by far less than its own noise.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from modelinscale.metrics import Answers, Table
 from modelinscale.metrics._share import share
 
 MAX_CELLS = 512
+N_FIRST = 100
+"""Positive scores from the top that keep a cell each when there are too many for all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,7 @@ def _ranks(score: NDArray[np.float64], positive: NDArray[np.bool_], weight: NDAr
     if len(starts) < len(order):
         yes, no = np.add.reduceat(yes, starts), np.add.reduceat(no, starts)  # (T,)
     yes_until, no_until = np.cumsum(yes), np.cumsum(no)  # up to and with this score
-    cell = _cells(yes_until - yes, no_until - no, float(yes_until[-1]), float(no_until[-1]))
+    cell = _cells(yes, no, yes_until, no_until)
     n_cells = int(cell[-1]) + 1
     yes_in, no_in = np.bincount(cell, yes, n_cells), np.bincount(cell, no, n_cells)  # (B,)
     yes_end, no_end = np.cumsum(yes_in), np.cumsum(no_in)
@@ -60,11 +63,13 @@ def _ranks(score: NDArray[np.float64], positive: NDArray[np.bool_], weight: NDAr
     return Ranks(by_row, n_cells, terms, won, kept)
 
 
-def _cells(yes_before: NDArray[np.float64], no_before: NDArray[np.float64], n_yes: float, n_no: float) -> NDArray[np.int64]:
+def _cells(yes: NDArray[np.float64], no: NDArray[np.float64], yes_until: NDArray[np.float64], no_until: NDArray[np.float64]) -> NDArray[np.int64]:
     """(T,) the cell of each distinct score, from 0, rising by at most 1."""
-    if len(yes_before) <= MAX_CELLS:
-        return np.arange(len(yes_before))
-    sides = [(before, total) for before, total in ((yes_before, n_yes), (no_before, n_no)) if total > 0]
-    place = sum((before * (MAX_CELLS / len(sides) / total) for before, total in sides), np.zeros(len(yes_before)))
-    wanted = place.astype(np.int64)  # 0 … MAX_CELLS, as far as rounding lets it
-    return np.concatenate([[0], np.cumsum(wanted[1:] != wanted[:-1])]).astype(np.int64)
+    positive = yes > 0
+    new = np.concatenate([[False], positive[1:] | positive[:-1]])
+    if new.sum() >= MAX_CELLS:
+        start = int(np.flatnonzero(positive)[N_FIRST])
+        sides = [(until - here, until[-1]) for here, until in ((yes, yes_until), (no, no_until)) if until[-1] > 0]
+        place = sum((before * (MAX_CELLS / len(sides) / total) for before, total in sides), np.zeros(len(yes))).astype(np.int64)
+        new[start + 1 :] = place[start + 1 :] != place[start:-1]
+    return np.cumsum(new)
