@@ -5,6 +5,7 @@ are read meanwhile; what arrives until it is done forms the next one. Measured a
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +54,7 @@ class Batcher:
         self._loop = loop
         self._batch_rows = batch_rows
         self._waiting: deque[Work] = deque()
+        self._waiting_rows = 0
         self._scheduled = False
         self._running = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"model {self._label}")
@@ -60,12 +62,14 @@ class Batcher:
 
     @property
     def waiting_s(self) -> float:
-        """How long a request that came now would wait for its turn, as far as one can tell."""
-        return self._pace.expect(n) if (n := sum(w.n_rows for w in self._waiting)) else 0.0
+        """How long a request that came now would wait for its turn, at the least, as far as batches have been seen."""
+        n_rows = self._waiting_rows
+        return math.ceil(n_rows / self._batch_rows) * self._pace.floor(min(n_rows, self._batch_rows))
 
     def put(self, work: Work) -> None:
         """Takes work; its request is answered in this or a later turn."""
         self._waiting.append(work)
+        self._waiting_rows += work.n_rows
         self._wake()
 
     def warm(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -107,6 +111,7 @@ class Batcher:
             if batch and n_rows + work.n_rows > self._batch_rows:
                 break
             self._waiting.popleft()
+            self._waiting_rows -= work.n_rows
             if work.request.alive:
                 batch.append(work)
                 n_rows += work.n_rows
@@ -193,6 +198,11 @@ class Pace:
     def set(self, n_rows: int, seconds: float) -> None:
         """Forgets what was known of this size."""
         self._seconds[n_rows.bit_length()] = seconds
+
+    def floor(self, n_rows: int) -> float:
+        """Seconds a batch of this size takes at the least: what the largest size known up to it took."""
+        known = [size for size in self._seconds if size <= n_rows.bit_length()]
+        return self._seconds[max(known)] if known else 0.0
 
     def expect(self, n_rows: int) -> float:
         """Seconds a batch of this size should take; from the nearest size known, as if time grew with rows. 0 when nothing is known.

@@ -303,18 +303,17 @@ def _refuse_shared_memory(parameters: dict[str, Any]) -> None:
 def _straight(values: NDArray[Any], reader: Reader, n_rows: int) -> NDArray[Any] | None:
     """Elements that need no thought, without a Python object each; None where the slow road must look."""
     column, kind = reader.column, values.dtype.kind
-    if reader.input == "vector" and kind in "fiu" and not reader.required:
-        return np.ascontiguousarray(values.reshape(n_rows, column.width or 1), np.float32)
+    if reader.input == "vector" and kind in "fiu":
+        with np.errstate(over="ignore"):  # becomes infinite, and is looked at on the slow road
+            vectors = np.ascontiguousarray(values.reshape(n_rows, column.width or 1), np.float32)
+        return vectors if np.isfinite(vectors).all() else None
     if reader.input != "float64" or kind not in "fiu" or column.type not in ("float", "int"):
         return None
     numbers = np.ascontiguousarray(values, np.float64)
-    if kind == "f":
-        missing = np.isnan(numbers)
-        if reader.required and missing.any():
-            return None
-        if column.type == "int" and not ((np.trunc(numbers) == numbers) & (np.abs(numbers) < _EXACT) | missing).all():
-            return None
-    elif not (np.abs(numbers) < _EXACT).all():
+    missing = np.isnan(numbers)
+    if np.isinf(numbers).any() or (reader.required and missing.any()):
+        return None
+    if column.type == "int" and not ((np.trunc(numbers) == numbers) & (np.abs(numbers) < _EXACT) | missing).all():
         return None
     return numbers
 
