@@ -260,7 +260,9 @@ def _demo_stage(stage: "Stage") -> None:
             line(f"2 · from rows to a model in {show_seconds(stage.seconds)}")
             outcome(stage.outcome, as_json=False, next_step=False)
             if stage.quarantined:
-                line(f"  in quarantine: {', '.join(f'{reason} ({n:,} times)' for reason, n in stage.quarantined.items())}")
+                line("  in quarantine:")
+                for reason, n in stage.quarantined.items():
+                    line(f"    {n:>5,} × {reason}")
         case d.Started():
             line(f"3 · a server, ready after {show_seconds(stage.seconds)}: {stage.address}")
         case d.Asked():

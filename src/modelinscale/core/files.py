@@ -55,6 +55,7 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
         handle, side = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
+                os.fchmod(handle, 0o644)  # a temporary file is for its owner only; what we write may be read by others
                 file.write(content)
                 if durable:
                     file.flush()
