@@ -209,7 +209,7 @@ def _by_draw(drawn: NDArray[np.uint64], labelled: NDArray[np.bool_], valid: floa
 def _fill(parts: Parts, drawn: NDArray[np.uint64], rows: NDArray[np.int64], wanted: list[int], *, together: bool) -> None:
     """Moves one draw of these rows (a class) into each wanted part that has none, from the part that has most; the lowest draw first.
 
-    ``together``: rows of other classes have the same draw and move as well. A class with fewer draws than parts is in train first, then in test.
+    ``together``: rows of other classes have the same draw and move as well. A class with fewer draws than parts has one in train at least.
     """
     draws, inverse = np.unique(drawn[rows], return_inverse=True)
     of_draw = np.empty(len(draws), dtype=np.int8)
@@ -318,9 +318,9 @@ def _by_column(
             fix="Say what they mean: `values: {train: [...], valid: [...], test: [...]}`; values not listed are unused.",
         )
     parts: Parts = meaning[names.indices.fill_null(len(known)).to_numpy()]
-    if (parts == VALID).any() or split.valid == 0:
-        return parts
     train = (parts == TRAIN) & labelled
+    if (parts == VALID).any() or split.valid == 0 or not train.any():
+        return parts
     if time is not None:
         inner = _by_time(table.column(time), train, time, 0.0, split.valid, label_delay)
         parts[train] = np.where(inner == TEST, VALID, inner)[train]
