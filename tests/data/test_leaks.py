@@ -46,7 +46,7 @@ def test_equal_rows_in_two_parts_are_counted() -> None:
     parts = assign(rows, split, target="y", content=("a", "b"))
     pairs = [(parts[i], parts[N + i]) for i in range(500)]
     assert leak.kind == "duplicates"
-    assert leak.n_rows == sum((p != TRAIN) + (q != TRAIN) for p, q in pairs if p != q)
+    assert leak.n_rows == sum(int(p != TRAIN) + int(q != TRAIN) for p, q in pairs if p != q)
     assert leak.n_held_out == int((parts != TRAIN).sum())
     assert leaks_of(rows, type="hash") == ()
 
