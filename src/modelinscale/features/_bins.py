@@ -27,11 +27,9 @@ class Bins(NamedTuple):
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> "Bins":
         """Bins of finite values."""
-        # Distinct values are counted by hash first: most columns have few, and sorting all rows would be the slowest step of observing.
-        import polars as pl
-
-        found = pl.Series("at", values + 0.0).value_counts(name="n")  # + 0.0: minus zero is zero
-        return _fit(0, found["at"].to_numpy(), found["n"].to_numpy().astype(np.int64))
+        ascending = np.sort(values) + 0.0
+        starts = _starts(ascending)
+        return _fit(0, ascending[starts], np.diff(starts, append=len(ascending)))
 
     @classmethod
     def load(cls, plain: dict[str, Any]) -> "Bins":
@@ -77,14 +75,26 @@ class Bins(NamedTuple):
 
 
 def _fit(cleared: int, at: NDArray[np.float64], counts: NDArray[np.int64]) -> Bins:
-    at, counts = _grouped(cleared, at, counts)
-    while len(at) > LIMIT:
-        cleared += 1
-        at, counts = _grouped(cleared, at, counts)
-    return Bins(cleared, at, counts)
+    """As few bits cleared as `LIMIT` allows, but at least ``cleared``."""
+    order = np.argsort(at, kind="stable")
+    at, counts = at[order], counts[order]
+    # Cutting keeps the order, and cutting more never makes more bins: so one sort, and a search by halves.
+    if len(_starts(_cut(at, cleared))) > LIMIT:
+        few, many = 63, cleared
+        while few - many > 1:
+            middle = (few + many) // 2
+            few, many = (middle, many) if len(_starts(_cut(at, middle))) <= LIMIT else (few, middle)
+        cleared = few
+    cut = _cut(at, cleared)
+    starts = _starts(cut)
+    return Bins(cleared, cut[starts], np.add.reduceat(counts, starts) if len(starts) else counts)
 
 
-def _grouped(cleared: int, at: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    cut = (at.view(np.int64) & np.int64(-1 << cleared)).view(np.float64) + 0.0
-    bins, place = np.unique(cut, return_inverse=True)
-    return bins, np.bincount(place, weights=counts, minlength=len(bins)).astype(np.int64)
+def _cut(at: NDArray[np.float64], cleared: int) -> NDArray[np.float64]:
+    """With the lowest bits cleared, towards zero; minus zero is zero."""
+    return (at.view(np.int64) & np.int64(-1 << cleared)).view(np.float64) + 0.0
+
+
+def _starts(ascending: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Where each run of equal values starts."""
+    return np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]])) if len(ascending) else np.zeros(0, np.int64)

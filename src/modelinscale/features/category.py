@@ -77,13 +77,13 @@ class Category(Feature):
     def encode(self, state: State, values: "pl.Series", form: Form) -> NDArray[np.int32]:
         import polars as pl
 
-        words = self._words(state)
-        missing = (values.is_null() | (values == "").fill_null(True)).to_numpy()
-        if not words:
-            return np.where(missing, MISSING, OTHER).astype(np.int32)
-        ids = values.cast(pl.Enum(words), strict=False).to_physical().cast(pl.Int32)
-        known = (ids + FIRST).fill_null(OTHER).to_numpy()
-        return np.where(missing, np.int32(MISSING), known)
+        # Places in ["", *words] are one below the ids of words; what is not there is null.
+        places = values.cast(pl.Enum(["", *self._words(state)]), strict=False).to_physical().cast(pl.Int32)
+        ids = (places + (FIRST - 1)).fill_null(OTHER).to_numpy().copy()
+        ids[(places == 0).fill_null(False).to_numpy()] = MISSING
+        if values.null_count():
+            ids[values.is_null().to_numpy()] = MISSING
+        return ids
 
     def graph(self, state: State, form: Form, graph: Graph, tensor: str) -> str:
         words = self._words(state)
