@@ -32,7 +32,7 @@ _EXACT = 2.0**53
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
-_HEX = re.compile(r"-?0[xX][0-9a-fA-F]{1,15}")
+_HEX = re.compile(r"0[xX][0-9a-fA-F]{1,15}")
 _DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _ISO = re.compile(
     r"^(\d{4})(?:-(\d{1,2})-(\d{1,2})|(\d{2})(\d{2}))"
@@ -464,7 +464,8 @@ def _fast_ints(cells: list[Cell], nulls: frozenset[str]) -> NDArray[Any] | None:
     found = _numbers(cells)
     if found is None or (np.abs(found) >= _EXACT).any():  # beyond it a float may have lost digits: the slow road is exact
         return None
-    return found if ((np.trunc(found) == found) | np.isnan(found)).all() else None
+    whole = ((np.trunc(found) == found) | np.isnan(found)).all()
+    return found + 0.0 if whole else None  # no whole number is -0.0
 
 
 def _numbers(cells: list[Cell]) -> NDArray[np.float64] | None:
