@@ -106,7 +106,9 @@ def load(folder: str, name: str) -> type[Kind]:
     """The class behind ``type: name``; raises `SpecError` with the nearest known name."""
     for point in entry_points(group=f"{ROOT}.{folder}"):
         if point.name == name:
-            return cast("type[Kind]", point.load())
+            theirs = cast("type[Kind]", point.load())
+            theirs.type = name  # the word a user writes, whatever their module is called
+            return theirs
     known = names(folder)
     if name not in known:
         word = folder.rpartition(".")[2].removesuffix("s")

@@ -18,9 +18,15 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return {k: v for k, v in vars(record).items() if k not in _BARE}
 
 
+def _word(value: Any) -> str:
+    """A field's value as one word on one line; quoted where it has spaces or line ends."""
+    text = str(value)
+    return text if text.isprintable() and text and " " not in text else json.dumps(text, ensure_ascii=False)
+
+
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{k}={v}" for k, v in _fields(record).items())
+        fields = " ".join(f"{k}={_word(v)}" for k, v in _fields(record).items())
         line = f"{record.levelname.lower():7} {record.getMessage()}" + (f"  {fields}" if fields else "")
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 

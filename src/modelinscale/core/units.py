@@ -1,6 +1,7 @@
 """Units as people write them: ``7d``, ``10m``, ``2GiB``."""
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -18,8 +19,8 @@ def seconds(text: str | int | float) -> float:
     5400.0
     """
     if isinstance(text, (int, float)) and not isinstance(text, bool):
-        if text < 0:
-            raise SpecError(f"a duration cannot be negative, found {text}.")
+        if not 0 <= text < float("inf"):
+            raise SpecError(f"a duration is a number of seconds from 0 up, found {text}.")
         return float(text)
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)", str(text))
     if not parts or "".join(f"{n}{u}" for n, u in parts) != re.sub(r"\s", "", str(text)):
@@ -34,6 +35,8 @@ def size_bytes(text: str | int) -> int:
     1536
     """
     if isinstance(text, int) and not isinstance(text, bool):
+        if text < 0:
+            raise SpecError(f"a size cannot be negative, found {text}.")
         return text
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)\s*", str(text))
     if not match:
@@ -43,29 +46,35 @@ def size_bytes(text: str | int) -> int:
 
 def show_seconds(value: float) -> str:
     """Seconds as a person reads them: ``0.4 s``, ``2 min 5 s``, ``7 d``."""
-    if value < 60:
+    if round(value, 1) < 60:
         return f"{value:.1f} s"
-    if value < 3600:
-        return f"{int(value // 60)} min {int(value % 60)} s"
-    if value < 86400:
-        return f"{int(value // 3600)} h {int(value % 3600 // 60)} min"
-    return f"{value / 86400:g} d"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(value / 60)
+    if minutes < 1440:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{round(value / 86400, 1):g} d"
 
 
 def show_bytes(value: float) -> str:
     """Bytes as a person reads them: ``12.3 MiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+    if value < 1024:
+        return f"{value:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
         value /= 1024
-    return f"{value:.1f} TiB"
+        if round(value, 1) < 1024:
+            return f"{value:.1f} {unit}"
+    return f"{value / 1024:.1f} TiB"
 
 
 def _duration_text(value: float) -> str:
-    for unit in ("w", "d", "h", "m", "s"):
-        if value >= _SECONDS[unit] and value % _SECONDS[unit] == 0:
-            return f"{int(value / _SECONDS[unit])}{unit}"
-    return f"{value:g}s" if value >= 1 or value == 0 else f"{value * 1000:g}ms"
+    """A text that `seconds` reads as exactly ``value``."""
+    for unit in ("w", "d", "h", "m", "s", "ms") if value < 1 else ("w", "d", "h", "m", "s"):
+        number = round(value / _SECONDS[unit])
+        if number > 0 and number * _SECONDS[unit] == value:
+            return f"{number}{unit}"
+    return f"{Decimal(repr(value)):f}s" if value else "0s"
 
 
 Duration = Annotated[

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from modelinscale.core.decision import Decision
 from modelinscale.core.errors import DataError, SpecError
-from modelinscale.core.settings import Settings
+from modelinscale.core.settings import Also, Settings
 from modelinscale.core.task import Task, TaskType
 from modelinscale.evaluate._facts import Bin, Confusion, CostFacts, Estimate, Evaluation, Operating, Slice
 from modelinscale.metrics import Answers, Metric
@@ -73,9 +73,9 @@ class Evaluate(Settings):
 
     main: Metric | None = None
     """The metric that counts most. Left out: roc_auc for two classes, accuracy for more, rmse for numbers."""
-    metrics: Annotated[tuple[Metric, ...], BeforeValidator(_one_or_many)] = ()
+    metrics: Annotated[tuple[Metric, ...], BeforeValidator(_one_or_many), Also({"type": ["string", "object"]})] = ()
     """All metrics to report. Left out: the usual ones of the task."""
-    slices: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
+    slices: Annotated[tuple[str, ...], BeforeValidator(_one_or_many), Also({"type": "string"})] = ()
     """Columns by whose values (numbers: by fifths) the main metric is reported separately."""
     cost: Cost | None = None
     """Two classes: what wrong decisions cost; the threshold is chosen to make the sum small. Left out: both cost the same."""
