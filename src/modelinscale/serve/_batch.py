@@ -63,6 +63,8 @@ class Batcher:
     @property
     def waiting_s(self) -> float:
         """How long a request that came now would wait for its turn, at the least, as far as batches have been seen."""
+        if not self._running:
+            return 0.0
         n_rows = self._waiting_rows
         return math.ceil(n_rows / self._batch_rows) * self._pace.floor(min(n_rows, self._batch_rows))
 

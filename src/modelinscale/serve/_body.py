@@ -30,7 +30,7 @@ def content(request: Request, limit: int) -> bytes | bytearray:
 def check_coding(request: Request) -> None:
     """Raises `RequestError` (415) for a content coding that is not read."""
     coding = request.headers.get(b"content-encoding", b"").strip().lower()
-    if coding not in (b"", b"identity", b"gzip", b"x-gzip", b"deflate"):
+    if coding and coding not in (b"identity", b"gzip", b"x-gzip", b"deflate"):
         raise RequestError(f"the content coding {_shown(coding)} is not read here.", fix=f"Send one of: {CODINGS}, or none.", status=415)
 
 
@@ -55,13 +55,20 @@ def _inflate(packed: bytes | bytearray, window: int, limit: int) -> bytes:
 
 def check_json_type(request: Request, *, also: tuple[bytes, ...] = ()) -> None:
     """Raises `RequestError` (415) unless the content type is JSON in UTF-8, is left out, or is one of ``also``."""
-    kind, _, parameters = request.headers.get(b"content-type", b"").partition(b";")
+    given = request.headers.get(b"content-type", b"application/json")
+    if given != b"application/json" and (wrong := _wrong_type(given, also)):
+        raise wrong
+
+
+def _wrong_type(given: bytes, also: tuple[bytes, ...]) -> RequestError | None:
+    kind, _, parameters = given.partition(b";")
     kind = kind.strip().lower()
-    if kind not in (b"", b"application/json", *also) and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
-        raise RequestError(f"the content type {_shown(kind)} is not read here.", fix="Send JSON with the header Content-Type: application/json.", status=415)
+    if kind not in (b"application/json", *also) and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
+        return RequestError(f"the content type {_shown(kind)} is not read here.", fix="Send JSON with the header Content-Type: application/json.", status=415)
     charset = parameters.lower().partition(b"charset=")[2].strip(b' "')
     if charset not in (b"", b"utf-8", b"utf8", b"us-ascii"):
-        raise RequestError(f"the character set {_shown(charset)} is not read here.", fix="Send UTF-8.", status=415)
+        return RequestError(f"the character set {_shown(charset)} is not read here.", fix="Send UTF-8.", status=415)
+    return None
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes | bytearray | memoryview, example: str) -> T:

@@ -157,10 +157,9 @@ class Connection(asyncio.Protocol):
         if self._parser.should_upgrade():
             self._upgrade, self._upgrading = True, (method, self._url)
             return
-        headers: dict[bytes, bytes] = {}
-        for name, value in self._headers:
-            low = name.lower()
-            headers[low] = headers[low] + b"," + value if low in headers else value
+        headers = {name.lower(): value for name, value in self._headers}
+        if len(headers) != len(self._headers):
+            headers = {low: b",".join(value for name, value in self._headers if name.lower() == low) for low in headers}
         version = self._parser.get_http_version()
         request = Request(
             connection=self,
