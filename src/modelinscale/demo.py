@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from modelinscale.api import Progress, Project
 from modelinscale.core.clock import Stopwatch
@@ -43,8 +43,8 @@ class Begun:
     file: Path
     days: int
     """Days simulated."""
-    written: bool
-    """Whether model.yaml was written now, rather than found."""
+    state: Literal["written", "changed", "found"]
+    """Whether model.yaml is new, was there with another number of days, or was there as it is."""
 
 
 @dataclass(frozen=True)
@@ -197,15 +197,16 @@ def _begin(folder: Path, days: int | None) -> Begun:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file.", fix="Name a folder for the demo: `mis demo FOLDER`.")
     template = (files("modelinscale") / TEMPLATE).read_text(encoding="utf-8")
-    written = not file.exists()
-    text = template if written else file.read_text(encoding="utf-8")
+    new = not file.exists()
+    text = template if new else file.read_text(encoding="utf-8")
     found = _DAYS.search(text)
     if found is None:
         raise UsageError(f"{file} is not the demo's: its source is no simulator.", fix="Name another folder: `mis demo FOLDER`.")
-    if written or (days is not None and days != int(found[0])):
-        text = _DAYS.sub(str(days or found[0]), text, count=1)
-        write_bytes(file, text.encode())
-    return Begun(file, days or int(found[0]), written)
+    before = int(found[0])
+    after = days or before
+    if new or after != before:
+        write_bytes(file, _DAYS.sub(str(after), text, count=1).encode())
+    return Begun(file, after, "written" if new else "found" if after == before else "changed")
 
 
 def _newest(project: Project) -> pa.Table:

@@ -254,8 +254,8 @@ def _demo_stage(stage: "Stage") -> None:
 
     match stage:
         case d.Begun():
-            kept = "" if stage.written else " (as it was)"
-            line(f"1 · {stage.days} days of card payments of a made-up bank; what to make of them stands in {stage.file}{kept}")
+            how = {"written": "", "changed": " (with another number of days)", "found": " (as it was)"}[stage.state]
+            line(f"1 · {stage.days} days of card payments of a made-up bank; what to make of them stands in {stage.file}{how}")
         case d.Built():
             line(f"2 · from rows to a model in {show_seconds(stage.seconds)}")
             outcome(stage.outcome, as_json=False, next_step=False)
