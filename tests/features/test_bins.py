@@ -1,0 +1,62 @@
+"""The histogram that merges exactly."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from modelinscale.features._bins import LIMIT, Bins
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def same(a: Bins, b: Bins) -> bool:
+    return a.plain() == b.plain()
+
+
+@given(hnp.arrays(np.float64, st.integers(0, 50), elements=finite), st.integers(0, 50))
+def test_parts_merged_equal_the_whole_for_any_values(values: NDArray[np.float64], cut: int) -> None:
+    whole = Bins.of(values)
+    assert same(Bins.of(values[:cut]).merged(Bins.of(values[cut:])), whole)
+    assert same(Bins.of(values[cut:]).merged(Bins.of(values[:cut])), whole)
+    assert same(Bins.load(whole.plain()), whole)
+
+
+@pytest.mark.parametrize("spread", ["normal", "lognormal", "uniform", "cauchy", "years"])
+def test_many_values_in_any_parts_give_the_same_bins_close_to_the_truth(spread: str) -> None:
+    chance = np.random.default_rng(7)
+    values = {
+        "normal": chance.normal(size=20_000),
+        "lognormal": chance.lognormal(0, 3, 20_000),
+        "uniform": chance.uniform(1e6, 1e6 + 1, 20_000),
+        "cauchy": chance.standard_cauchy(20_000),
+        "years": chance.integers(1900, 2030, 20_000).astype(np.float64),
+    }[spread]
+    whole = Bins.of(values)
+    merged = Bins.of(values[:1])
+    for part in np.array_split(values[1:], [3, 700, 1500, 15_000]):
+        merged = Bins.of(part).merged(merged)
+    assert same(merged, whole)
+    assert LIMIT / 2.5 < len(whole.at) <= LIMIT or spread == "years"
+    quartiles = [whole.quantile(q) for q in (0.25, 0.5, 0.75)]
+    assert quartiles == pytest.approx(np.quantile(values, [0.25, 0.5, 0.75]), rel=0.02, abs=0.01)
+
+
+def test_few_distinct_values_are_kept_exactly() -> None:
+    values = np.random.default_rng(7).integers(0, 1000, 50_000) / 7
+    mean, deviation = Bins.of(values).moments()
+    assert mean == pytest.approx(values.mean(), rel=1e-14)
+    assert deviation == pytest.approx(values.std(), rel=1e-14)
+    assert Bins.of(values).quantile(0.5) == np.sort(values)[24_999]
+
+
+def test_the_largest_and_smallest_floats_neither_overflow_nor_vanish() -> None:
+    largest = np.finfo(np.float64).max
+    mean, deviation = Bins.of(np.array([largest, -largest])).moments()
+    assert (mean, deviation) == (0.0, largest)
+    assert Bins.of(np.array([5e-324, 1.5e-323])).moments() == (1e-323, 5e-324)
+    wide = Bins.of(np.ldexp(1.0, np.arange(-1074, 1024)))
+    assert len(wide.at) <= LIMIT
+    assert np.isfinite(wide.middles()).all()
