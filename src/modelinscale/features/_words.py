@@ -2,7 +2,7 @@
 
 Both sides know Unicode from tables of different years, so nothing here asks them what a letter is: what separates words, and which signs are words by
 themselves, is listed by code point. Lower case is asked of both (Rust here, the C library there); code points on which tables of
-different years differ count as gaps. See docs/decisions/0003.
+different years differ count as gaps. See docs/decisions/0005.
 """
 
 from typing import TYPE_CHECKING, NamedTuple

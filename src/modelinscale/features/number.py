@@ -46,7 +46,7 @@ class Number(Feature):
 
     @classmethod
     def suits(cls, column: Column) -> bool:
-        return column.type != "vector"
+        return column.type in ("int", "float", "bool")
 
     def empty(self) -> State:
         return _state(0, 0, 0, None, None, Bins.of(np.zeros(0)))
