@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 INTERNAL = "_mis_"
 """How the names of our own columns start; a source's columns must not."""
 BROKEN = "_mis_broken"
-"""The extra column of a chunk that says why a row could not be taken apart; null for every good row."""
+"""The extra column of a chunk that says why a row could not be taken apart; null for every good row.
+
+``reason: place: text``, for example ``3 cells, expected 4: line 17: a,b,c``: what stands before the first colon is what many rows share.
+"""
 
 
 def arrow_type(column: Column) -> "pa.DataType":

@@ -73,10 +73,12 @@ def _faults(bad: "list[tuple[str, Bad]]", broken: "pa.Array | None") -> Faults:
     rows, columns, reasons, values = [], [], [], []
     if broken is not None and broken.null_count < len(broken):
         where = pc.indices_nonzero(broken.is_valid()).cast(pa.int64())
+        # "3 cells, expected 4: line 17: a,b,c" is a reason that many rows share, and where and what it was.
+        parts = pc.extract_regex(broken.take(where).cast(pa.string()), r"(?s)^(?P<reason>.*?)(?:: (?P<value>.*))?$")
         rows.append(where)
         columns.append(pa.repeat(pa.scalar("", pa.string()), len(where)))
-        reasons.append(broken.take(where).cast(pa.string()))
-        values.append(pa.repeat(pa.scalar("", pa.string()), len(where)))
+        reasons.append(parts.field("reason"))
+        values.append(pc.utf8_slice_codeunits(parts.field("value"), 0, SHOWN_CHARS))
     for name, wrong in bad:
         rows.append(wrong.rows)
         columns.append(pa.repeat(pa.scalar(name, pa.string()), len(wrong.rows)))

@@ -51,6 +51,10 @@ class Files(Source):
                 raise SourceError(f"there is no file {pattern}.", fix=_nearby(path))
         return [Path(f) for f in sorted(files)]
 
+    def feed(self) -> Any:
+        """The settings, without how many rows or bytes are read at a time."""
+        return {k: v for k, v in self.plain().items() if k not in ("block", "rows")}
+
     def fingerprint(self) -> Any:
         """Path, size and time of change of every file."""
         facts = []

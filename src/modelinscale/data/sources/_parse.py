@@ -93,7 +93,7 @@ class Parser:
             ragged[row.number - 1] = f"{row.actual_columns} cell{'s' * (row.actual_columns != 1)}, {expected}"
             return "skip"
 
-        if not data.strip(b"\r\n"):
+        if data[:1] in (b"", b"\r", b"\n") and not data.strip(b"\r\n"):
             return self._empty()
         table = pc.read_csv(
             pa.BufferReader(data),
@@ -218,7 +218,10 @@ def _trimmed(cells: "pa.StringArray") -> "pa.StringArray":
         return cells
     edges = np.frombuffer(offsets, np.int32)[cells.offset : cells.offset + len(cells) + 1]
     text = np.frombuffer(data, np.uint8)
-    filled = edges[1:] > edges[:-1]
-    first, last = text[edges[:-1][filled]], text[edges[1:][filled] - 1]
-    odd = (first <= 32) | (first >= 128) | (last <= 32) | (last >= 128)
-    return pc.utf8_trim_whitespace(cells) if odd.any() else cells
+    if not len(text):
+        return cells
+    # An empty cell shows the edge of its neighbour, which is looked at anyway.
+    first, last = text[np.minimum(edges[:-1], len(text) - 1)], text[np.maximum(edges[1:] - 1, 0)]
+    printable = np.uint8(127 - 33)  # "!" to "~": neither white space nor a part of a longer character
+    odd = (first - np.uint8(33)).max() > printable or (last - np.uint8(33)).max() > printable
+    return pc.utf8_trim_whitespace(cells) if odd else cells

@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from modelinscale.core.errors import SourceError, SpecError
@@ -51,7 +52,7 @@ class Csv(Files):
     """Whether the first record holds the column names. Left out: told by whether it looks like the records below it."""
     names: Names = ()
     """Column names, in place of a header's (``header: true``) or where there is none. Left out without a header: ``column_1``, ..."""
-    block: Annotated[Size, Field(ge=64)] = 16 << 20
+    block: Annotated[Size, Field(ge=64)] = 8 << 20
     """Bytes parsed at a time; a record must fit into one block."""
 
     @field_validator("separator", "quote")
@@ -223,8 +224,13 @@ def _cut(content: _Reads, place: Place, dialect: Dialect, size: int, path: Path)
 
 def _moved(place: Place, data: bytes, newline: bytes, *, done: bool) -> Place:
     return replace(
-        place, at=place.at + len(data), crc=zlib.crc32(data, place.crc), line=place.line + data.count(newline), done=done, ended=data.endswith(newline)
+        place, at=place.at + len(data), crc=zlib.crc32(data, place.crc), line=place.line + _count(data, newline), done=done, ended=data.endswith(newline)
     )
+
+
+def _count(data: bytes, byte: bytes) -> int:
+    """``data.count``, twice as fast where there are many."""
+    return int(np.count_nonzero(np.frombuffer(data, np.uint8) == byte[0]))
 
 
 def _form(dialect: Dialect, content: Content) -> dict[str, Any]:

@@ -39,6 +39,10 @@ class Dataset(Source):
             yield Chunk(batch, {"read": first + batch.num_rows}, f"{self.name}, from row {first + 1}")
             first += batch.num_rows
 
+    def feed(self) -> Any:
+        """The set's name."""
+        return {"type": self.type, "name": self.name}
+
     def fingerprint(self) -> Any:
         """The set's name and scikit-learn's version: the bundled rows never change within one."""
         import sklearn

@@ -114,7 +114,7 @@ def _batches(file: "pq.ParquetFile", start: int, size: int, names: list[str]) ->
     groups, row = [], 0
     for i in range(file.metadata.num_row_groups):
         n = file.metadata.row_group(i).num_rows
-        if row + n > start:
+        if groups or row + n > start:
             groups.append(i)
         else:
             row += n
