@@ -1,7 +1,7 @@
 """Export: one graph from raw columns to the decision, proved to answer as the training code does before anything is written."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,27 +90,31 @@ def export(
     """Draws the graph, proves it, writes the package folder (whole or not at all; it must not exist yet) and returns its manifest.
 
     ``schema`` is the table's. Raises `ExportError` showing the worst row when the graph decides otherwise than the training code on any row tried
-    or its probabilities differ by more than the bound; nothing is written then.
+    or its probabilities differ by more than the bound; nothing is written then. Where validation rows lie on the border of the decision, the border is
+    moved by a hair first (see `_settle`), so the package's threshold may differ from the one given in its sixth digit.
     """
     from modelinscale.core.files import new_folder
     from modelinscale.export import _golden, _write
     from modelinscale.export._draw import draw
-    from modelinscale.export._parity import Proof
+    from modelinscale.export._parity import Proof, scores_of
+    from modelinscale.export._settle import settled
     from modelinscale.export.proto import to_bytes
     from modelinscale.package import Package, start
 
     settings = settings or Export()
     bound = settings.bound or BOUNDS.get(parts.model.type, BOUND)
     progress(0.0, "drawing the graph")
+    scores = scores_of(parts, proving)
+    parts = replace(parts, decision=settled(parts.decision, scores, parts.task, bound / 10))
     model = to_bytes(draw(parts), name=named.name, metadata={"identity": named.identity})
     manifest = _write.manifest(parts, named, schema)
     package = Package(manifest, start(model, n_threads=0))
     proof = Proof(package, parts, bound)
     progress(0.2, f"comparing {len(proving.frame):,} rows")
-    truth = proof.rows(proving)
+    truth = proof.rows(proving.frame, scores)
     progress(0.6, "odd values and thresholds")
-    proof.odd(truth, settings.odd_rows)
-    proof.edges(truth, settings.edge_rows)
+    proof.odd(settings.odd_rows)
+    proof.edges(settings.edge_rows)
     golden = _golden.choose(package, parts, proving.frame, truth, settings.golden_rows, bound, schema)
     manifest = manifest.but(parity=proof.report(), **_write.measured(story))
     progress(0.9, "writing")

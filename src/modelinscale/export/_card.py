@@ -123,13 +123,13 @@ def _slices(story: Story) -> str:
 
 def _decisions(manifest: "Manifest", story: Story, inside: Inside) -> str:
     decision, found, lines = inside.decision, story.evaluation, []
-    if decision.because:
-        lines.append(_sentence(decision.because))
     if manifest.task.type != "regression":
-        how = {"none": "The model's own probabilities", "temperature": "Temperature scaling", "isotonic": "Isotonic regression"}
-        lines.append(f"Calibration: {how[decision.calibration].lower()}.")
+        how = {"none": "the model's own probabilities", "temperature": "temperature scaling", "isotonic": "isotonic regression"}
+        lines.append(f"Probabilities: {how[decision.calibration]}.")
     if manifest.task.type == "binary":
-        lines.append(f"Threshold: `{_code(_label(manifest.task.labels[1]))}` is decided when its probability is above **{decision.threshold:.4g}**.")
+        lines.append(f"`{_code(_label(manifest.task.labels[1]))}` is decided when its probability is above **{decision.threshold:.4g}**.")
+    if decision.because:
+        lines.append(f"Why: {decision.because.rstrip('.')}.")
     if decision.low is not None or decision.high is not None:
         lines.append(f"Answers are held between {_number(decision.low)} and {_number(decision.high)}.")
     if cost := found.get("cost"):
@@ -165,9 +165,9 @@ def _data(manifest: "Manifest", story: Story) -> str:
         lines.append(f"Table{version}: {story.n_collected:,} rows.")
     if lineage.n_rows:
         words = {"train": "to learn from", "valid": "to choose with (early stopping, calibration, threshold)", "test": "to test on"}
-        lines.append("Rows " + ", ".join(f"{words.get(part, part)}: {n:,}" for part, n in lineage.n_rows.items()) + ".")
+        lines.append("Rows: " + ", ".join(f"{n:,} {words.get(part, part)}" for part, n in lineage.n_rows.items()) + ".")
     if story.split:
-        lines.append(f"Split: {_sentence(story.split)}")
+        lines.append(f"Split {story.split.rstrip('.')}.")
     if story.n_quarantined:
         lines.append(f"Quarantine: {story.n_quarantined:,} rows were set aside. See them with `mis show quarantine`.")
         lines.append(_table(["reason", "rows"], [[_text(reason), f"{n:,}"] for reason, n in list(story.quarantine.items())[:_MOST_SLICES]], right_from=1))
@@ -193,13 +193,13 @@ def _columns(manifest: "Manifest", story: Story, inside: Inside) -> str:
 
 def _limits(manifest: "Manifest", story: Story) -> str:
     found = story.evaluation
-    notes = list(dict.fromkeys([*story.notes, *found.get("notes", ())]))
+    notes = [_text(note, longest=1000) for note in dict.fromkeys([*story.notes, *found.get("notes", ())])]
     worse = [f"`{_code(s['column'])}` = {_text(s['value'])}" for s in found.get("slices", ()) if s.get("worse")]
     if worse:
         notes.append(f"It is worse than elsewhere where {', '.join(worse[:_MOST_SLICES])}.")
     notes.append("It answers as rows like those it learned from would have it. Rows unlike them get an answer too, and nothing in the answer says so.")
     notes.append("Importances say what the model uses, not what causes the target.")
-    return _section("Limits", ["\n".join(f"- {_sentence(_text(note))}" for note in notes)])
+    return _section("Limits", ["\n".join(f"- {_sentence(note)}" for note in notes)])
 
 
 def _lineage(manifest: "Manifest", inside: Inside) -> str:
@@ -272,18 +272,20 @@ def _interval(estimate: Mapping[str, Any]) -> str:
 
 def _sentence(text: str) -> str:
     text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    first = text.split(" ", 1)[0]
+    start = text[:1].upper() if first.isalpha() else text[:1]  # the name of a metric or column stays as it is
+    return start + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _label(label: object) -> str:
     return str(label).lower() if isinstance(label, bool) else str(label)
 
 
-def _text(text: str) -> str:
+def _text(text: str, *, longest: int = 200) -> str:
     """Foreign words made harmless: they come from data, and Markdown would read them as its own."""
     for sign in "\\`*_[]<>|#":
         text = text.replace(sign, f"\\{sign}" if sign not in "<>" else {"<": "&lt;", ">": "&gt;"}[sign])
-    return " ".join(text.split())[:200]
+    return " ".join(text.split())[:longest]
 
 
 def _code(text: str) -> str:

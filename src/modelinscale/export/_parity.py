@@ -15,6 +15,7 @@ from modelinscale.core.encoded import MISSING_MOMENT, Encoded, InputType, Sparse
 from modelinscale.core.errors import ExportError
 from modelinscale.core.seeds import generator
 from modelinscale.encode.tensors import to_input, to_numpy
+from modelinscale.export._settle import margin_of
 from modelinscale.package import Answer, Package, Parity, start
 
 if TYPE_CHECKING:
@@ -49,39 +50,38 @@ class Proof:
         self._package, self._parts, self._bound = package, parts, bound
         self._largest = 0.0
         self._size = 1.0
-        self._counts = {"n_rows": 0, "n_odd": 0, "n_edges": 0, "n_edges_left_out": 0}
+        self._base: Tensors = {}
+        self._counts = {"n_rows": 0, "n_odd": 0, "n_edges": 0, "n_edges_left_out": 0, "n_ties": 0}
 
     def report(self) -> Parity:
         return Parity(**self._counts, largest_difference=self._largest, bound=self._bound)
 
-    def rows(self, proving: "Proving") -> Truth:
-        """Validation rows."""
-        tensors = tensors_of(self._parts.features, proving.frame)
-        scores = proving.scores
-        if scores is None:
-            from modelinscale.encode import encode
-
-            parts = self._parts
-            scores = parts.model.predict(parts.weights, encode(parts.features, parts.states, proving.frame, parts.model.form))
-        truth = self._truth(tensors, np.asarray(scores, np.float64))
+    def rows(self, frame: "pl.DataFrame", scores: NDArray[np.float64]) -> Truth:
+        """Validation rows. Without any, one row with everything missing stands in for the steps after this one."""
+        tensors = tensors_of(self._parts.features, frame)
+        truth = self._truth(tensors, scores)
         if truth.probability is None and len(truth):
             # A number's difference counts relative to its size, or to what is usual among the answers where it is small itself.
             self._size = float(np.median(np.abs(truth.decision))) or float(np.std(truth.decision)) or 1.0
-        self._compare(truth, self._answers(tensors), "validation row")
+        self._compare(truth, self._answers(tensors, len(truth)), "validation row")
         self._counts["n_rows"] = len(truth)
+        if not len(truth):
+            self._base = {column.name: _missing(column.input, column.column.width) for column in self._package.inputs}
+        else:
+            self._base = tensors
         return truth
 
-    def odd(self, truth: Truth, most: int) -> None:
+    def odd(self, most: int) -> None:
         """Every odd value of every feature: all features odd at once, then one at a time on validation rows, ``most`` of the latter."""
         widths = {column.name: column.column.width for column in self._package.inputs}
         examples = {name: _from_examples(feature, widths[name]) for name, feature in self._parts.features.items()}
-        if not examples or not len(truth):
+        if not examples:
             return
         n_joint = max(len(v) for v in examples.values())
         single = [(name, k) for name, values in examples.items() for k in range(len(values))]
         if len(single) > most:
             single = [single[i] for i in np.linspace(0, len(single) - 1, most).astype(int)] if most else []
-        tensors = _repeated(truth.tensors, n_joint + len(single), "odd")
+        tensors = _repeated(self._base, n_joint + len(single), "odd")
         for name, values in examples.items():
             tensors[name][:n_joint] = values[np.arange(n_joint) % len(values)]
         for row, (name, k) in enumerate(single, n_joint):
@@ -89,10 +89,10 @@ class Proof:
         self._check(tensors, "row with odd values")
         self._counts["n_odd"] = n_joint + len(single)
 
-    def edges(self, truth: Truth, most: int) -> None:
+    def edges(self, most: int) -> None:
         """Rows on and one float32 step either side of every value at which the model may jump."""
         edges = {name: _beside(values) for name, values in self._parts.model.edges(self._parts.weights).items() if len(values)}
-        if not edges or not len(truth):
+        if not edges:
             return
         n_joint = max(len(v) for v in edges.values())
         single = [(name, k) for name, values in edges.items() for k in range(len(values))]
@@ -100,7 +100,7 @@ class Proof:
         if left_out:
             single = [single[i] for i in np.linspace(0, len(single) - 1, len(single) - left_out).astype(int)] if len(single) > left_out else []
         n = n_joint + len(single)
-        tensors = _repeated(truth.tensors, n, "edges")
+        tensors = _repeated(self._base, n, "edges")
         encoded = self._encoded(tensors)
         where = {column: (name, k) for name, layout in encoded.layouts.items() if layout.role == "dense" for k, column in enumerate(layout.names)}
         blocks: dict[str, Any] = {name: block.copy() if isinstance(block, np.ndarray) else block for name, block in encoded.blocks.items()}
@@ -122,7 +122,7 @@ class Proof:
     def _check(self, tensors: Tensors, what: str) -> None:
         parts = self._parts
         scores = parts.model.predict(parts.weights, self._encoded(tensors))
-        self._compare(self._truth(tensors, scores), self._answers(tensors), what)
+        self._compare(self._truth(tensors, scores), self._answers(tensors, len(scores)), what, ties=True)
 
     def _check_blocks(self, encoded: Encoded) -> None:
         """The graph from the encoded blocks on: they reach values that no raw cell would."""
@@ -141,7 +141,7 @@ class Proof:
 
         tensors = {name: block.dense() if isinstance(block, Sparse) else block for name, block in encoded.blocks.items()}
         truth = self._truth(tensors, parts.model.predict(parts.weights, encoded))
-        self._compare(truth, _blocks(answer, encoded.n_rows), "encoded row on a threshold")
+        self._compare(truth, _blocks(answer, encoded.n_rows), "encoded row on a threshold", ties=True)
 
     def _encoded(self, tensors: Tensors) -> Encoded:
         from modelinscale.encode import layouts
@@ -155,11 +155,11 @@ class Proof:
         decision, probability = self._parts.decision.answer(scores, self._parts.task)
         return Truth(tensors, decision, probability)
 
-    def _answers(self, tensors: Tensors) -> Answer:
-        n_rows = len(next(iter(tensors.values())))
+    def _answers(self, tensors: Tensors, n_rows: int) -> Answer:
         return _blocks(lambda at: self._package.run({k: v[at] for k, v in tensors.items()}), n_rows)
 
-    def _compare(self, truth: Truth, answer: Answer, what: str) -> None:
+    def _compare(self, truth: Truth, answer: Answer, what: str, *, ties: bool = False) -> None:
+        """``ties``: these rows are made up, so one that lies on the decision's border within rounding is counted, not refused."""
         if not len(truth):
             return
         if truth.probability is None:
@@ -171,6 +171,10 @@ class Proof:
             gap = np.abs(answer.probability.astype(np.float64) - truth.probability).max(1)
             expected = np.array(self._parts.task.labels, object)[truth.decision]
             other = np.asarray(answer.prediction != expected, bool)
+            if ties and other.any():
+                tied = other & (margin_of(truth.probability, self._parts.task, self._parts.decision) < self._bound / 10)
+                self._counts["n_ties"] += int(tied.sum())
+                other &= ~tied
         gap = np.where(np.isnan(gap), np.inf, gap)
         worst = int(np.where(other, np.inf, gap).argmax())
         if other.any() or gap[worst] > self._bound:
@@ -181,6 +185,15 @@ class Proof:
                 fix="Nothing was written. Please report this with the row; until then another model family will do.",
             )
         self._largest = max(self._largest, float(gap.max()))
+
+
+def scores_of(parts: "Parts", proving: "Proving") -> NDArray[np.float64]:
+    """What the training code says of the validation rows, computed where it is not known already."""
+    if proving.scores is not None:
+        return np.asarray(proving.scores, np.float64)
+    from modelinscale.encode import encode
+
+    return parts.model.predict(parts.weights, encode(parts.features, parts.states, proving.frame, parts.model.form))
 
 
 def tensors_of(features: "Mapping[str, Feature]", frame: "pl.DataFrame") -> Tensors:
@@ -219,6 +232,13 @@ def _from_examples(feature: "Feature", width: int | None) -> NDArray[Any]:
         return np.array([np.nan if v is None else v for v in values], np.float64)
     moments = [v if v is None or isinstance(v, int) else int(pl.Series([v], dtype=pl.Datetime("us")).dt.timestamp("us")[0]) for v in values]
     return np.array([MISSING_MOMENT if v is None else v for v in moments], np.int64)
+
+
+def _missing(input: InputType, width: int | None) -> NDArray[Any]:
+    """One missing cell as a tensor."""
+    if input == "vector":
+        return np.full((1, width or 0), np.nan, np.float32)
+    return {"float64": np.array([np.nan]), "string": np.array([""], object), "int64": np.array([MISSING_MOMENT])}[input]
 
 
 def _repeated(tensors: Tensors, n: int, purpose: str) -> Tensors:

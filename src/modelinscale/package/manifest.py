@@ -74,7 +74,9 @@ class Parity(Settings):
     n_edges: int = 0
     """Rows one float32 step either side of, and exactly on, a value at which the answer may jump."""
     n_edges_left_out: int = 0
-    """Such rows beyond the cap, not tried."""
+    """Such rows beyond the cap, not tried; every such value was tried at least once."""
+    n_ties: int = 0
+    """Of the odd and edge rows: decided otherwise because they lie on the decision's border within rounding. Never a validation row."""
     largest_difference: float = 0.0
     """Largest difference of a probability (of an answer relative to its size, where numbers are predicted)."""
     bound: float = 0.0

@@ -1,0 +1,60 @@
+"""A decision moved by a hair where validation rows lie on its border, so that rounding cannot flip them.
+
+Training code and graph agree to about seven digits, so a row whose probability lies within the seventh digit of the threshold (or whose two most
+likely classes are that close) could be decided either way. The border is moved to where no validation row is.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelinscale.core.decision import Decision
+from modelinscale.core.seeds import generator
+from modelinscale.core.task import Task
+
+_STEPS = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
+"""How far class logits may be moved, at most; a probability moves by a quarter of it."""
+
+
+def settled(decision: Decision, scores: NDArray[np.float64], task: Task, margin: float) -> Decision:
+    """The decision, or one so close to it that only rows on its border are decided otherwise: no row within ``margin`` of the border, if that can be had.
+
+    ``scores`` (N,) or (N, C) are those of the validation rows.
+    """
+    if task.type == "regression" or not len(scores):
+        return decision
+    if task.type == "binary":
+        return _threshold_settled(decision, decision.probability(scores, task)[:, 1], margin)
+    if margin_of(decision.probability(scores, task), task, decision).min() >= margin:
+        return decision
+    shift = np.array(decision.shift or (0.0,) * len(task.labels))
+    direction = generator(0, "settle").uniform(-1, 1, len(shift))
+    best, widest = decision, 0.0
+    for step in _STEPS:
+        moved = decision.but(shift=tuple((shift + step * direction).tolist()))
+        found = float(margin_of(moved.probability(scores, task), task, moved).min())
+        if found >= margin:
+            return moved
+        if found > widest:
+            best, widest = moved, found
+    return best
+
+
+def margin_of(probability: NDArray[np.float64], task: Task, decision: Decision) -> NDArray[np.float64]:
+    """(N,): how far each row is from being decided otherwise, as a difference of probabilities."""
+    if task.type == "binary":
+        return np.asarray(np.abs(probability[:, 1] - decision.threshold))
+    top = np.partition(probability, -2, axis=1)
+    return np.asarray(top[:, -1] - top[:, -2])
+
+
+def _threshold_settled(decision: Decision, probability: NDArray[np.float64], margin: float) -> Decision:
+    threshold = decision.threshold
+    if np.abs(probability - threshold).min() >= margin:
+        return decision
+    levels = np.unique(np.concatenate([[0.0], probability, [1.0]]))
+    wide = np.flatnonzero(np.diff(levels) >= 2.5 * margin)
+    if not len(wide):
+        return decision
+    # In each wide gap the place nearest to the old threshold that keeps clear of both ends.
+    places = np.clip(threshold, levels[wide] + margin, levels[wide + 1] - margin)
+    return decision.but(threshold=float(places[np.abs(places - threshold).argmin()]))
