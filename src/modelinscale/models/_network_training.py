@@ -169,11 +169,11 @@ class _Loop:
     def run(self, *, keep_start: bool = False) -> Arrays:
         """The best weights found. ``keep_start``: those it began with count as a candidate."""
         n = len(self.rows)
-        batch_rows = self.model.batch_rows or int(min(1024, max(64, 2 ** round(np.log2(max(n, 1) / 100)))))
+        batch_rows = self.model.batch_rows or int(min(1024, max(64, 2 ** round(np.log2(max(n, 1) / 60)))))
         round_steps = -(-min(n, _ROUND_ROWS) // batch_rows)
         epoch_rounds = -(-n // (round_steps * batch_rows))
         n_rounds = self.model.epochs * epoch_rounds
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.model.learning_rate, weight_decay=self.model.weight_decay)
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.model.learning_rate, weight_decay=self.model.weight_decay, fused=True)
         self.average = self.best = self.network.arrays()
         if not self._resume(optimizer) and keep_start and self.valid is not None:
             self.at.best_loss = self._valid_loss(self.average)
@@ -215,8 +215,8 @@ class _Loop:
         self.at.step += 1
         keep = min(_AVERAGE, (self.at.step + 1) / (self.at.step + 10))
         with torch.no_grad():
-            for name, p in self.network.named_parameters():
-                torch.from_numpy(self.average[name]).lerp_(p, 1 - keep)
+            parameters = list(self.network.parameters())
+            torch._foreach_lerp_([torch.from_numpy(array) for array in self.average.values()], parameters, 1 - keep)
 
     def _look(self) -> None:
         """Keeps the averaged weights when the validation rows like them better than any before."""

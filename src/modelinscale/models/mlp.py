@@ -26,13 +26,13 @@ class Mlp(Model):
     """Units of a hidden layer."""
     layers: int = Field(2, ge=1, le=16)
     """Hidden layers."""
-    members: int = Field(8, ge=1, le=64)
+    members: int = Field(4, ge=1, le=64)
     """Networks of the ensemble; they share nearly all weights."""
     bins: int = Field(16, ge=0, le=128)
     """Bins a number is seen through, at quantiles of the training rows; 0: as it is. Beyond 300 columns of numbers there are none."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Share of hidden units left out at each training step."""
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
     """Step size of AdamW."""
     weight_decay: float = Field(3e-4, ge=0)
     """How fast unused weights shrink, per step and unit of step size."""

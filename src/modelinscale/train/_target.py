@@ -16,10 +16,9 @@ MAX_CLASSES = 1000
 """More classes than this are no longer a table's target."""
 FEW = 20
 """Whole numbers with at most this many different values, each seen four times on average, are read as classes."""
-_POSITIVE = frozenset(
-    ["1", "true", "t", "yes", "y", "positive", "pos", "spam", "fraud", "fraudulent", "churn", "churned", "default", "defaulted", "malignant", "sick", "ill", "dead", "died", "failure", "failed", "fail", "anomaly", "attack", "abnormal", "click", "clicked"]
-)
-_NEGATIVE = frozenset(["0", "-1", "false", "f", "no", "n", "negative", "neg", "ham", "normal", "benign", "legit", "legitimate", "genuine", "healthy", "alive", "ok", "none"])
+_POSITIVE = {"1", "true", "t", "yes", "y", "positive", "pos", "spam", "fraud", "fraudulent", "churn", "churned", "default", "defaulted", "malignant"}
+_POSITIVE |= {"sick", "ill", "dead", "died", "failure", "failed", "fail", "anomaly", "attack", "abnormal", "click", "clicked"}
+_NEGATIVE = {"0", "-1", "false", "f", "no", "n", "negative", "neg", "ham", "normal", "benign", "legit", "legitimate", "genuine", "healthy", "alive", "ok"}
 _SAID = {True: ("yes", "y", "true", "t", "1"), False: ("no", "n", "false", "f", "0")}
 
 

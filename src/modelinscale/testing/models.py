@@ -1,0 +1,418 @@
+"""What every model family must do: learn what is there, repeat itself, and draw a graph that answers as it does.
+
+Each function takes a family (any settings) and a kind of task, and raises `AssertionError`. For a family of your own: ``all_of(MyFamily())``.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelinscale.core.encoded import Encoded, Form, Layout, Sparse, Values
+from modelinscale.core.errors import MisError, ModelError
+from modelinscale.core.graph import Graph
+from modelinscale.core.seeds import generator
+from modelinscale.core.task import Task, TaskType
+from modelinscale.models import Effort, Examples, Model, Scores, Weights
+from modelinscale.train import loss
+
+TASKS: dict[TaskType, Task] = {
+    "binary": Task(type="binary", target="y", labels=("no", "yes")),
+    "multiclass": Task(type="multiclass", target="y", labels=("a", "b", "c")),
+    "regression": Task(type="regression", target="y"),
+}
+BOUNDS = {"linear": 1e-5, "trees": 1e-5, "mlp": 1e-4}
+"""Largest difference of a probability between graph and Python, by family; others: 1e-4."""
+_KNOWN = 6
+"""Ids of the planted category: missing, other, and four words."""
+
+
+def all_of(model: Model) -> None:
+    """The whole suite, on every kind of task."""
+    settings_round_trip(model)
+    for type in TASKS:
+        for one in SUITE:
+            one(model, type)
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Made rows whose answer depends on known columns, and on nothing else."""
+
+    task: Task
+    train: Examples
+    valid: Examples
+    test: Examples
+
+    @property
+    def layouts(self) -> dict[str, Layout]:
+        return self.train.rows.layouts
+
+
+def planted(form: Form, type: TaskType, n_rows: int = 900, *, seed: int = 7, shift: float = 0.0) -> Planted:
+    """``size`` (two numbers, the second sometimes missing), ``colour`` (ids) and ``note`` (words) decide, ``noise`` and ``still`` do not.
+
+    ``shift`` moves the answer of every row: another concept for updates to follow.
+    """
+    chance = generator(seed, "planted", type)
+    size = chance.normal(size=(n_rows, 2)).astype(np.float32)
+    gone = chance.random(n_rows) < 0.1
+    colour = chance.integers(2, _KNOWN, n_rows).astype(np.int32)
+    colour[chance.random(n_rows) < 0.05] = 0
+    with_word = chance.random(n_rows) < 0.5
+    effect = np.array([0.0, 0.0, -1.5, -0.5, 0.5, 1.5])
+    pull = 2.0 * size[:, 0] + np.where(gone, 1.0, size[:, 1]) + effect[colour] + 2.0 * with_word + shift
+    blocks: dict[str, Values] = {
+        "size": _numbers(size, gone, form),
+        "colour": colour,
+        "note": _words(with_word, chance),
+        "noise": chance.normal(size=(n_rows, 1)).astype(np.float32),
+        "still": np.full((n_rows, 1), 1.0, np.float32),
+    }
+    names = ("size 1", "size 2") if form == "plain" else ("size 1", "size 2", "size 2 missing")
+    layouts = {
+        "size": Layout("dense", len(names), names),
+        "colour": Layout("ids", _KNOWN, ("(missing)", "(other)", "red", "green", "blue", "grey")),
+        "note": Layout("sparse", 5, ("w0", "w1", "w2", "w3", "w4")),
+        "noise": Layout("dense", 1, ("noise",)),
+        "still": Layout("dense", 1, ("still",)),
+    }
+    pull = pull + 0.3 * chance.normal(size=n_rows)
+    target: NDArray[Any]
+    if type == "regression":
+        target = 1000.0 + 50.0 * pull
+    elif type == "binary":
+        target = (pull > 1.0).astype(np.int64)
+    else:
+        target = np.digitize(pull, [-0.5, 2.5]).astype(np.int64)
+    rows, cut = Encoded(layouts, blocks), [0, n_rows * 6 // 10, n_rows * 8 // 10, n_rows]
+    parts = [np.arange(a, b) for a, b in pairwise(cut)]
+    train, valid, test = (Examples(rows.rows(index), target[index]) for index in parts)
+    return Planted(TASKS[type], train, valid, test)
+
+
+def settings_round_trip(model: Model) -> None:
+    """`plain` holds all settings."""
+    assert Model.parse(model.plain()) == model
+
+
+def accepts_what_it_is_made_for(model: Model, type: TaskType) -> None:
+    """It has no objection to an ordinary table."""
+    given = planted(model.form, type)
+    assert model.accepts(given.task, given.layouts) == ""
+
+
+def learns_a_planted_signal(model: Model, type: TaskType) -> None:
+    """Far better than always giving the base rate, on rows it never saw; scores have the promised shape."""
+    given = planted(model.form, type)
+    scores = model.predict(_fitted(model, type), given.test.rows)
+    expected = (len(given.test),) if given.task.n_scores == 1 else (len(given.test), given.task.n_scores)
+    assert scores.shape == expected, f"scores are {scores.shape}, not {expected}"
+    assert scores.dtype == np.float64
+    assert np.isfinite(scores).all()
+    found, base = loss(scores, given.test.target, None, given.task), _base_loss(given)
+    assert found < 0.6 * base, f"loss {found:.3f}, while always giving the base rate has {base:.3f}"
+
+
+def same_seed_same_weights(model: Model, type: TaskType) -> None:
+    """Bit for bit."""
+    given = planted(model.form, type)
+    a, b = _fitted(model, type), _fit(model, given)
+    assert a.meta == b.meta
+    assert a.arrays.keys() == b.arrays.keys()
+    for name, array in a.arrays.items():
+        assert np.array_equal(array, b.arrays[name]), f"{name} differs between two fits with one seed"
+
+
+def fitting_leaves_the_rows_alone(model: Model, type: TaskType) -> None:
+    """Nothing that went in is changed."""
+    given, again = planted(model.form, type), planted(model.form, type)
+    model.predict(_fit(model, given), given.test.rows)
+    for name, block in given.train.rows.items():
+        before = again.train.rows[name]
+        same = all(np.array_equal(x, y, equal_nan=x.dtype.kind == "f") for x, y in zip(_arrays(block), _arrays(before), strict=True))
+        assert same, f"block {name!r} was changed"
+    assert np.array_equal(given.train.target, again.train.target)
+
+
+def weights_come_back_from_disk(model: Model, type: TaskType) -> None:
+    """Saved and loaded, they answer the same to the bit."""
+    given = planted(model.form, type)
+    weights = _fitted(model, type)
+    with tempfile.TemporaryDirectory() as folder:
+        weights.save(Path(folder))
+        loaded = Weights.load(Path(folder))
+    assert np.array_equal(model.predict(weights, given.test.rows), model.predict(loaded, given.test.rows))
+    assert np.array_equal(_drawn(model, weights, given, given.test.rows), _drawn(model, loaded, given, given.test.rows))
+
+
+def graph_equals_python(model: Model, type: TaskType) -> None:
+    """On ordinary rows, on ids and words never seen, and one float32 step either side of every value where it says that the answer may jump."""
+    given = planted(model.form, type)
+    weights = _fitted(model, type)
+    bound = BOUNDS.get(model.type, 1e-4)
+    for rows in (given.test.rows, _odd(given, model.form), _at_edges(given, model.edges(weights))):
+        if not rows.n_rows:
+            continue
+        python, drawn = model.predict(weights, rows), _drawn(model, weights, given, rows)
+        assert drawn.dtype == np.float32
+        assert drawn.shape == python.shape, f"the graph gives {drawn.shape}, Python {python.shape}"
+        away = float(np.abs(_probability(python, given) - _probability(drawn.astype(np.float64), given)).max())
+        assert away <= bound, f"graph and Python differ by {away:.2g}, more than {bound}"
+        if type != "regression":
+            close = np.abs(_margin(python)) < 1e-5
+            assert (_choice(python) == _choice(drawn))[~close].all(), "graph and Python decide differently"
+
+
+def edges_are_columns_it_knows(model: Model, type: TaskType) -> None:
+    """Names of dense columns, with finite ascending float32 values."""
+    given = planted(model.form, type)
+    known = {name for layout in given.layouts.values() if layout.role == "dense" for name in layout.names}
+    for name, values in model.edges(_fitted(model, type)).items():
+        assert name in known, f"{name!r} is no dense column"
+        assert values.dtype == np.float32
+        assert (np.diff(values) > 0).all()
+
+
+def importance_names_what_decides(model: Model, type: TaskType) -> None:
+    """Shares that sum to 1, the planted feature first, noise and constants near nothing; or no answer at all."""
+    given = planted(model.form, type)
+    shares = model.importance(_fitted(model, type), given.layouts)
+    if not shares:
+        return
+    assert shares.keys() == given.layouts.keys()
+    assert abs(sum(shares.values()) - 1) < 1e-6
+    assert max(shares, key=lambda name: shares[name]) == "size", f"{shares}"
+    assert shares["noise"] < 0.2, f"{shares}"
+    assert shares["still"] < 0.01, f"{shares}"
+
+
+def rows_of_no_weight_do_not_count(model: Model, type: TaskType) -> None:
+    """Lies of weight 0 among the training rows are not believed."""
+    given = planted(model.form, type)
+    lying = np.arange(len(given.train)) % 3 == 0
+    target = given.train.target.copy()
+    target[lying] = target.max() + target.min() - target[lying]
+    train = Examples(given.train.rows, target, np.where(lying, 0.0, 1.0))
+    scores = model.predict(model.fit(train, given.valid, given.task, Effort()), given.test.rows)
+    found, base = loss(scores, given.test.target, None, given.task), _base_loss(given)
+    assert found < 0.7 * base, f"loss {found:.3f} of {base:.3f}: rows of weight 0 were believed"
+
+
+def a_weight_of_two_is_about_a_row_twice(model: Model, type: TaskType) -> None:
+    """The two answers agree far better than either is right; exactly equal they need not be (leaves count rows, batches are drawn)."""
+    given = planted(model.form, type)
+    chosen = np.arange(len(given.train)) % 2 == 0
+    twice = np.sort(np.concatenate([np.arange(len(given.train)), np.flatnonzero(chosen)]))
+    weighted = Examples(given.train.rows, given.train.target, np.where(chosen, 2.0, 1.0))
+    repeated = Examples(given.train.rows.rows(twice), given.train.target[twice])
+    a, b = (_probability(model.predict(model.fit(t, given.valid, given.task, Effort()), given.test.rows), given) for t in (weighted, repeated))
+    away = float(np.sqrt(np.mean((a - b) ** 2)))
+    assert away < 0.15, f"weights and repetition differ by {away:.3f} (root mean square)"
+
+
+def fits_without_validation_rows(model: Model, type: TaskType) -> None:
+    """Early stopping is a help, not a need."""
+    given = planted(model.form, type)
+    scores = model.predict(model.fit(given.train, None, given.task, Effort()), given.test.rows)
+    assert loss(scores, given.test.target, None, given.task) < 0.7 * _base_loss(given)
+
+
+def little_to_learn_from_gives_an_answer_or_an_error(model: Model, type: TaskType) -> None:
+    """One row, rows all of one class: finite answers, or an error of ours; nothing else."""
+    given = planted(model.form, type)
+    one_class = np.flatnonzero(given.train.target == given.train.target[0])[:40]
+    for index in (np.array([0]), one_class, np.arange(12)):
+        few = Examples(given.train.rows.rows(index), given.train.target[index])
+        error, scores = _attempt(lambda few=few: model.predict(model.fit(few, None, given.task, Effort()), given.test.rows))  # type: ignore[misc]
+        assert scores is None or np.isfinite(scores).all(), f"{len(index)} rows: answers that are not finite"
+        assert error is None or error.fix, f"no advice in: {error}"
+
+
+def no_rows_no_scores(model: Model, type: TaskType) -> None:
+    """An empty table has an empty answer, in Python and in the graph."""
+    given = planted(model.form, type)
+    weights, none = _fit(model, given), given.test.rows.rows(np.empty(0, np.int64))
+    expected = (0,) if given.task.n_scores == 1 else (0, given.task.n_scores)
+    assert model.predict(weights, none).shape == expected
+    assert _drawn(model, weights, given, none).shape == expected
+
+
+def the_budget_is_kept(model: Model, type: TaskType) -> None:
+    """With no time at all it stops at once, with weights that answer."""
+    given = planted(model.form, type)
+    weights = model.fit(given.train, given.valid, given.task, Effort(budget_s=0.0))
+    assert np.isfinite(model.predict(weights, given.test.rows)).all()
+
+
+def rows_encoded_otherwise_are_refused(model: Model, type: TaskType) -> None:
+    """A block of another width is an error of ours, not an answer."""
+    given = planted(model.form, type)
+    weights = _fitted(model, type)
+    rows = given.test.rows
+    layouts = {**rows.layouts, "noise": Layout("dense", 2, ("noise", "more"))}
+    wide = Encoded(layouts, {**rows.blocks, "noise": np.zeros((rows.n_rows, 2), np.float32)})
+    error, _ = _attempt(lambda: model.predict(weights, wide))
+    assert isinstance(error, ModelError), f"rows of another width: {error!r} instead of a ModelError"
+    assert "noise" in error.message, f"which feature is wrong is not said: {error}"
+
+
+def an_update_follows_and_forgets_little(model: Model, type: TaskType) -> None:
+    """From rows of a moved concept alone it gets better on that concept; from more of the same it gets no worse to speak of. The old weights stay."""
+    given, moved = planted(model.form, type), planted(model.form, type, seed=8, shift=1.0)
+    more = planted(model.form, type, seed=9)
+    weights = _fitted(model, type)
+    kept = {name: array.copy() for name, array in weights.arrays.items()}
+
+    def found(one: Weights, on: Planted) -> float:
+        return loss(model.predict(one, on.test.rows), on.test.target, None, on.task)
+
+    followed = model.update(weights, moved.train, moved.valid, given.task, Effort())
+    assert found(followed, moved) < found(weights, moved), f"{found(weights, moved):.4f} became {found(followed, moved):.4f} on the new concept"
+    steady = model.update(weights, more.train, more.valid, given.task, Effort())
+    assert found(steady, given) < found(weights, given) + 0.1 * _base_loss(given), f"{found(weights, given):.4f} became {found(steady, given):.4f}"
+    assert all(np.array_equal(kept[name], array) for name, array in weights.arrays.items()), "update changed the old weights"
+    assert np.isfinite(_drawn(model, followed, given, given.test.rows)).all()
+
+
+SUITE: tuple[Callable[[Model, TaskType], None], ...] = (
+    accepts_what_it_is_made_for,
+    learns_a_planted_signal,
+    same_seed_same_weights,
+    fitting_leaves_the_rows_alone,
+    weights_come_back_from_disk,
+    graph_equals_python,
+    edges_are_columns_it_knows,
+    importance_names_what_decides,
+    rows_of_no_weight_do_not_count,
+    a_weight_of_two_is_about_a_row_twice,
+    fits_without_validation_rows,
+    little_to_learn_from_gives_an_answer_or_an_error,
+    no_rows_no_scores,
+    the_budget_is_kept,
+    rows_encoded_otherwise_are_refused,
+    an_update_follows_and_forgets_little,
+)
+
+
+def _fit(model: Model, given: Planted) -> Weights:
+    return model.fit(given.train, given.valid, given.task, Effort())
+
+
+@lru_cache(maxsize=16)
+def _fitted(model: Model, type: TaskType) -> Weights:
+    """The weights most functions look at, learned once."""
+    return _fit(model, planted(model.form, type))
+
+
+def _attempt(call: Callable[[], Scores]) -> tuple[MisError | None, Scores | None]:
+    """An error of ours, or the answer."""
+    try:
+        return None, call()
+    except MisError as error:
+        return error, None
+
+
+def _base_loss(given: Planted) -> float:
+    """The loss of one answer for all: the base rate of the test rows."""
+    n, target = len(given.test), given.test.target
+    if given.task.type == "regression":
+        return 1.0
+    share = np.log(np.maximum(np.bincount(target, minlength=len(given.task.labels)) / n, 1e-9))
+    return loss(np.full(n, share[1] - share[0]) if given.task.type == "binary" else np.tile(share, (n, 1)), target, None, given.task)
+
+
+def _numbers(size: NDArray[np.float32], gone: NDArray[np.bool_], form: Form) -> NDArray[np.float32]:
+    if form == "plain":
+        return np.where(np.stack([np.zeros_like(gone), gone], axis=1), np.float32(np.nan), size)
+    return np.column_stack([size[:, 0], np.where(gone, 0, size[:, 1]), gone]).astype(np.float32)
+
+
+def _words(with_word: NDArray[np.bool_], chance: np.random.Generator) -> Sparse:
+    full = chance.integers(0, 3, (len(with_word), 5)) * (chance.random((len(with_word), 5)) < 0.4)
+    full[:, 0] = with_word
+    row, column = np.nonzero(full)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(full)))]).astype(np.int64)
+    return Sparse(starts, column.astype(np.int32), full[row, column].astype(np.float32), 5)
+
+
+def _odd(given: Planted, form: Form) -> Encoded:
+    """Rows with ids never seen, without words, with far numbers, and for the plain form without any number."""
+    rows = given.test.rows.rows(np.arange(12))
+    blocks = dict(rows.blocks)
+    blocks["colour"] = (np.arange(12) % _KNOWN).astype(np.int32)
+    blocks["note"] = Sparse(np.zeros(13, np.int64), np.empty(0, np.int32), np.empty(0, np.float32), 5)
+    for name in ("size", "noise", "still"):
+        block = np.array(blocks[name])
+        block[0], block[1] = -10.0, 10.0
+        if form == "plain":
+            block[2], block[3], block[4] = np.nan, -3.0e38, 3.0e38
+        blocks[name] = block
+    return Encoded(rows.layouts, blocks)
+
+
+def _at_edges(given: Planted, edges: dict[str, NDArray[np.float32]]) -> Encoded:
+    """A row for each edge, one for each of its float32 neighbours; everything else as in the first test row."""
+    rows = []
+    for feature, layout in given.layouts.items():
+        for at, name in enumerate(layout.names if layout.role == "dense" else ()):
+            for edge in edges.get(name, np.empty(0, np.float32)):
+                rows += [(feature, at, v) for v in (np.nextafter(edge, np.float32(-np.inf)), edge, np.nextafter(edge, np.float32(np.inf)))]
+    same = given.test.rows.rows(np.zeros(len(rows), np.int64))
+    blocks = {name: block if isinstance(block, Sparse) else block.copy() for name, block in same.blocks.items()}
+    for i, (feature, at, value) in enumerate(rows):
+        block = blocks[feature]
+        assert not isinstance(block, Sparse)
+        block[i, at] = value
+    return Encoded(same.layouts, blocks)
+
+
+def _drawn(model: Model, weights: Weights, given: Planted, rows: Encoded) -> NDArray[np.float32]:
+    """The graph's answer."""
+    import onnxruntime
+
+    from modelinscale.export.proto import to_bytes
+
+    graph, blocks, feeds = Graph(), {}, {}
+    for name, layout in given.layouts.items():
+        block = rows[name]
+        blocks[name] = graph.input(name, "int64") if layout.role == "ids" else graph.input(name, "float32", layout.width)
+        feeds[name] = block.dense() if isinstance(block, Sparse) else block.astype(np.int64 if layout.role == "ids" else np.float32)
+    shape: tuple[int | str, ...] = ("N",) if given.task.n_scores == 1 else ("N", given.task.n_scores)
+    graph.output("scores", model.graph(weights, given.task, given.layouts, graph, blocks), "float32", shape)
+    session = onnxruntime.InferenceSession(to_bytes(graph, name="model"))
+    found: NDArray[np.float32] = session.run(None, {i.name: feeds[i.name] for i in session.get_inputs()})[0]
+    return found
+
+
+def _probability(scores: Scores, given: Planted) -> NDArray[np.float64]:
+    """Probabilities; for numbers the value in deviations of the target."""
+    if given.task.type == "regression":
+        deviation = float(np.std(given.train.target))
+        return scores / deviation
+    if given.task.type == "binary":
+        return 0.5 * (1 + np.tanh(scores / 2))
+    e = np.exp(scores - scores.max(axis=1, keepdims=True))
+    found: NDArray[np.float64] = e / e.sum(axis=1, keepdims=True)
+    return found
+
+
+def _choice(scores: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(scores > 0) if scores.ndim == 1 else np.asarray(scores.argmax(axis=1))
+
+
+def _margin(scores: Scores) -> NDArray[np.float64]:
+    if scores.ndim == 1:
+        return scores
+    best = np.sort(scores, axis=1)
+    return np.asarray(best[:, -1] - best[:, -2])
+
+
+def _arrays(block: Values) -> list[NDArray[Any]]:
+    return [block.starts, block.columns, block.values] if isinstance(block, Sparse) else [block]

@@ -1,0 +1,77 @@
+"""What the suite for all families does not say about the network."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modelinscale.core.errors import StoreError
+from modelinscale.models import Effort, Weights
+from modelinscale.models import _network_training as training
+from modelinscale.models.mlp import Mlp
+from modelinscale.testing.models import planted
+
+MLP = Mlp(width=16, members=2, epochs=6, bins=4)
+
+
+class Killed(BaseException):
+    """Stands for the kill."""
+
+
+def kill_at(share: float) -> Effort:
+    def progress(done: float, note: str) -> None:
+        if done >= share:
+            raise Killed
+
+    return Effort(progress=progress)
+
+
+def same(a: Weights, b: Weights) -> bool:
+    return a.meta == b.meta and all(np.array_equal(a.arrays[name], b.arrays[name]) for name in a.arrays)
+
+
+@pytest.fixture
+def every_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_CHECKPOINT_S", 0.0)
+
+
+@pytest.mark.usefixtures("every_round")
+def test_killed_and_resumed_it_ends_at_the_same_bits(tmp_path: Path) -> None:
+    given = planted("scaled", "multiclass")
+    straight = MLP.fit(given.train, given.valid, given.task, Effort())
+    for share in (0.3, 0.6, 0.9):
+        effort = kill_at(share)
+        with pytest.raises(Killed):
+            MLP.fit(given.train, given.valid, given.task, Effort(checkpoints=tmp_path, progress=effort.progress))
+    assert (tmp_path / "mlp.npz").is_file()
+    notes: list[float] = []
+    resumed = MLP.fit(given.train, given.valid, given.task, Effort(checkpoints=tmp_path, progress=lambda share, note: notes.append(share)))
+    assert notes[0] > 0.5, "it began anew"
+    assert same(straight, resumed)
+
+
+@pytest.mark.usefixtures("every_round")
+def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path: Path) -> None:
+    given = planted("scaled", "binary")
+    MLP.fit(given.train, given.valid, given.task, Effort(checkpoints=tmp_path))
+    other = Effort(checkpoints=tmp_path, seed=8)
+    assert same(MLP.fit(given.train, given.valid, given.task, other), MLP.fit(given.train, given.valid, given.task, Effort(seed=8)))
+
+
+def test_a_damaged_checkpoint_is_an_error_that_says_so(tmp_path: Path) -> None:
+    given = planted("scaled", "binary")
+    (tmp_path / "mlp.npz").write_bytes(b"PK\x03\x04 not a checkpoint")
+    with pytest.raises(StoreError, match=r"mlp\.npz cannot be read"):
+        MLP.fit(given.train, given.valid, given.task, Effort(checkpoints=tmp_path))
+
+
+def test_the_callers_chance_and_threads_stay_as_they_were() -> None:
+    import torch
+
+    given = planted("scaled", "binary", n_rows=200)
+    torch.manual_seed(3)
+    expected, threads = torch.rand(1), torch.get_num_threads()
+    torch.manual_seed(3)
+    MLP.fit(given.train, given.valid, given.task, Effort(n_threads=1))
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.get_num_threads() == threads

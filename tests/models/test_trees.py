@@ -1,0 +1,96 @@
+"""What the suite for all families does not say about trees."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from modelinscale.core.encoded import Encoded, Layout
+from modelinscale.models import Effort, Examples
+from modelinscale.models._forest import floor32, read
+from modelinscale.models.trees import Trees
+from modelinscale.testing.models import TASKS, planted
+
+
+def test_a_float32_is_below_a_threshold_exactly_when_it_is_below_its_floor() -> None:
+    chance = np.random.default_rng(1)
+    thresholds = np.concatenate([chance.normal(size=2000) * 10.0 ** chance.integers(-40, 40, 2000), [0.0, 1e-35, -1e-35, 1e300, -1e300, 0.1]])
+    floors = floor32(thresholds)
+    for x in (floors, np.nextafter(floors, np.float32(np.inf)), np.nextafter(floors, np.float32(-np.inf))):
+        assert np.array_equal(x.astype(np.float64) <= thresholds, x <= floors)
+
+
+def test_any_number_of_threads_gives_the_same_trees() -> None:
+    chance = np.random.default_rng(2)
+    X = chance.normal(size=(30_000, 8)).astype(np.float32)
+    y = (X[:, 0] * X[:, 1] + 0.3 * chance.normal(size=30_000) > 0).astype(np.int64)
+    rows = Encoded({"x": Layout("dense", 8, tuple("abcdefgh"))}, {"x": X})
+    one, two = (Trees(rounds=10).fit(Examples(rows, y), None, TASKS["binary"], Effort(n_threads=n)) for n in (1, 2))
+    assert np.array_equal(one.arrays["trees"], two.arrays["trees"]) or np.allclose(Trees().predict(one, rows), Trees().predict(two, rows), atol=1e-9)
+
+
+def test_scikit_learn_is_not_imported_and_a_later_import_is_whole() -> None:
+    code = """
+import sys
+from modelinscale.models._lightgbm import lightgbm
+lightgbm().Booster
+assert not [m for m in sys.modules if m in ("sklearn", "pandas", "lightgbm")], "more was imported than is used"
+import lightgbm as public
+import sklearn.base
+assert issubclass(public.LGBMClassifier, sklearn.base.BaseEstimator)
+assert public.LGBMClassifier(n_estimators=2, verbose=-1).fit([[0.0], [1.0]] * 30, [0, 1] * 30).predict([[1.0]]) == [1]
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_an_imported_lightgbm_is_used_as_it_is() -> None:
+    code = "import lightgbm as public\nfrom modelinscale.models._lightgbm import lightgbm\nassert lightgbm() is public"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_a_number_far_from_zero_keeps_its_digits() -> None:
+    given = planted("plain", "regression")
+    far = Examples(given.train.rows, given.train.target + 1e9)
+    near, moved = (Trees(rounds=20).fit(t, None, given.task, Effort()) for t in (given.train, far))
+    a, b = (Trees().predict(w, given.test.rows) for w in (near, moved))
+    assert np.allclose(a, b - 1e9, atol=1.0)
+
+
+def test_it_stops_early_and_keeps_the_best_round() -> None:
+    given = planted("plain", "binary")
+    weights = Trees(rounds=2000, patience=5).fit(given.train, given.valid, given.task, Effort())
+    assert len(list(read(weights.arrays["trees"].tobytes().decode()))) < 1000
+
+
+def test_covertype_does_not_fall_apart_with_many_settled_rows() -> None:
+    """Seven classes, most rows easy: with LightGBM's own least hessian the loss rises instead of falling."""
+    chance = np.random.default_rng(3)
+    X = chance.normal(size=(6000, 6)).astype(np.float32)
+    y = np.clip(np.round(X[:, 0] * 2 + X[:, 1] * 0.2) + 3, 0, 6).astype(np.int64)
+    rows = Encoded({"x": Layout("dense", 6, tuple("abcdef"))}, {"x": X})
+    task = TASKS["multiclass"].but(labels=tuple("abcdefg"))
+    index = np.arange(6000)
+    weights = Trees(rounds=100).fit(Examples(rows.rows(index[:5000]), y[:5000]), None, task, Effort())
+    assert (Trees().predict(weights, rows.rows(index[5000:])).argmax(axis=1) == y[5000:]).mean() > 0.9
+
+
+@pytest.mark.parametrize("wide", [300, 5000])
+def test_many_categories_are_drawn_as_they_are_split(wide: int) -> None:
+    from modelinscale.core.graph import Graph
+    from modelinscale.export.proto import to_bytes
+
+    chance = np.random.default_rng(4)
+    ids = chance.integers(0, wide, 8000).astype(np.int32)
+    y = ((ids * 7919 % 13) / 13 + 0.2 * chance.normal(size=8000)).astype(np.float64)
+    rows = Encoded({"id": Layout("ids", wide, ())}, {"id": ids})
+    trees = Trees(rounds=30)
+    weights = trees.fit(Examples(rows, y), None, TASKS["regression"], Effort())
+    graph = Graph()
+    tensor = trees.graph(weights, TASKS["regression"], rows.layouts, graph, {"id": graph.input("id", "int64")})
+    graph.output("scores", tensor, "float32", ("N",))
+    import onnxruntime
+
+    every = np.arange(wide)
+    drawn = onnxruntime.InferenceSession(to_bytes(graph, name="m")).run(None, {"id": every})[0]
+    assert np.allclose(drawn, trees.predict(weights, Encoded(rows.layouts, {"id": every.astype(np.int32)})), atol=1e-5)
