@@ -14,7 +14,7 @@ def check(spec: ModelSpec, base: Path) -> dict[str, Any]:
     """Columns, features, target and notes as plain data; raises what a run would raise about the file."""
     from modelinscale.train import find_task
 
-    seen = look(spec.source_at(base), spec.data.columns)
+    seen = look(spec.source_at(base), spec.data.columns, spec.target)
     named(spec, seen.schema)
     task = find_task(seen.frame[spec.target], spec.target, spec.task, spec.positive)
     roles = resolve(spec, seen.schema, seen.frame, seen.profiles)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelinscale.core.identity import identity
-from modelinscale.pipeline._look import forced, named
+from modelinscale.pipeline._look import named, schema_of
 from modelinscale.pipeline._place import Facts, Place, Result
 
 if TYPE_CHECKING:
@@ -21,9 +21,12 @@ def inputs(place: Place, done: dict[str, Result]) -> Facts:
 
 
 def table_name(place: Place) -> str:
-    """One table for one source under one contract: rows that came in under another contract are another table."""
+    """One table for one source under one contract: rows that came in under another contract are another table.
+
+    The target is part of it: whether its words stay words depends on it (see `schema_of`).
+    """
     data = place.spec.data
-    made_of = identity(data.source.feed(), data.columns, {k: list(v) for k, v in data.checks.items()}, data.key)
+    made_of = identity(data.source.feed(), data.columns, {k: list(v) for k, v in data.checks.items()}, data.key, place.spec.target)
     return f"{place.spec.name}-{made_of[:8]}"
 
 
@@ -38,7 +41,7 @@ def work(context: Context, folder: Path) -> Facts:
 
     place, spec = context.place, context.spec
     source, table = spec.source_at(place.base), table_name(place)
-    schema = _known_schema(place.store.uri("lake", table)) or forced(source.columns(), spec.data.columns)
+    schema = _known_schema(place.store.uri("lake", table)) or schema_of(source, spec.data.columns, spec.target)
     named(spec, schema)
     context.progress("collect", 0.0, "reading")
     collected = collect(

@@ -39,7 +39,7 @@ def sketch(data: list[str], *, target: str, out: Path, name: str | None, model: 
     from modelinscale.train import find_task
 
     source = Source.parse(settings_of(data if len(data) > 1 else data[0]))
-    seen = look(source, {})
+    seen = look(source, {}, target)
     if target not in seen.schema:
         columns = ", ".join(seen.schema.names[:40])
         raise UsageError(f"there is no column {target!r} to predict.{did_you_mean(target, seen.schema.names)}", fix=f"Columns: {columns}.")

@@ -38,15 +38,15 @@ class Look:
         return len(self.frame)
 
 
-def look(source: Source, force: Mapping[str, ColumnType]) -> Look:
-    """The first rows of a source, typed and profiled. Raises `SourceError` when there are none."""
+def look(source: Source, force: Mapping[str, ColumnType], target: str) -> Look:
+    """The first rows of a source, typed and profiled; the types as `schema_of` says. Raises `SourceError` when there are no rows."""
     import polars as pl
     import pyarrow as pa
 
     from modelinscale.data.clean import clean
     from modelinscale.data.infer import profile
 
-    schema = forced(source.columns(), force)
+    schema = schema_of(source, force, target)
     batches, n_rows, n_bytes, exact = [], 0, 0, True
     for chunk in source.read(None, schema):
         batch = clean(chunk.batch, schema).batch
@@ -63,12 +63,19 @@ def look(source: Source, force: Mapping[str, ColumnType]) -> Look:
     return Look(schema, frame, profile(table), exact)
 
 
-def forced(schema: Schema, force: Mapping[str, ColumnType]) -> Schema:
-    """The schema with some types held by force. Raises `SpecError` for columns that are not there."""
+def schema_of(source: Source, force: Mapping[str, ColumnType], target: str) -> Schema:
+    """The columns of a source, some types held by force. Raises `SpecError` for forced columns that are not there.
+
+    A target written in two words (``yes`` / ``no``) stays text: answers are given in the words they were learned from.
+    """
+    schema = source.columns()
     unknown = [name for name in force if name not in schema]
     if unknown:
         raise SpecError(_unknown("data.columns", unknown, schema), fix=_all(schema))
-    return Schema(columns=tuple(_as(column, force[column.name]) if column.name in force else column for column in schema.columns))
+    held = dict(force)
+    if target in schema and target not in force and schema[target].type == "bool" and set(schema[target].true_words) - {"true"}:
+        held[target] = "string"
+    return Schema(columns=tuple(_as(column, held[column.name]) if column.name in held else column for column in schema.columns))
 
 
 def _as(column: Column, type: ColumnType) -> Column:

@@ -1,0 +1,178 @@
+"""A run does what is not done yet and nothing else, and what it made answers the same everywhere."""
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from modelinscale.api import Project, init, predict
+from modelinscale.core.errors import DataError, StoreError
+
+N = 600
+SPEC = "data: {source: rows.csv}\ntarget: y\nmodel: trees\nfeatures: {x: number, shop: category, note: text}\n"
+
+
+def rows(n: int = N, seed: int = 7) -> pl.DataFrame:
+    chance = np.random.default_rng(seed)
+    x, shop = chance.normal(size=n), chance.choice(["a", "b", "c"], n)
+    good = chance.random(n) < 0.5
+    return pl.DataFrame(
+        {
+            "x": pl.Series(np.where(chance.random(n) < 0.1, np.nan, x.round(3))).fill_nan(None),
+            "shop": shop,
+            "note": np.where(good, "quick and friendly service today", "slow and late delivery again"),
+            "y": np.where(x + (shop == "a") + 2 * good + chance.normal(size=n) > 1, "yes", "no"),
+        }
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    rows().write_csv(tmp_path / "rows.csv")
+    (tmp_path / "model.yaml").write_text(SPEC)
+    return tmp_path
+
+
+def done_now(project: Path) -> list[str]:
+    return [s.step for s in Project(project).run().steps if s.fresh]
+
+
+def test_the_second_run_does_nothing_and_a_changed_field_redoes_only_what_depends_on_it(project: Path) -> None:
+    assert done_now(project) == ["collect", "prepare", "train", "evaluate", "export", "register"]
+    assert done_now(project) == []
+    (project / "model.yaml").write_text(SPEC + "evaluate: {main: pr_auc}\n")
+    assert [s.step for s in Project(project).plan().steps if not s.done] == ["evaluate", "export", "register"]
+    assert done_now(project) == ["evaluate", "export", "register"]
+    (project / "model.yaml").write_text(SPEC + "serve: {port: 9000}\n")
+    assert done_now(project) == []
+
+
+def test_a_plan_says_what_changed_and_changes_nothing(project: Path) -> None:
+    assert [s.why for s in Project(project).plan().steps][:2] == ["not done yet", "after collect"]
+    assert not (project / ".mis").exists()
+    Project(project).run(until="train")
+    (project / "model.yaml").write_text(SPEC.replace("model: trees", "model: {type: trees, leaves: 7}"))
+    train = Project(project).plan().steps[2]
+    assert not train.done
+    assert "model.leaves" in train.why
+
+
+def test_new_rows_make_a_new_version_of_table_and_model(project: Path) -> None:
+    first = Project(project).run()
+    with (project / "rows.csv").open("a") as file:
+        file.write(rows(300, seed=8).write_csv(include_header=False))
+    second = Project(project).run()
+    assert second.collected["n_rows"] == N + 300
+    assert second.collected["version"] > first.collected["version"]
+    assert second.version == "2"
+    assert Project(project).package_folder("1").is_dir()
+
+
+def test_the_same_file_gives_the_same_model_to_the_last_bit(project: Path, tmp_path: Path) -> None:
+    other = tmp_path / "again"
+    other.mkdir()
+    for name in ("rows.csv", "model.yaml"):
+        (other / name).write_bytes((project / name).read_bytes())
+    graphs = [(Project(place).run().package or Path()) / "model.onnx" for place in (project, other)]
+    assert graphs[0].read_bytes() == graphs[1].read_bytes()
+
+
+@pytest.mark.parametrize("family", ["linear", "trees", pytest.param("mlp", marks=pytest.mark.slow)])
+def test_training_code_file_scoring_and_package_answer_alike(family: str, project: Path) -> None:
+    from modelinscale.core.decision import Decision
+    from modelinscale.encode import encode
+    from modelinscale.pipeline._context import Context
+    from modelinscale.pipeline._place import Place
+
+    (project / "model.yaml").write_text(SPEC.replace("model: trees", f"model: {family}"))
+    outcome = Project(project).run()
+    context = Context(Place.of(Project(project).spec, project), lambda *_: None)
+    context.done = {s.step: s for s in outcome.steps}
+    learned = context.learned("model")
+    scores = learned.model.predict(learned.weights, encode(context.features, context.states, context.frame, learned.model.form))
+    decided, probability = Decision.model_validate(context.facts("evaluate")["decision"]).answer(scores, context.task)
+    assert probability is not None
+    labels = np.array(context.task.labels)[decided.astype(int)]
+
+    predict(str(project / "rows.csv"), out=project / "o.csv", file=project)
+    scored = pl.read_csv(project / "o.csv")
+    assert (scored["prediction"].to_numpy() == labels).all()
+    np.testing.assert_allclose(scored["probability_yes"].to_numpy(), probability[:, 1], atol=1e-4 if family == "mlp" else 1e-5)
+
+    answers = Project(project).package().predict(rows().drop("y").to_dicts())
+    assert [a["prediction"] for a in answers] == labels.tolist()
+    np.testing.assert_allclose([a["probabilities"]["yes"] for a in answers], probability[:, 1], atol=1e-4 if family == "mlp" else 1e-5)
+
+
+def test_auto_tries_three_families_and_keeps_the_best(project: Path) -> None:
+    (project / "model.yaml").write_text(SPEC.replace("model: trees", "model: auto") + "train: {budget: 20s}\n")
+    outcome = Project(project).run(until="train")
+    trials = outcome.steps[2].facts["trials"]
+    assert [t["model"]["type"] for t in trials] == ["linear", "trees", "mlp"]
+    losses = {t["model"]["type"]: t["loss"] for t in trials if t["loss"] is not None}
+    assert outcome.family == min(losses, key=lambda name: losses[name])
+
+
+def test_regression_and_many_classes_go_the_whole_way(tmp_path: Path) -> None:
+    chance = np.random.default_rng(3)
+    x = chance.normal(size=(500, 3))
+    table = pl.DataFrame({"a": x[:, 0], "b": x[:, 1], "c": x[:, 2]})
+    for name, target in {"price": x[:, 0] * 3 + x[:, 1] + 10, "kind": np.array(["red", "green", "blue"])[x.argmax(1)]}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        table.with_columns(pl.Series(name, target)).write_parquet(folder / "rows.parquet")
+        init([str(folder / "rows.parquet")], target=name, out=folder, model="trees")
+        outcome = Project(folder).run()
+        main = next(iter(outcome.metrics.values()))
+        assert outcome.version == "1"
+        assert main["value"] is not None
+        assert main["value"] < 1.5 if name == "price" else main["value"] > 0.8
+
+
+def test_promotion_and_rollback_move_the_champion(project: Path) -> None:
+    Project(project).run()
+    (project / "model.yaml").write_text(SPEC.replace("model: trees", "model: {type: trees, leaves: 2, rounds: 3}"))
+    Project(project).run()
+    opened = Project(project)
+    assert opened.promote("2")["champion"] == 2
+    assert opened.package().manifest.version == 2
+    assert opened.rollback()["champion"] == 1
+    assert Project(project).package().manifest.version == 1
+
+
+def test_two_runs_at_once_give_one_model(project: Path) -> None:
+    outcomes = []
+    threads = [threading.Thread(target=lambda: outcomes.append(Project(project).run())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [o.version for o in outcomes] == ["1", "1"]
+    assert sum(o.fresh for o in outcomes) == 1
+
+
+def test_a_run_that_may_not_wait_names_the_holder(project: Path) -> None:
+    from modelinscale.pipeline import run
+
+    spec = Project(project).spec
+    with spec.store_at(project).lock("lock"), pytest.raises(StoreError, match=r"is in use by process \d+"):
+        run(spec, project, wait_s=0.0)
+
+
+def test_a_table_without_rows_left_says_to_look_into_quarantine(project: Path) -> None:
+    (project / "model.yaml").write_text("data: {source: rows.csv, checks: {x: {between: [100, 200]}}}\ntarget: y\n")
+    with pytest.raises(DataError, match="break the contract"):
+        Project(project).run()
+
+
+def test_the_card_and_the_lineage_say_where_the_model_comes_from(project: Path) -> None:
+    outcome = Project(project).run()
+    card = Project(project).card()
+    manifest = Project(project).package().manifest
+    assert outcome.collected["table"] in card
+    assert manifest.lineage.table_version == outcome.collected["version"]
+    assert manifest.lineage.n_rows["train"] > 0
+    assert json.loads((outcome.package / "golden.json").read_text())["rows"] if outcome.package else False
