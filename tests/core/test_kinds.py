@@ -1,13 +1,13 @@
 """A folder is a registry."""
 
-from typing import Any
+from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 from pydantic import ValidationError
 
 from modelinscale.core import kinds
 from modelinscale.core.errors import SpecError
-from modelinscale.core.kinds import Kind, load, names
+from modelinscale.core.kinds import load, names
 from modelinscale.core.settings import Settings
 from modelinscale.metrics import Answers, Metric, Parts
 from modelinscale.metrics.calibration_error import CalibrationError
@@ -108,25 +108,21 @@ def test_other_packages_add_theirs_by_entry_point(monkeypatch: pytest.MonkeyPatc
         def parts(self, answers: Answers) -> Parts:
             raise NotImplementedError
 
-    class Point:
-        name = "gini"
+    point = EntryPoint("gini", "their_package.metrics:Theirs", "modelinscale.metrics")
+    monkeypatch.setattr(EntryPoint, "load", lambda self: Theirs)
 
-        def load(self) -> type[Kind]:
-            return Theirs
+    def forget() -> None:
+        for function in (names, load, kinds._theirs):
+            function.cache_clear()
 
-    def points(*, group: str) -> list[Any]:
-        return [Point()] if group == "modelinscale.metrics" else []
-
-    for function in (names, load):
-        function.cache_clear()
-    monkeypatch.setattr(kinds, "entry_points", points)
+    forget()
+    monkeypatch.setattr(kinds, "entry_points", lambda: EntryPoints([point]))
     try:
         assert "gini" in names("metrics")
         assert load("metrics", "gini") is Theirs
         assert Metric.parse("gini").plain() == {"type": "gini"}
     finally:
-        for function in (names, load):
-            function.cache_clear()
+        forget()
 
 
 def test_listing_names_imports_nothing() -> None:

@@ -9,7 +9,7 @@ import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Self, cast
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, model_serializer
@@ -98,17 +98,17 @@ def names(folder: str) -> list[str]:
     """Every known type of a folder, sorted: ours by file name, others' by entry point. Nothing is imported."""
     package = import_module(f"{ROOT}.{folder}")
     ours = [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
-    return sorted({*ours, *(point.name for point in entry_points(group=f"{ROOT}.{folder}"))})
+    return sorted({*ours, *(name for group, name in _theirs() if group == f"{ROOT}.{folder}")})
 
 
 @cache
 def load(folder: str, name: str) -> type[Kind]:
     """The class behind ``type: name``; raises `SpecError` with the nearest known name."""
-    for point in entry_points(group=f"{ROOT}.{folder}"):
-        if point.name == name:
-            theirs = cast("type[Kind]", point.load())
-            theirs.type = name  # the word a user writes, whatever their module is called
-            return theirs
+    point = _theirs().get((f"{ROOT}.{folder}", name))
+    if point is not None:
+        theirs = cast("type[Kind]", point.load())
+        theirs.type = name  # the word a user writes, whatever their module is called
+        return theirs
     known = names(folder)
     if name not in known:
         word = folder.rpartition(".")[2].removesuffix("s")
@@ -119,3 +119,10 @@ def load(folder: str, name: str) -> type[Kind]:
     ]
     assert len(found) == 1, f"{module.__name__} must hold exactly one public kind, found {[c.__name__ for c in found]}"
     return found[0]
+
+
+@cache
+def _theirs() -> dict[tuple[str, str], EntryPoint]:
+    """What other packages add, by group and name. Looked up once: it reads the metadata of every installed package."""
+    found = entry_points()
+    return {(group, point.name): point for group in found.groups if group.startswith(f"{ROOT}.") for point in found.select(group=group)}

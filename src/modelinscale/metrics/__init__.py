@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from modelinscale.core.kinds import Kind
 from modelinscale.core.task import TaskType
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 # N rows, C classes, R resamples, B cells of a table, K terms of a row.
 
@@ -58,11 +58,11 @@ class Answers:
             return int(self.probability.shape[1])
         return max(2, int(self.truth.max(initial=0)) + 1, int(self.decision.max(initial=0)) + 1)
 
-    def once(self, make: "Callable[[Answers], T]") -> T:
+    def once(self, make: "Callable[[Answers], _T]") -> _T:
         """``make(self)``, done once for these rows: metrics that need the same table share its cost, and its sums."""
         if make not in self._made:
             self._made[make] = make(self)
-        found: T = self._made[make]
+        found: _T = self._made[make]
         return found
 
 
