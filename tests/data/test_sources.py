@@ -98,7 +98,7 @@ def test_a_new_file_that_the_pattern_matches_comes_once(tmp_path: Path) -> None:
 
         def grow(kind: str = source.type) -> int:
             (tmp_path / f"0.{kind}").write_bytes((tmp_path / f"a.{kind}").read_bytes())
-            return 300
+            return 150 if kind == "csv" else 300
 
         suite.new_rows_come_once(source, grow)
 

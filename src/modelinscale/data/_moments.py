@@ -47,16 +47,17 @@ def find_moment(words: Words, floor: float, *, day_first: bool | None = None, di
     if not len(words.text):
         return None
     tried = words.text.take(pa.array(np.linspace(0, len(words.text) - 1, min(N_TRIED, len(words.text))).astype(np.int64)))
-    likely = pc.match_substring_regex(tried, r"\d[-/.: ]\s?\d|\d[T ]\d|" + _MONTHS)
-    shapes = pc.sum(likely).as_py() or 0
-    candidates = list(_candidates(tried)) if shapes * 2 >= len(tried) else []
-    if digits_only and (pc.sum(pc.match_substring_regex(tried, r"^(?:1[89]|20|21)\d{6}(?:\d{6})?$")).as_py() or 0) * 2 >= len(tried):
+    half = floor * len(tried) / 2
+
+    def many(pattern: str) -> bool:
+        n = pc.sum(pc.match_substring_regex(tried, pattern)).as_py() or 0
+        return n > 0 and n >= half
+
+    candidates = _candidates(tried) if many(r"\d[-/.: ]\s?\d|\d[T ]\d|" + _MONTHS) else []
+    if digits_only and many(r"^(?:1[89]|20|21)\d{6}(?:\d{6})?$"):
         candidates += ["%Y%m%d", "%Y%m%d%H%M%S"]
-    best: dict[str, int] = {}
-    for format in candidates:
-        n = len(tried) - _read(tried, format).null_count
-        if n * 2 > len(tried):
-            best[format] = n
+    best = {format: len(tried) - _read(tried, format).null_count for format in candidates}
+    best = {format: n for format, n in best.items() if n and n >= half}
     if not best:
         return None
     shares: dict[str, float] = {}

@@ -162,6 +162,12 @@ def _bodies(words: Words) -> "tuple[pa.StringArray, tuple[str, ...]]":
     return pc.if_else(good, number, pa.scalar(None, pa.string())), tuple(sorted(allowed))
 
 
+def _unit(stem: str) -> int | None:
+    """The group of a unit, a note after it left aside (``oz. can``)."""
+    first = stem.split()[0].rstrip(".") if stem else ""
+    return _GROUP.get(stem, _GROUP.get(first) if " " in stem else None)
+
+
 def _allowed(spelled: list[str], words: Words, side: "pa.StringArray", *, is_after: bool) -> dict[str, str]:
     """Which affixes are only spellings of one unit or currency; those beside it that are rare stay faults."""
     import pyarrow as pa
@@ -174,8 +180,8 @@ def _allowed(spelled: list[str], words: Words, side: "pa.StringArray", *, is_aft
         stem = lowered.rstrip(".")
         if lowered in CURRENCIES or stem in CURRENCIES:
             group = f"currency {stem}"
-        elif is_after and stem in _GROUP:
-            group = f"unit {_GROUP[stem]}"
+        elif is_after and (unit := _unit(stem)) is not None:
+            group = f"unit {unit}"
         elif is_after and len(stem) >= 2 and stem.isalpha() and stem not in ("st", "nd", "rd", "th", "bn", "mn", "mio", "tsd", "am", "pm"):
             group = f"word {stem}"
         else:

@@ -70,8 +70,9 @@ class Profile:
 def infer(table: "pa.Table", *, force: Mapping[str, ColumnType] | None = None, typed: bool = False) -> Schema:
     """The schema of a sample, text columns looked into.
 
-    ``force`` names types to hold where another would be found; the habits are still found. ``typed`` says that the format declares its types,
-    so that text is text (a Parquet file of digits stays as its writer meant it). Raises `NotSupportedYet` naming every column that no type holds.
+    ``force`` names types to hold where another would be found; the habits are still found. ``typed`` says that the format declares its types: there
+    text stays text, digits and words for missing too, unless its cells are moments. Lists of numbers that all have one length are vectors.
+    Raises `NotSupportedYet` naming every column that no type holds.
     """
     forced = dict(force or {})
     unknown = sorted(set(forced) - set(table.column_names))
@@ -88,7 +89,7 @@ def infer(table: "pa.Table", *, force: Mapping[str, ColumnType] | None = None, t
                 if column.format and day_first is None:
                     day_first = {"%d": True, "%m": False}.get(column.format[:2])
             else:
-                column = _held(column_of(name, array.type), forced.get(name))
+                column = _held(_vector(name, array) or column_of(name, array.type), forced.get(name))
         except NotSupportedYet as error:
             refused.append(error)
         else:
@@ -101,9 +102,24 @@ def infer(table: "pa.Table", *, force: Mapping[str, ColumnType] | None = None, t
     return Schema(columns=tuple(columns))
 
 
+def _vector(name: str, array: "pa.ChunkedArray") -> Column | None:
+    """A column of lists of numbers, if all present ones are equally long."""
+    import pyarrow.compute as pc
+    import pyarrow.types as t
+
+    kind = array.type
+    if not (t.is_list(kind) or t.is_large_list(kind)) or not (t.is_integer(kind.value_type) or t.is_floating(kind.value_type)):
+        return None
+    ends = pc.min_max(pc.list_value_length(array)).as_py()
+    return Column(name=name, type="vector", width=ends["max"]) if ends["max"] and ends["min"] == ends["max"] else None
+
+
 def _text_column(name: str, array: "pa.ChunkedArray", forced: ColumnType | None, typed: bool, day_first: bool | None) -> Column:
     words = Words.of(array)
-    if forced == "string" or (typed and forced is None):
+    if typed and forced is None:
+        moment = find_moment(words, 1.0 - BAD_SHARE, day_first=day_first)
+        return moment.column(name) if moment else Column(name=name, type="string")
+    if forced == "string":
         return Column(name=name, type="string", nulls=() if typed else _text_nulls(words))
     if forced is None:
         return _found(name, words, day_first)
@@ -195,8 +211,8 @@ def _profile(values: "pl.Series") -> Profile:
         present = present.drop_nans()
     if not len(present):
         return Profile(n_rows, n_rows, 0)
-    counts = present.value_counts(name="n").rename({present.name: "value"} if present.name != "value" else {})
-    top = counts.select(pl.col("value"), pl.col("n")).top_k(N_TOP + 1, by=["n", "value"], reverse=[False, True]).head(N_TOP)
+    counts = present.alias("value").value_counts(name="n")
+    top = counts.top_k(N_TOP, by=["n", "value"], reverse=[False, True])
     shown = tuple((_text(v), n) for v, n in top.iter_rows())
     facts: dict[str, object] = {}
     if present.dtype == pl.String:

@@ -111,7 +111,8 @@ def _check_columns(file: "pq.ParquetFile", path: Path, schema: Schema) -> None:
 
 def _batches(file: "pq.ParquetFile", start: int, size: int, names: list[str]) -> "Iterator[tuple[pa.RecordBatch, int]]":
     """Batches from row ``start`` on, each with the number of its first row; row groups that lie before are not read."""
-    groups, row = [], 0
+    groups: list[int] = []
+    row = 0
     for i in range(file.metadata.num_row_groups):
         n = file.metadata.row_group(i).num_rows
         if groups or row + n > start:
