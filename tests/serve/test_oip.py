@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import struct
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from modelinscale.core.errors import RequestError
 from modelinscale.package import open_package
+from modelinscale.serve._oip import Translator
 from modelinscale.testing.packages import ROWS, write_package
 from modelinscale.testing.servers import Running
 
@@ -299,3 +302,33 @@ def test_a_body_without_json_is_the_data_of_the_only_input(start: Any, tmp_path:
         assert np.frombuffer(reply.content[size + 2 :], "<f4")[1::2].tolist() == by_rows(server, {"amount": 1.5}, {"amount": 2.5})
         assert "whole number of rows of 8 bytes" in send_binary(up, None, b"123", 0, model="one").json()["error"]
     assert "needs a model with one input" in send_binary(server, None, b"", 0).json()["error"]
+
+
+def test_mutilated_requests_end_in_an_answer_or_a_refusal(packages: dict[str, Path]) -> None:
+    chance = random.Random(7)
+    package = open_package(packages["binary"])
+    translator = Translator(package, max_rows=100)
+    whole = [tensor("amount", [1.5, None]), tensor("count", [1, 2], "INT8"), tensor("place", [[1, 2], [3, 4]], "FP16", [2, 2])]
+    texts = [json.dumps({"inputs": whole, "outputs": [{"name": "prediction"}], "id": "x"}).encode()]
+    head = json.dumps(described("city", "BYTES", [2], 13)).encode()
+    bodies = [(texts[0], None), (head + struct.pack("<I", 5) + b"Paris" + struct.pack("<I", 0), str(len(head)).encode())]
+    words = [b"null", b"-1", b"[]", b"{}", b'"', b"1e400", b"99999999999999999999", b"true", b"\x00", b"\xff", b"[[[["]
+    n_read, codes = 0, set()
+    for i in range(3000):
+        body, size = bodies[i % 2]
+        raw = bytearray(body)
+        for _ in range(chance.randint(1, 3)):
+            at = chance.randrange(len(raw))
+            if chance.random() < 0.5:
+                raw[at] = chance.randrange(256)
+            else:
+                raw[at : at + chance.randint(0, 3)] = chance.choice(words)
+        try:
+            asked = translator.read(bytes(raw), size)
+        except RequestError as error:
+            codes.add(error.status)
+            continue
+        n_read += 1
+        translator.write(asked, package.run(asked.tensors))
+    assert codes <= {400, 413, 422}
+    assert n_read > 20
