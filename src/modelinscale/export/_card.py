@@ -14,6 +14,7 @@ _MOST_SLICES = 12
 _MOST_IMPORTANCES = 20
 _MOST_COLUMNS = 60
 _MOST_CLASSES = 12
+_MOST_THRESHOLDS = 12
 _BAR = 20
 
 
@@ -138,7 +139,8 @@ def _decisions(manifest: "Manifest", story: Story, inside: Inside) -> str:
             f"every row positive {_number(cost['always_yes'])}. Saved against the cheaper of these: {_interval(cost['saving'])}."
         )
     if thresholds := found.get("thresholds"):
-        rows = [[_number(t[k]) for k in ("threshold", "called", "precision", "recall", "cost")] for t in thresholds]
+        step = -(-len(thresholds) // _MOST_THRESHOLDS)
+        rows = [[_number(t[k]) for k in ("threshold", "called", "precision", "recall", "cost")] for t in thresholds[::step]]
         lines.append(_table(["threshold", "share called positive", "precision", "recall", "mean cost"], rows, right_from=0))
     if bins := found.get("reliability"):
         said, came = ("mean answer", "mean truth") if manifest.task.type == "regression" else ("probability said", "came true")

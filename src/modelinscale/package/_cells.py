@@ -482,19 +482,16 @@ def _fast_flags(cells: list[Cell], nulls: frozenset[str]) -> NDArray[Any] | None
 
 
 def _fast_words(cells: list[Cell], nulls: frozenset[str]) -> NDArray[Any] | None:
-    kinds = set(map(type, cells))
-    if not _WORDS.issuperset(kinds):
+    if not _WORDS.issuperset(map(type, cells)):
         return None
-    if nulls:
-        cells = ["" if c is None or c.strip() in nulls else c for c in cells]
-    elif type(None) in kinds:
-        cells = ["" if c is None else c for c in cells]
+    distinct = set(cells)  # each word is looked at once, however often it stands there
+    missing = {c for c in distinct if c is None or (nulls and c.strip() in nulls)}
     try:
-        if b"\0" in "".join(cells).encode():
+        if b"\0" in "".join(distinct - missing).encode():
             return None
     except UnicodeEncodeError:
         return None
-    return np.array(cells, object)
+    return np.array(["" if c in missing else c for c in cells] if missing else cells, object)
 
 
 def _any_missing(found: NDArray[Any], input: InputType) -> bool:

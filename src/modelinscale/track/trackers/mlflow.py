@@ -2,7 +2,7 @@
 
 MLflow takes seconds to import and to create its database, so neither happens here as long as the database has the form this code knows:
 its rows are then read and written with Python's own ``sqlite3``, a registration in one transaction. A database of another form (made or
-upgraded by another MLflow) is written through MLflow's client. See ``docs/decisions/0003-mlflow-without-importing-it.md``.
+upgraded by another MLflow) is written through MLflow's client. See ``docs/decisions/0007-mlflow-without-importing-it.md``.
 """
 
 import re
