@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
 from modelinscale.core.decision import MAX_STEEPNESS, Decision, sigmoid, softmax
-from modelinscale.core.errors import DataError
+from modelinscale.core.errors import SpecError
 from modelinscale.core.task import Task
-from modelinscale.evaluate import Cost, Costs, Evaluate, fit_decision
+from modelinscale.evaluate import Cost, Costs, Evaluate, check, fit_decision
 from modelinscale.metrics.f1 import F1
 
 Floats = NDArray[np.float64]
@@ -263,17 +263,20 @@ def test_a_regression_is_held_inside_the_limits_asked_for() -> None:
 @pytest.mark.parametrize(
     ("task", "settings", "says"),
     [
-        (NUMBER, Evaluate(cost=Cost()), "are for two classes; this is a regression"),
-        (NUMBER, Evaluate(threshold=0.3), "are for two classes"),
-        (BINARY, Evaluate(clip=(0, 1)), "clip is for regression"),
-        (MANY, Evaluate(cost=Cost()), "'y' has 4"),
-        (MANY, Evaluate(calibrate="isotonic"), "isotonic calibration is for two classes"),
+        (NUMBER, Evaluate(cost=Cost()), "`cost` is for two classes, and 'y' holds numbers"),
+        (NUMBER, Evaluate(threshold=0.3), "`threshold` is for two classes"),
+        (BINARY, Evaluate(clip=(0, 1)), "`clip` is for numbers, and 'y' holds 2 classes"),
+        (MANY, Evaluate(cost=Cost(), threshold=0.3), "`cost` is for two classes, `threshold` is for two classes, and 'y' holds 4 classes"),
+        (MANY, Evaluate(calibrate="isotonic"), "`calibrate: isotonic` is for two classes"),
+        (NUMBER, Evaluate(main=F1()), "f1: not for a regression task"),
     ],
 )
 def test_settings_for_another_task_are_refused(task: Task, settings: Evaluate, says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        check(settings, task)
     truth = np.arange(40) % max(2, len(task.labels))
     scores = np.zeros((40, 4)) if task is MANY else np.zeros(40)
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(SpecError, match=says):
         fit_decision(scores, truth if task is not NUMBER else truth.astype(np.float64), task, settings)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from modelinscale.core.decision import Decision
 from modelinscale.core.errors import DataError, SpecError
+from modelinscale.core.kinds import load, names
 from modelinscale.core.settings import Also, Settings
 from modelinscale.core.task import Task, TaskType
 from modelinscale.evaluate._facts import Bin, Confusion, CostFacts, Estimate, Evaluation, Operating, Slice
@@ -31,6 +32,7 @@ __all__ = [
     "Operating",
     "Slice",
     "answers_of",
+    "check",
     "constant_of",
     "costs_of",
     "evaluate",
@@ -122,15 +124,29 @@ def metrics_of(settings: Evaluate, task: Task) -> tuple[Metric, ...]:
     """The metrics to report, the main one first. Raises `SpecError` for one that is not for this task."""
     usual = tuple(Metric.parse(name) for name in USUAL[task.type])
     wanted = settings.metrics or usual
-    main = settings.main or (wanted[0] if settings.metrics else usual[0])
+    main = settings.main or wanted[0]
     chosen = (main, *(m for m in wanted if m.type != main.type))
     strangers = [m.type for m in chosen if task.type not in m.tasks]
     if strangers:
-        from modelinscale.core.kinds import load, names
-
-        suited = [n for n in names(Metric.folder) if task.type in load(Metric.folder, n).tasks]  # type: ignore[attr-defined]
-        raise SpecError(f"{', '.join(strangers)}: not for a {task.type} task.", fix=f"For {task.type}: {', '.join(suited)}.")
+        suited = [n for n in names(Metric.folder) if task.type in cast("type[Metric]", load(Metric.folder, n)).tasks]
+        raise SpecError(f"evaluate: {', '.join(strangers)}: not for a {task.type} task.", fix=f"For {task.type}: {', '.join(suited)}.")
     return chosen
+
+
+def check(settings: Evaluate, task: Task) -> None:
+    """Raises `SpecError` for settings that do not suit the task: worth a call as soon as the task is known, long before a model is."""
+    metrics_of(settings, task)
+    binary, regression = task.type == "binary", task.type == "regression"
+    unsuited = [
+        ("cost", settings.cost is not None and not binary, "is for two classes"),
+        ("threshold", settings.threshold is not None and not binary, "is for two classes"),
+        ("calibrate: isotonic", settings.calibrate == "isotonic" and task.type == "multiclass", "is for two classes"),
+        ("clip", settings.clip is not None and not regression, "is for numbers"),
+    ]
+    found = [f"`{name}` {why}" for name, wrong, why in unsuited if wrong]
+    if found:
+        what = "numbers" if regression else f"{len(task.labels)} classes"
+        raise SpecError(f"evaluate: {', '.join(found)}, and {task.target!r} holds {what}.", fix="Leave it out.")
 
 
 @dataclass(frozen=True)
@@ -180,18 +196,13 @@ def fit_decision(
     """Calibration and threshold, from validation rows that the model did not learn from.
 
     ``scores`` (N,) or (N, C) as models give them, ``truth`` (N,), ``weight`` (N,) row weights without class weights. ``class_weight`` (C,) is what training
-    multiplied the classes by: probabilities are brought back to the true shares. Raises `DataError` when settings do not suit the task.
+    multiplied the classes by: probabilities are brought back to the true shares. Raises `SpecError` when settings do not suit the task.
     """
+    check(settings, task)
     _check(scores, truth, task, weight)
     if task.type == "regression":
-        if settings.cost or settings.threshold is not None:
-            raise DataError("evaluate.cost and evaluate.threshold are for two classes; this is a regression.", fix="Leave them out.")
         low, high = settings.clip or (None, None)
         return Decision(low=low, high=high)
-    if settings.clip:
-        raise DataError(f"evaluate.clip is for regression; this is a {task.type} task.", fix="Leave it out.")
-    if task.type == "multiclass" and (settings.cost or settings.threshold is not None):
-        raise DataError(f"evaluate.cost and evaluate.threshold are for two classes; {task.target!r} has {len(task.labels)}.", fix="Leave them out.")
     from modelinscale.evaluate import _calibrate, _threshold
 
     weight = np.ones(len(truth)) if weight is None else weight

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from modelinscale.core import seeds
 from modelinscale.core.decision import MAX_STEEPNESS, Decision, sigmoid, softmax
-from modelinscale.core.errors import DataError
 from modelinscale.core.task import Task
 from modelinscale.evaluate import Evaluate
 
@@ -36,8 +35,6 @@ def fit(scores: Floats, truth: Ints, weight: Floats, task: Task, settings: Evalu
     n_classes = len(task.labels)
     start = _undone(class_weight, task)
     n_each = np.bincount(truth[weight > 0], minlength=n_classes)
-    if settings.calibrate == "isotonic" and task.type == "multiclass":
-        raise DataError(f"isotonic calibration is for two classes; {task.target!r} has {n_classes}.", fix="Use `calibrate: temperature` or `auto`.")
     if settings.calibrate == "none":
         return Decision(because="probabilities as the model gives them")
     n_there = int((n_each > 0).sum())
