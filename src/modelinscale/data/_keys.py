@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,24 +29,31 @@ if TYPE_CHECKING:
 FORMAT = 1
 _FAN = 8
 _BLOCK = 1 << 18  # keys read at a time: 2 MiB
+_FILTER_FROM = 1 << 21  # keys in the index, and keys asked for: with fewer the filter costs more than it saves
+_FILTER_MOST = 1 << 26  # keys for which there are 8 bits; with more of them it rules out fewer, and memory stays at 64 MiB
+_NO_ROWS = np.zeros(0, dtype=np.int64)
 _SPARSE = 64  # a query with fewer keys than a block's 64th looks them up one by one instead of reading the block
 
 
 class Keys(NamedTuple):
-    """The keys of N rows."""
+    """Keys of N rows, ascending by their first words."""
 
     one: Hashes  # (N,) the key itself, or the first half of its hash
     two: Hashes | None  # (N,) the second half; None: ``one`` is exact
+    rows: "NDArray[np.int64]"  # (N,) the row each came from; equal first words in no order
 
-    def take(self, rows: "NDArray[np.int64] | NDArray[np.bool_]") -> "Keys":
-        return Keys(self.one[rows], None if self.two is None else self.two[rows])
+    def where(self, places: "NDArray[np.bool_] | NDArray[np.int64] | slice") -> "Keys":
+        """Some of them, by place."""
+        return Keys(self.one[places], None if self.two is None else self.two[places], self.rows[places])
 
-    def sorted(self) -> "tuple[Keys, NDArray[np.int64] | None]":
-        """In ascending order, with the rows they came from (None: they were in order)."""
-        if len(self.one) < 2 or bool((self.one[1:] >= self.one[:-1]).all()):
-            return self, None
-        order = np.argsort(self.one)
-        return self.take(order), order
+
+def ordered(one: Hashes, two: Hashes | None) -> Keys:
+    """Keys of rows 0 to N - 1, sorted."""
+    rows = np.arange(len(one))
+    if len(one) < 2 or bool((one[1:] >= one[:-1]).all()):
+        return Keys(one, two, rows)
+    rows = np.argsort(one)
+    return Keys(one[rows], None if two is None else two[rows], rows)
 
 
 def keys_of(table: "pa.Table", columns: Sequence[Column]) -> Keys:
@@ -56,8 +64,8 @@ def keys_of(table: "pa.Table", columns: Sequence[Column]) -> Keys:
 
         array = arrays[0] if columns[0].type != "bool" else arrays[0].cast(pa.int8())
         words = array.cast(pa.int64()).to_numpy().view(np.uint64)
-        return Keys(words ^ np.uint64(1 << 63), None)  # the sign bit turned, so that the order stays
-    return Keys(*_hash.hash_pairs(arrays, table.num_rows))
+        return ordered(words ^ np.uint64(1 << 63), None)  # the sign bit turned, so that the order stays
+    return ordered(*_hash.hash_pairs(arrays, table.num_rows))
 
 
 def _exact(columns: Sequence[Column]) -> bool:
@@ -66,20 +74,18 @@ def _exact(columns: Sequence[Column]) -> bool:
 
 
 def repeated(keys: Keys) -> NDArray[np.bool_]:
-    """Which rows have a key that an earlier row here has, (N,)."""
-    n_rows = len(keys.one)
-    found = np.zeros(n_rows, dtype=np.bool_)
-    ordered, order = keys.sorted()
-    near = np.flatnonzero(ordered.one[1:] == ordered.one[:-1])
+    """Which keys are also an earlier row's among them, (N,), by place."""
+    found = np.zeros(len(keys.one), dtype=np.bool_)
+    near = np.flatnonzero(keys.one[1:] == keys.one[:-1])
     if not len(near):
         return found
-    # Only rows in groups of equal first words are looked at closely: usually few.
+    # Only keys in groups of equal first words are looked at closely: usually few.
     inside = np.unique(np.concatenate([near, near + 1]))
-    rows = inside if order is None else order[inside]
-    one, two = ordered.one[inside], np.zeros(len(inside), np.uint64) if ordered.two is None else ordered.two[inside]
-    by = np.lexsort((rows, two, one))
-    same = (one[by][1:] == one[by][:-1]) & (two[by][1:] == two[by][:-1])
-    found[rows[by][1:][same]] = True
+    close = keys.where(inside)
+    two = np.zeros(len(inside), np.uint64) if close.two is None else close.two
+    by = np.lexsort((close.rows, two, close.one))
+    same = (close.one[by][1:] == close.one[by][:-1]) & (two[by][1:] == two[by][:-1])
+    found[inside[by][1:][same]] = True
     return found
 
 
@@ -97,31 +103,69 @@ class _Run:
     """The first key of each block."""
 
     def find(self, wanted: Keys) -> NDArray[np.bool_]:
-        """Which of the wanted keys (sorted) are here."""
+        """Which of the wanted keys are here."""
         found = np.zeros(len(wanted.one), dtype=np.bool_)
-        if not len(wanted.one) or int(wanted.one[-1]) < self.low or int(wanted.one[0]) > self.high:
+        if not self.meets(wanted):
             return found
         # A key lies in the block whose first key is the last one not above it, or at the end of the block before, when a word fills both.
         starts = np.searchsorted(wanted.one, self.fences, side="left")
         ends = np.append(np.searchsorted(wanted.one, self.fences[1:], side="right"), len(wanted.one))
         for i in np.flatnonzero(ends > starts):
             a, b = int(starts[i]), int(ends[i])
-            found[a:b] |= _among(self._block(int(i), b - a), wanted.take(np.arange(a, b)))
+            found[a:b] |= _among(self._block(int(i), b - a), wanted.where(slice(a, b)))
         return found
+
+    def meets(self, wanted: Keys) -> bool:
+        """Whether the ranges overlap."""
+        return bool(len(wanted.one)) and int(wanted.one[-1]) >= self.low and int(wanted.one[0]) <= self.high
+
+    def blocks(self) -> Iterator[Keys]:
+        """All keys, a block at a time."""
+        return (self.read(start, min(_BLOCK, self.n - start)) for start in range(0, self.n, _BLOCK))
 
     def _block(self, i: int, n_wanted: int) -> Keys:
         start, n = i * _BLOCK, min(_BLOCK, self.n - i * _BLOCK)
         if n_wanted * _SPARSE >= n:
             return self.read(start, n)
         one: Hashes = np.memmap(self.path, dtype=np.uint64, mode="r", offset=start * 8, shape=(n,))
-        return Keys(one, np.memmap(self.path, dtype=np.uint64, mode="r", offset=(self.n + start) * 8, shape=(n,)) if self.pairs else None)
+        two = np.memmap(self.path, dtype=np.uint64, mode="r", offset=(self.n + start) * 8, shape=(n,)) if self.pairs else None
+        return Keys(one, two, _NO_ROWS)
 
     def read(self, start: int, n: int) -> Keys:
         """The keys at n places from ``start``."""
         with self.path.open("rb") as file:
             one = np.frombuffer(os.pread(file.fileno(), n * 8, start * 8), dtype=np.uint64)
             two = np.frombuffer(os.pread(file.fileno(), n * 8, (self.n + start) * 8), dtype=np.uint64) if self.pairs else None
-        return Keys(one, two)
+        return Keys(one, two, _NO_ROWS)
+
+
+class _Filter:
+    """Rules out most keys that are not in the index, without a look at the disk; never one that is.
+
+    A table of 64-bit words, one for each key by the first bits of its hash, and in it three bits by the others (a blocked Bloom filter, Putze et al. 2007).
+    """
+
+    def __init__(self, n_keys: int) -> None:
+        bits = min(max(n_keys, 1), _FILTER_MOST).bit_length() - 3  # 8 to 16 bits for each key
+        self.n_fit = 1 << (bits + 3)
+        self._shift = np.uint64(64 - bits)
+        self._words = np.zeros(1 << bits, dtype=np.uint64)
+
+    def add(self, keys: Keys) -> None:
+        words, bits = self._place(keys)
+        np.bitwise_or.at(self._words, words, bits)
+
+    def may_have(self, keys: Keys) -> NDArray[np.bool_]:
+        words, bits = self._place(keys)
+        return (self._words[words] & bits) == bits  # type: ignore[no-any-return]
+
+    def _place(self, keys: Keys) -> tuple[NDArray[np.int64], Hashes]:
+        # Halves of hashes are spread already and sorted, so the table is walked from front to back; exact keys are not.
+        spread = keys.one if keys.two is not None else _hash.finish(keys.one.copy())
+        rest = keys.two if keys.two is not None else spread * np.uint64(0x9E3779B97F4A7C15)
+        six, one = np.uint64(63), np.uint64(1)
+        bits = (one << (rest & six)) | (one << ((rest >> np.uint64(8)) & six)) | (one << ((rest >> np.uint64(16)) & six))
+        return (spread >> self._shift).astype(np.int64), bits
 
 
 class KeyIndex:
@@ -132,6 +176,8 @@ class KeyIndex:
         self.folder, self.columns = folder, tuple(columns)
         self._runs: list[_Run] = []
         self._claimed: list[Keys] = []
+        self._filter: _Filter | None = None
+        self._asked = 0
         self.seq = 0
         """The number of the newest commit whose keys are in it."""
 
@@ -139,23 +185,36 @@ class KeyIndex:
         """Rows of the table as of then; those without a key (missing) count too."""
 
     def find(self, keys: Keys) -> NDArray[np.bool_]:
-        """Which rows' keys the table has already or are claimed, (N,)."""
-        ordered, order = keys.sorted()
+        """Which keys the table has already, or are claimed, (N,), by place."""
         found = np.zeros(len(keys.one), dtype=np.bool_)
-        for run in self._runs:
-            found |= run.find(ordered)
-        for claimed in self._claimed:
-            if len(claimed.one) and len(ordered.one):
-                found |= _among(claimed, ordered)
-        if order is None:
+        held: list[_Run | Keys] = [r for r in self._runs if r.meets(keys)]
+        held += [c for c in self._claimed if len(c.one) and len(keys.one) and c.one[-1] >= keys.one[0] and c.one[0] <= keys.one[-1]]
+        if not held:
             return found
-        back = np.empty_like(found)
-        back[order] = found
-        return back
+        self._asked += len(keys.one)
+        places = self._may_be_here(keys)
+        wanted = keys if places is None else keys.where(places)
+        if len(wanted.one):
+            hits = np.logical_or.reduce([one.find(wanted) if isinstance(one, _Run) else _among(one, wanted) for one in held])
+            found[slice(None) if places is None else places] = hits
+        return found
+
+    def _may_be_here(self, keys: Keys) -> NDArray[np.int64] | None:
+        """Places of the keys that the filter does not rule out; None: there is no filter (a short collect does without)."""
+        n = sum(run.n for run in self._runs)
+        if self._asked < _FILTER_FROM or n < _FILTER_FROM:
+            return None
+        if self._filter is None or (n > self._filter.n_fit and self._filter.n_fit < _FILTER_MOST):
+            self._filter = _Filter(2 * n)
+            for keys_held in chain(chain.from_iterable(run.blocks() for run in self._runs), self._claimed):
+                self._filter.add(keys_held)
+        return np.flatnonzero(self._filter.may_have(keys))
 
     def claim(self, keys: Keys) -> None:
         """These keys will be committed next."""
-        self._claimed.append(keys.sorted()[0])
+        self._claimed.append(keys)
+        if self._filter is not None:
+            self._filter.add(keys)
 
     def keep(self, seq: int, n_rows: int) -> None:
         """The oldest claim was committed under this number, and the table has so many rows now: writes it down."""
@@ -249,10 +308,10 @@ def _catch_up(index: KeyIndex, table: "Table") -> bool:
         parts.append(keys_of(pa.Table.from_batches([block]).drop_null(), index.columns))
         n_parts += len(parts[-1].one)
         if n_parts >= 1 << 20:
-            index._add(_joined(parts).sorted()[0])
+            index._add(_joined(parts))
             parts, n_parts = [], 0
     if parts:
-        index._add(_joined(parts).sorted()[0])
+        index._add(_joined(parts))
     index.seq, index.n_rows = table.last.seq, index.n_rows + n_rows
     index._save()
     return index.n_rows == table.n_rows
@@ -284,11 +343,11 @@ def _merged(runs: Sequence[_Run]) -> Iterator[Keys]:
         parts = []
         for i, head in enumerate(heads):
             n = int(np.searchsorted(head.one, bound, side="right"))
-            parts.append(head.take(np.arange(n)))
+            parts.append(head.where(slice(0, n)))
             at[i] += n
-        yield _joined(parts).sorted()[0]
+        yield _joined(parts)
 
 
 def _joined(parts: Sequence[Keys]) -> Keys:
     two = [p.two for p in parts if p.two is not None]
-    return Keys(np.concatenate([p.one for p in parts]), np.concatenate(two) if two else None)
+    return ordered(np.concatenate([p.one for p in parts]), np.concatenate(two) if two else None)

@@ -147,8 +147,9 @@ class Contract:
         from modelinscale.data._keys import keys_of, repeated
 
         free = ~found.bad
-        keys: list[tuple[NDArray[np.int64], Keys]] = []
-        taken: list[NDArray[np.bool_]] = []
+        keys: list[Keys] = []  # of each set, those of its rows that may still be good
+        taken: list[NDArray[np.bool_]] = []  # (N,) by row: the table has it
+        again: list[NDArray[np.bool_]] = []  # (N,) by row: an earlier row here has it
         for columns in self.unique:
             whole = free.copy()
             for name in columns:
@@ -157,33 +158,37 @@ class Contract:
             at = np.flatnonzero(whole)
             part = found.rows.select(list(columns))
             made = keys_of(part if len(at) == len(free) else part.take(at), [self.schema[n] for n in columns])
-            keys.append((at, made))
-            before = seen[columns].find(made) if columns in seen else np.zeros(len(at), np.bool_)
-            mask = np.zeros(len(free), np.bool_)
-            mask[at[before]] = True
-            taken.append(mask)
-        again = [np.zeros(len(free), np.bool_) for _ in keys]
-        for i, (at, made) in enumerate(keys):
-            again[i][at[repeated(made)]] = True
+            made = made._replace(rows=at[made.rows])
+            keys.append(made)
+            taken.append(_rows(made, seen[columns].find(made) if columns in seen else None, len(free)))
+            again.append(_rows(made, repeated(made), len(free)))
         if len(keys) > 1 and any(a.any() for a in again):
             _settle(keys, taken, again)
         for i, columns in enumerate(self.unique):
             # The same words whether the earlier row is in the table or in these rows: what arrives together must not matter.
             found.add_rows(np.flatnonzero(taken[i] | again[i]), columns, f"an earlier row has the same {'key' if columns == self.key else 'value'}")
-        for columns, (at, made) in zip(self.unique, keys, strict=True):
+        for columns, made in zip(self.unique, keys, strict=True):
             if columns in seen:
-                good = ~found.bad[at]
-                seen[columns].claim(made if good.all() else made.take(good))
+                good = ~found.bad[made.rows]
+                seen[columns].claim(made if good.all() else made.where(good))
 
 
-def _settle(keys: "list[tuple[NDArray[np.int64], Keys]]", taken: list[NDArray[np.bool_]], again: list[NDArray[np.bool_]]) -> None:
+def _rows(keys: "Keys", found: "NDArray[np.bool_] | None", n_rows: int) -> NDArray[np.bool_]:
+    """A verdict by place as one by row."""
+    rows = np.zeros(n_rows, np.bool_)
+    if found is not None:
+        rows[keys.rows[found]] = True
+    return rows
+
+
+def _settle(keys: "list[Keys]", taken: list[NDArray[np.bool_]], again: list[NDArray[np.bool_]]) -> None:
     """With several sets: a row refused for one of them takes no value of another. Row by row, but only over rows that share a value with another one."""
     shared: dict[int, list[tuple[int, int, int]]] = {}
-    for i, (at, made) in enumerate(keys):
-        _, inverse, counts = np.unique(made.one, return_inverse=True, return_counts=True)
-        for place in np.flatnonzero(counts[inverse] > 1):
+    for i, made in enumerate(keys):
+        same = made.one[1:] == made.one[:-1]
+        for place in np.flatnonzero(np.append(same, False) | np.append(False, same)):
             two = 0 if made.two is None else int(made.two[place])
-            shared.setdefault(int(at[place]), []).append((i, int(made.one[place]), two))
+            shared.setdefault(int(made.rows[place]), []).append((i, int(made.one[place]), two))
     refused = np.logical_or.reduce(taken)
     used: set[tuple[int, int, int]] = set()
     for mask in again:
