@@ -43,14 +43,13 @@ INIT = {
     "another suffix": ("rows.xlsx", "y", b"x", r"cannot be told from its suffix"),
     "no such target": ("rows.csv", "yy", None, r"there is no column 'yy' to predict\. Did you mean 'y'"),
     "one class": ("rows.csv", "y", b"x,y\n" + b"".join(b"%d,a\n" % i for i in range(60)), r"one|only|same"),
-    "a target without values": ("rows.csv", "y", b"x,y\n" + b"".join(b"%d,\n" % i for i in range(60)), r"missing|no value"),
+    "a target without values": ("rows.csv", "y", b"x,y\n" + b"".join(b"%d,\n" % i for i in range(60)), r"no row has a value of 'y'"),
     "a constant number as target": ("rows.csv", "y", b"x,y\n" + b"".join(b"%d,3.5\n" % i for i in range(60)), r"one|only|same|constant"),
     "one row": ("rows.csv", "y", b"x,y\n1,a\n", r"one|only|same|rows"),
     "a target column alone": ("rows.csv", "y", b"y\n" + b"".join(b"%d\n" % (i % 2) for i in range(60)), r"no column is left"),
     "a moment as target": ("rows.csv", "y", b"x,y\n" + b"".join(b"%d,2024-01-%02d\n" % (i, i % 28 + 1) for i in range(60)), r"moments"),
     "a picture": ("rows.csv", "y", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00" * 50, r"."),
     "a truncated archive": ("rows.csv.gz", "y", gzip.compress((HEADER + "\n" + ROWS).encode())[:-300], r"rows\.csv\.gz.*(cut|trunc|end|damaged)"),
-    "no archive at all": ("rows.csv.gz", "y", b"id,y\n1,2\n", r"rows\.csv\.gz"),
     "a Parquet file that is none": ("rows.parquet", "y", b"PAR1 but not really", r"rows\.parquet"),
     "JSON lines that are none": ("rows.jsonl", "y", b"{not json\n" * 10, r"rows\.jsonl"),
 }
@@ -196,10 +195,9 @@ def test_what_is_asked_of_a_model_wrongly_is_refused(ran: Mis) -> None:
     cases = {
         ("predict", "short.csv", "--out", "o.csv"): r"z",
         ("predict", "gone.csv", "--out", "o.csv"): r"gone\.csv",
-        ("predict", "rows.csv", "--out", "o.xlsx"): r"o\.xlsx",
+        ("predict", "rows.csv", "--out", "o.xlsx"): r"cannot be written as '\.xlsx'.*\.parquet",
         ("predict", "rows.csv", "--out", "o.csv", "--version", "9"): r"9",
         ("predict", "rows.csv", "--out", "o.csv", "--package", "strange"): r"strange is not a package",
-        ("predict", "rows.csv", "--out", "no/such/folder/o.csv"): r"no/such/folder",
         ("promote", "7"): r"7",
         ("rollback",): r"before|champion",
         ("serve", "--version", "nobody"): r"nobody",
@@ -211,7 +209,7 @@ def test_what_is_asked_of_a_model_wrongly_is_refused(ran: Mis) -> None:
         code, _, err = ran(*words)
         assert code in (1, 2), words
         assert err.startswith("error: "), err
-        assert re.search(expected, err), err
+        assert re.search(expected, err, re.DOTALL), err
     assert not Path("o.csv").exists()
 
 

@@ -12,11 +12,13 @@ from modelinscale.spec import ModelSpec
 
 def check(spec: ModelSpec, base: Path) -> dict[str, Any]:
     """Columns, features, target and notes as plain data; raises what a run would raise about the file."""
+    from modelinscale.evaluate import check as suits
     from modelinscale.train import find_task
 
     seen = look(spec.source_at(base), spec.data.columns, spec.target)
     named(spec, seen.schema)
     task = find_task(seen.frame[spec.target], spec.target, spec.task, spec.positive)
+    suits(spec.evaluate, task)
     roles = resolve(spec, seen.schema, seen.frame, seen.profiles)
     notes = [] if seen.exact else [f"seen: the first {seen.n_rows:,} rows"]
     if spec.model != "auto":

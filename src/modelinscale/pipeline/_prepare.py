@@ -57,6 +57,7 @@ def work(context: Context, folder: Path) -> Facts:
     from modelinscale.data.leaks import guard, honest
     from modelinscale.data.split import NAMES, assign
     from modelinscale.encode import observe
+    from modelinscale.evaluate import check as suits
     from modelinscale.pipeline._resolve import resolve
     from modelinscale.train import find_task
 
@@ -65,6 +66,7 @@ def work(context: Context, folder: Path) -> Facts:
         raise DataError("the table has no rows.", fix="See `mis show quarantine`: did every row break the contract?")
     context.progress("prepare", 0.0, "which rows learn, choose and test")
     task = find_task(frame[spec.target], spec.target, spec.task, spec.positive)
+    suits(spec.evaluate, task)
     head = frame.head(PROFILE_ROWS)
     roles = resolve(spec, context.schema, head, {} if spec.features else profile(head.to_arrow()))
     about: _About = {"target": spec.target, "content": tuple(roles.features), "time": spec.data.time}
