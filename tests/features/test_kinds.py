@@ -26,7 +26,15 @@ def test_scaled_numbers_have_about_unit_spread_and_one_outlier_does_not_flatten_
     scaled = number.encode(number.observe(number.empty(), values), values, "scaled")
     assert 0.9 < scaled[:-1].std() < 1.1
     assert abs(scaled[:-1].mean()) < 0.05
-    assert scaled[-1] == pytest.approx(10.0)
+    assert 5.0 < scaled[-1] < 6.0
+
+
+def test_a_value_seen_once_in_a_column_of_zeros_stays_within_bounds() -> None:
+    number = Number()
+    values = pl.Series([0.0] * 99_999 + [1.0])
+    scaled = number.encode(number.observe(number.empty(), values), values, "scaled")
+    assert abs(scaled[0, 0]) < 0.01
+    assert 5.0 < scaled[-1, 0] <= 10.0
 
 
 def test_scaling_keeps_the_order_of_values() -> None:

@@ -86,7 +86,7 @@ class Graph:
     def op(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Calls an operator with one output; "" for an optional input left out.
 
-        Domain "" is ai.onnx (opset 21), "ai.onnx.ml" is opset 5, "com.microsoft" is 1.
+        Domain "" is ai.onnx (opset 21), "ai.onnx.ml" is opset 4, "com.microsoft" is 1.
         """
         return self.ops(op, *inputs, n_outputs=1, domain=domain, **attributes)[0]
 

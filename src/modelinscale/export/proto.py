@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     import onnx
 
 OPSETS = {"": 21, "ai.onnx.ml": 4, "com.microsoft": 1}
-"""Version of each operator set a graph may use; a set is named in the file only when an operator of it occurs (the first one always is)."""
+"""Version of each operator set a graph may use; a set is named in the file only when an operator of it occurs (the first one always is).
+
+ai.onnx.ml stays at 4: version 5 deprecates the tree operators that `models` draws.
+"""
 IR_VERSION = 10
 """The file format that belongs to opset 21; onnxruntime reads it since 1.18."""
 MAX_BYTES = (1 << 31) - (1 << 20)

@@ -60,18 +60,22 @@ class Bins(NamedTuple):
         return float(self.middles()[np.searchsorted(np.cumsum(self.counts), rank)])
 
     def moments(self) -> tuple[float, float]:
-        """Mean and standard deviation of the stand-ins, summed without rounding: independent of any order; no bins: (0, 0)."""
-        n = int(self.counts.sum())
-        if not n:
-            return 0.0, 0.0
-        # Scaled by a power of two, which is exact: squares of 1e300 must not overflow, nor those of 1e-300 vanish.
-        values = self.middles()
-        unit = 2.0 ** min(1000, int(np.frexp(np.abs(values).max())[1]))
-        shares = (self.counts / n).tolist()
-        small = (values / unit).tolist()
-        mean = fsum(v * s for v, s in zip(small, shares, strict=True))
-        deviation = sqrt(fsum((v - mean) ** 2 * s for v, s in zip(small, shares, strict=True)))
-        return mean * unit, deviation * unit if isfinite(deviation * unit) else _LARGEST
+        """Mean and standard deviation of the stand-ins; no bins: (0, 0)."""
+        return moments(self.middles(), self.counts)
+
+
+def moments(values: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple[float, float]:
+    """Mean and standard deviation of values that occur so often, summed without rounding: independent of any order; no values: (0, 0)."""
+    n = int(counts.sum())
+    if not n:
+        return 0.0, 0.0
+    # Scaled by a power of two, which is exact: squares of 1e300 must not overflow, nor those of 1e-300 vanish.
+    unit = 2.0 ** min(1000, int(np.frexp(np.abs(values).max())[1]))
+    shares = (counts / n).tolist()
+    small = (values / unit).tolist()
+    mean = fsum(v * s for v, s in zip(small, shares, strict=True))
+    deviation = sqrt(fsum((v - mean) ** 2 * s for v, s in zip(small, shares, strict=True)))
+    return mean * unit, deviation * unit if isfinite(deviation * unit) else _LARGEST
 
 
 def _fit(cleared: int, at: NDArray[np.float64], counts: NDArray[np.int64]) -> Bins:

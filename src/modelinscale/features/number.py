@@ -26,23 +26,24 @@ _LARGEST = float(np.finfo(np.float64).max)
 class Number(Feature):
     """A quantity, where more and less mean something: amounts, ages, counts.
 
-    plain: the value as float32, missing NaN, infinity kept. scaled: ``(x - centre) * factor``, brought within ``± clip``, infinity at the edge, a missing
-    value at the centre (0); a second column flags missing values if training rows had any. Python and graph give the same bits in both forms.
+    plain: the value as float32, missing NaN, infinity kept. scaled: mean 0 and deviation 1 over the training rows, far values bounded (see ``scale``),
+    infinity at the bound, a missing value at the mean (0); a second column flags missing values if training rows had any.
+    Python and graph give the same bits in both forms.
 
     >>> import polars as pl
-    >>> number = Number()
-    >>> state = number.observe(number.empty(), pl.Series([1.0, 2.0, 3.0, None]))
-    >>> number.encode(state, pl.Series([2.0, None]), "scaled").tolist()
-    [[0.0, 0.0], [0.0, 1.0]]
+    >>> number = Number(scale="standard")
+    >>> state = number.observe(number.empty(), pl.Series([1.0, 3.0, None]))
+    >>> number.encode(state, pl.Series([1.0, 4.0, None]), "scaled").tolist()
+    [[-1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]
     """
 
     input: ClassVar[InputType] = "float64"
 
     scale: Scale = "robust"
-    """robust: by median and quartile distance, far values drawn in smoothly, so that one outlier does not flatten the rest.
-    standard: by mean and standard deviation, cut at ``clip``."""
-    clip: float = Field(10.0, gt=0, le=1e6)
-    """Largest scaled magnitude."""
+    """robust: far values are drawn in smoothly, measured by median and quartiles, so that a few of them do not flatten the rest.
+    standard: by mean and standard deviation alone, cut at ``clip``."""
+    clip: float = Field(5.0, gt=0, le=1e6)
+    """How far from the centre values are bounded, in spreads of the bulk; scaled values stay within about twice that."""
 
     @classmethod
     def suits(cls, column: Column) -> bool:
