@@ -48,14 +48,14 @@ def test_row_weights_equal_repetition() -> None:
     y[::7] = 1 - y[::7]
     twice = np.repeat(np.arange(200), 1 + (np.arange(200) % 2))
     linear = Linear(strength=0.01)
-    weighted = linear.fit(Examples(rows, y, 1.0 + (np.arange(200) % 2)), None, TASKS["binary"], Effort())
+    weighted = linear.fit(Examples(rows, y, (1.0 + np.arange(200) % 2).astype(np.float64)), None, TASKS["binary"], Effort())
     repeated = linear.fit(Examples(rows.rows(twice), y[twice]), None, TASKS["binary"], Effort())
     # Columns are brought to standard units by their rows, not by the weights of these, hence the tolerance.
     assert np.allclose(linear.predict(weighted, rows), linear.predict(repeated, rows), atol=0.05)
 
 
 def test_a_rare_class_keeps_its_rows_when_rows_are_drawn() -> None:
-    rows, X = numbers(20_000, 2)
+    rows, _ = numbers(20_000, 2)
     y = np.zeros(20_000, np.int64)
     y[:40] = 1
     few = Linear(rows=1000).fit(Examples(rows, y), None, TASKS["binary"], Effort())

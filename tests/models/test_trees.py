@@ -17,7 +17,9 @@ def test_a_float32_is_below_a_threshold_exactly_when_it_is_below_its_floor() -> 
     chance = np.random.default_rng(1)
     thresholds = np.concatenate([chance.normal(size=2000) * 10.0 ** chance.integers(-40, 40, 2000), [0.0, 1e-35, -1e-35, 1e300, -1e300, 0.1]])
     floors = floor32(thresholds)
-    for x in (floors, np.nextafter(floors, np.float32(np.inf)), np.nextafter(floors, np.float32(-np.inf))):
+    with np.errstate(over="ignore", under="ignore"):
+        around = (floors, np.nextafter(floors, np.float32(np.inf)), np.nextafter(floors, np.float32(-np.inf)))
+    for x in around:
         assert np.array_equal(x.astype(np.float64) <= thresholds, x <= floors)
 
 
@@ -26,8 +28,8 @@ def test_any_number_of_threads_gives_the_same_trees() -> None:
     X = chance.normal(size=(30_000, 8)).astype(np.float32)
     y = (X[:, 0] * X[:, 1] + 0.3 * chance.normal(size=30_000) > 0).astype(np.int64)
     rows = Encoded({"x": Layout("dense", 8, tuple("abcdefgh"))}, {"x": X})
-    one, two = (Trees(rounds=10).fit(Examples(rows, y), None, TASKS["binary"], Effort(n_threads=n)) for n in (1, 2))
-    assert np.array_equal(one.arrays["trees"], two.arrays["trees"]) or np.allclose(Trees().predict(one, rows), Trees().predict(two, rows), atol=1e-9)
+    one, two = (Trees(rounds=5).fit(Examples(rows, y), None, TASKS["binary"], Effort(n_threads=n)) for n in (1, 2))
+    assert np.array_equal(Trees().predict(one, rows), Trees().predict(two, rows))
 
 
 def test_scikit_learn_is_not_imported_and_a_later_import_is_whole() -> None:
@@ -39,19 +41,16 @@ assert not [m for m in sys.modules if m in ("sklearn", "pandas", "lightgbm")], "
 import lightgbm as public
 import sklearn.base
 assert issubclass(public.LGBMClassifier, sklearn.base.BaseEstimator)
+lightgbm.cache_clear()
+assert lightgbm() is public, "a whole LightGBM that is there is not loaded twice"
 assert public.LGBMClassifier(n_estimators=2, verbose=-1).fit([[0.0], [1.0]] * 30, [0, 1] * 30).predict([[1.0]]) == [1]
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
-def test_an_imported_lightgbm_is_used_as_it_is() -> None:
-    code = "import lightgbm as public\nfrom modelinscale.models._lightgbm import lightgbm\nassert lightgbm() is public"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
-
-
 def test_a_number_far_from_zero_keeps_its_digits() -> None:
     given = planted("plain", "regression")
-    far = Examples(given.train.rows, given.train.target + 1e9)
+    far = Examples(given.train.rows, (given.train.target + 1e9).astype(np.float64))
     near, moved = (Trees(rounds=20).fit(t, None, given.task, Effort()) for t in (given.train, far))
     a, b = (Trees().predict(w, given.test.rows) for w in (near, moved))
     assert np.allclose(a, b - 1e9, atol=1.0)

@@ -4,8 +4,10 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,9 +52,9 @@ class Weights:
     def load(cls, folder: Path) -> "Weights":
         """Reads what `save` wrote; never unpickles."""
         try:
-            with np.load(folder / "weights.npz", allow_pickle=False) as arrays:
+            with np.load(BytesIO((folder / "weights.npz").read_bytes()), allow_pickle=False) as arrays:
                 return cls(dict(arrays), json.loads((folder / "weights.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, BadZipFile) as error:
             raise ModelError(f"{folder}: the weights cannot be read ({error}).", fix="Run `mis run` again; it trains anew.") from error
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -215,7 +216,7 @@ class _Loop:
         self.at.step += 1
         keep = min(_AVERAGE, (self.at.step + 1) / (self.at.step + 10))
         with torch.no_grad():
-            parameters = list(self.network.parameters())
+            parameters: list[Tensor] = list(self.network.parameters())
             torch._foreach_lerp_([torch.from_numpy(array) for array in self.average.values()], parameters, 1 - keep)
 
     def _look(self) -> None:
@@ -259,9 +260,9 @@ class _Loop:
         if self.effort.checkpoints is None or not self._file().is_file():
             return False
         try:
-            with np.load(self._file(), allow_pickle=False) as stored:
+            with np.load(io.BytesIO(self._file().read_bytes()), allow_pickle=False) as stored:
                 arrays = dict(stored)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, BadZipFile) as error:
             raise StoreError(f"{self._file()} cannot be read ({error}).", fix="Remove it; training then begins anew.") from error
         meta = json.loads(arrays.pop("meta").tobytes().decode())
         if meta.pop("format") != 1 or meta.pop("of") != self.fingerprint:
