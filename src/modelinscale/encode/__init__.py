@@ -59,6 +59,7 @@ def encode(features: Features, states: States, frame: "pl.DataFrame", form: Form
     """The rows of a table as blocks of numbers. Raises `DataError` when a feature's column is not there."""
     from modelinscale.encode.tensors import to_input
 
+    states = settle_all(features, states)  # the long tail is looked through once, not at every turn
     blocks = {name: feature.encode(states[name], to_input(_column(frame, name), feature.input), form) for name, feature in features.items()}
     return Encoded(layouts(features, states, form), blocks)
 
