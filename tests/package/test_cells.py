@@ -200,7 +200,7 @@ KINDS: list[tuple[ColumnType, InputType]] = [
 
 
 @settings(max_examples=200, deadline=None)
-@given(cells=st.lists(CELLS, max_size=8), kind=st.sampled_from(KINDS), required=st.booleans())
+@given(cells=st.lists(CELLS, max_size=12), kind=st.sampled_from(KINDS), required=st.booleans())
 def test_a_column_is_read_as_its_cells_are_one_by_one(cells: list[Any], kind: tuple[ColumnType, InputType], required: bool) -> None:
     one = reader(*kind, required=required, nulls=("?",))
     singles: list[Any] = []

@@ -40,6 +40,8 @@ _ISO = re.compile(
     re.ASCII,
 )
 _PLAIN_NUMBERS = {int, float}
+_FEW = 4
+"""Up to this many cells NumPy costs more than it saves."""
 _LONGEST_CHARS = 500
 _SHOWN_CHARS = 80
 _REMEMBERED = 100_000
@@ -90,7 +92,7 @@ class Reader:
 
     def read(self, cells: list[Cell]) -> NDArray[Any]:
         """(N,) or (N, width) in graph-input form. Raises `BadCell` for the first cell that cannot be read."""
-        if self._fast is not None:
+        if self._fast is not None and len(cells) > _FEW:
             found = self._fast(cells, self._nulls)
             if found is not None and not (self.required and _any_missing(found, self.input)):
                 return found
