@@ -70,6 +70,7 @@ def test_a_row_that_cannot_be_read_is_told_with_column_value_and_what_was_expect
     assert reply.status_code == 422, reply.text
     error = reply.json()["error"]
     assert error.keys() == {"message", "fix", "id"}
+    assert error["fix"]
     assert re.search(message, error["message"]), error["message"]
     assert error["id"] == reply.headers["x-request-id"]
     assert len(reply.content) < 2000

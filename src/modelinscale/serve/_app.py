@@ -175,7 +175,7 @@ class Application:
             # The protocol has one status for what a client must change, and one field.
             status = 400 if error.status == 422 else error.status
             return Reply(status, _body.encode({"error": str(error)}), headers=headers)
-        told = {"message": error.message, "fix": error.fix, "id": request.id if request is not None else None}
+        told = {"message": error.message, "fix": error.fix or "See /docs for what is expected.", "id": request.id if request is not None else None}
         return Reply(error.status, _body.encode({"error": told}), headers=headers)
 
     def _predict(self, request: Request) -> None:
