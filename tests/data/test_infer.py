@@ -1,6 +1,7 @@
 """What is found in columns of text, and what a data engineer would have said."""
 
 import random
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -16,11 +17,11 @@ from modelinscale.data.infer import infer, profile
 from modelinscale.data.sources import Source
 
 
-def found(cells: list[str | None], name: str = "x") -> Column:
+def found(cells: Sequence[str | None], name: str = "x") -> Column:
     return infer(pa.table({name: pa.array(cells, pa.string())}))[name]
 
 
-def values(cells: list[str | None], name: str = "x") -> list[object]:
+def values(cells: Sequence[str | None], name: str = "x") -> list[object]:
     """The cells read by the habits found in them; every one of them must be readable."""
     schema = infer(pa.table({name: pa.array(cells, pa.string())}))
     cleaned = clean(pa.record_batch([pa.array(cells, pa.string())], names=[name]), schema)
@@ -117,7 +118,7 @@ def test_where_both_fit_the_other_columns_settle_it_then_the_mark() -> None:
 
 
 def test_digits_are_dates_only_where_the_name_says_so() -> None:
-    cells: list[str | None] = ["19560409", "20011231"]
+    cells = ["19560409", "20011231"]
     assert found(cells, "amount").type == "int"
     assert found(cells, "date_of_birth").format == "%Y%m%d"
     assert found(["1700000000", "1700000001"], "created_at").type == "int", "counts since 1970 are numbers until somebody says otherwise"
@@ -137,7 +138,7 @@ def test_among_country_codes_NA_is_a_country() -> None:  # noqa: N802
 
 @pytest.mark.parametrize(("n_bad", "type"), [(0, "int"), (2, "int"), (3, "string")])
 def test_up_to_two_percent_of_bad_cells_are_faults_more_make_the_column_text(n_bad: int, type: str) -> None:
-    cells: list[str | None] = [str(i) for i in range(100 - n_bad)] + [f"oops{i}" for i in range(n_bad)]
+    cells = [str(i) for i in range(100 - n_bad)] + [f"oops{i}" for i in range(n_bad)]
     random.Random(1).shuffle(cells)
     schema = infer(pa.table({"x": cells}))
     assert schema["x"].type == type
@@ -176,7 +177,7 @@ def test_lists_of_one_length_are_vectors_and_others_are_refused_together() -> No
 
 
 @given(st.lists(st.one_of(st.none(), st.text(max_size=12), st.sampled_from(["1", "2.5", "NA", "2024-01-01", "yes", "$5", "1,000", "31.02.2020"])), max_size=40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_text_gets_a_type_and_most_of_it_can_be_read(cells: list[str | None]) -> None:
     cells = [c if c is None else c.encode("utf-8", "ignore").decode() for c in cells]
     schema = infer(pa.table({"x": pa.array(cells, pa.string())}))
@@ -201,7 +202,8 @@ def test_a_profile_tells_a_column_at_a_glance() -> None:
     assert (p["n"].n_rows, p["n"].n_missing, p["n"].n_distinct, p["n"].low, p["n"].high) == (4, 1, 2, "1", "2")
     assert p["n"].top == (("2", 2), ("1", 1))
     assert (p["x"].low, p["x"].high, p["x"].mean) == ("0.5", "2.5", 1.5)
-    assert (p["w"].n_distinct, p["w"].mean_words, p["w"].top[0]) == (2, pytest.approx(5 / 3), ("a b", 2))
+    assert (p["w"].n_distinct, p["w"].top[0]) == (2, ("a b", 2))
+    assert p["w"].mean_words == pytest.approx(5 / 3)
     assert (p["t"].low, p["t"].ascending) == ("2024-01-01 00:00:00", True)
     assert (p["b"].top, p["b"].mean) == ((("true", 3), ("false", 1)), 0.75)
     assert (p["v"].n_distinct, p["v"].n_missing) == (2, 1)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
-from modelinscale.data._cells import is_null_word, plain
+from modelinscale.data._cells import is_null_word, number_pattern, plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,6 +60,12 @@ class Words:
         import pyarrow.compute as pc
 
         return self.share(pc.match_substring_regex(self.text, r"\d"))
+
+    @cached_property
+    def share_of_numbers(self) -> float:
+        import pyarrow.compute as pc
+
+        return self.share(pc.match_substring_regex(self.text, number_pattern(".", "")))
 
     @cached_property
     def share_of_capital_pairs(self) -> float:

@@ -143,10 +143,12 @@ def _found(name: str, words: Words, day_first: bool | None) -> Column:
     if flag:
         return flag
     if words.share_with_digit >= 0.5:
-        # Dates written as digits only are numbers unless the name says otherwise: 20190412 may as well be an amount.
-        moment = find_moment(words, floor, day_first=day_first, digits_only=bool(_DATES.search(name)))
-        if moment:
-            return moment.column(name)
+        # Digits alone are dates only where the name says so: 20190412 may as well be an amount.
+        dated = bool(_DATES.search(name))
+        if dated or words.share_of_numbers < floor:
+            moment = find_moment(words, floor, day_first=day_first, digits_only=dated)
+            if moment:
+                return moment.column(name)
         number = find_number(words, floor)
         if number and not (number.codes or (number.digits_only and _CODES.search(name))):
             return number.column(name)

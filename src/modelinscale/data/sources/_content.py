@@ -49,15 +49,21 @@ class Content:
             self._raw = path.open("rb", buffering=0)
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {os.strerror(error.errno or 0)}.", fix="Check the path and the rights.") from error
+        try:
+            self._start(encoding)
+        except BaseException:
+            self._raw.close()
+            raise
+
+    def _start(self, encoding: str | None) -> None:
         head = self._raw.read(64)
         self._raw.seek(0)
         for magic, (what, fix) in FOREIGN.items():
             if head.startswith(magic):
-                self._raw.close()
-                raise SourceError(f"{path} is {what}, not text.", fix=fix)
+                raise SourceError(f"{self.path} is {what}, not text.", fix=fix)
         self.packed = next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
         self.at = 0
-        self._stream: _Stream = _Stored(path, self._raw, self.packed)
+        self._stream: _Stream = _Stored(self.path, self._raw, self.packed)
         self._ahead = self._stream.read(512)
         known = codecs.lookup(encoding).name if encoding else None
         self.wide = known if known in WIDE else None if known else _wide(self._ahead)

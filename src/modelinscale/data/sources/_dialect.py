@@ -154,7 +154,8 @@ def _rows(text: str, separator: str, quote: str) -> list[list[str]]:
                 break
     except csv.Error:  # a cell beyond the module's limit: what was read so far decides
         pass
-    return rows[:-1] if len(rows) > 2 else rows or [[""]]
+    cut = len(rows) > N_ROWS or not text.endswith("\n")
+    return rows[:-1] if cut and len(rows) > 2 else rows or [[""]]
 
 
 def _usual_width(rows: list[list[str]]) -> int:

@@ -109,7 +109,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Opened:
-    """A file with something left to read: its content, standing at ``place.at``."""
+    """A file with something left to read: its content, standing at ``place.at``, open until the next one is asked for."""
 
     path: Path
     content: Content
@@ -154,15 +154,18 @@ class Places:
             if place is not None and same and place.done:
                 continue
             content = Content(path, None if place is None or place.form is None else place.form.get("encoding"))
-            if place is None:
-                place = Place()
-            elif same and content.seekable:
-                content.seek(place.at)
-            elif same:
-                content.skip(place.at)
-            else:
-                _verify(content, place)
-            yield Opened(path, content, replace(place, size=about.st_size, mtime_ns=about.st_mtime_ns, done=False))
+            try:
+                if place is None:
+                    place = Place()
+                elif not same:
+                    _verify(content, place)
+                elif content.seekable:
+                    content.seek(place.at)
+                else:
+                    content.skip(place.at)
+                yield Opened(path, content, replace(place, size=about.st_size, mtime_ns=about.st_mtime_ns, done=False))
+            finally:
+                content.close()
 
 
 def _stat(path: Path) -> os.stat_result:

@@ -8,7 +8,7 @@ import numpy as np
 
 from modelinscale.core.errors import SourceError, did_you_mean
 from modelinscale.core.schema import Column, Schema
-from modelinscale.data._cells import FALSE_WORDS, NULL_WORDS, TRUE_WORDS
+from modelinscale.data._cells import FALSE_WORDS, FIRST_MOMENT, NULL_WORDS, TRUE_WORDS
 from modelinscale.data.arrow import BROKEN, arrow_type
 from modelinscale.data.sources._dialect import Dialect
 from modelinscale.data.sources._records import all_ends
@@ -74,10 +74,10 @@ class Parser:
                 else:
                     raise SourceError(f"{self._path}, from line {line}: {error}", fix="Declare `separator`, `quote` or `encoding`.") from error
                 continue
-            infinite = [n for n in batch.schema.names if batch.schema.field(n).type == pa.float64() and _has_infinite(batch.column(n))]
-            if not infinite:
+            odd = [n for n, cells in zip(batch.schema.names, batch.columns, strict=True) if _out_of_range(cells)]
+            if not odd:
                 break
-            self._types.update(dict.fromkeys(infinite, pa.string()))  # once more as text, so that the fault shows what was written
+            self._types.update(dict.fromkeys(odd, pa.string()))  # once more as text, so that the fault shows what was written
         if not ragged and not undecoded:
             return batch
         return self._placed(batch, undecoded | ragged, set(ragged), data, line)
@@ -202,11 +202,18 @@ def _flag_words(schema: Schema) -> dict[str, Any]:
     }
 
 
-def _has_infinite(numbers: "pa.DoubleArray") -> bool:
+def _out_of_range(cells: "pa.Array") -> bool:
+    """Whether Arrow read something that the lake does not hold: an infinite number, the year 0."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    ends = pc.min_max(numbers).as_py()
-    return bool(ends["min"] == float("-inf") or ends["max"] == float("inf"))
+    if cells.type == pa.float64():
+        ends = pc.min_max(cells).as_py()
+        return bool(ends["min"] == float("-inf") or ends["max"] == float("inf"))
+    if cells.type == pa.timestamp("us"):
+        first = pc.min(cells.cast(pa.int64())).as_py()
+        return bool(first is not None and first < FIRST_MOMENT)
+    return False
 
 
 def _trimmed(cells: "pa.StringArray") -> "pa.StringArray":

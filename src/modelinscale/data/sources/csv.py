@@ -128,16 +128,13 @@ class Csv(Files):
 
     def _blocks(self, files: Iterator[Opened], schema: Schema) -> "Iterator[tuple[Opened, Parser, _Block]]":
         for opened in files:
-            try:
-                dialect = self._dialect_at(opened)
-                if dialect is None:
-                    continue
-                parser = Parser(dialect, schema, opened.path)
-                start = replace(opened.place, form=_form(dialect, opened.content))
-                for block in _cut(opened.content, start, dialect, self.block, opened.path):
-                    yield opened, parser, block
-            finally:
-                opened.content.close()
+            dialect = self._dialect_at(opened)
+            if dialect is None:
+                continue
+            parser = Parser(dialect, schema, opened.path)
+            start = replace(opened.place, form=_form(dialect, opened.content))
+            for block in _cut(opened.content, start, dialect, self.block, opened.path):
+                yield opened, parser, block
 
     def _dialect_at(self, opened: Opened) -> Dialect | None:
         """How the file is written: as found when it was first read, with the names read again; None for an empty file."""
@@ -195,11 +192,13 @@ def _cut(content: _Reads, place: Place, dialect: Dialect, size: int, path: Path)
     if place.at == 0:
         rest = content.read(size)
         over = len(rest) < size
-        skip = dialect.skip
-        while dialect.header and (skip := first_end(rest, dialect.skip, *marks)) == 0 and not over:
+        start = dialect.skip
+        while dialect.header and not (first := first_end(rest, dialect.skip, *marks)) and not over:
             rest += (more := content.read(size))
             over = len(more) < size
-        place = _moved(place, rest[: skip or len(rest)], newline, done=False)
+        if dialect.header:
+            start = first or len(rest)
+        place = _moved(place, rest[:start], newline, done=False)
         rest = rest[place.at :]
     while True:
         if not over and len(rest) < size:

@@ -14,7 +14,7 @@ from modelinscale.core.units import Size, show_bytes
 from modelinscale.data.arrow import BROKEN, INTERNAL
 from modelinscale.data.sources import Chunk, Cursor
 from modelinscale.data.sources._content import Content
-from modelinscale.data.sources._files import Files, Opened, Place, Places, check_left_out
+from modelinscale.data.sources._files import Files, Place, Places, check_left_out
 from modelinscale.data.sources._json import SHOWN_CHARS, Row, column, decode, decode_lines, elements, separators
 
 if TYPE_CHECKING:
@@ -77,20 +77,17 @@ class Jsonl(Files):
 
         places = Places(after)
         for opened in places.unread(self.found()):
-            try:
-                for found in _cut(opened.content, _start(opened), self.block, opened.path):
-                    rows, broken = _rows(found)
-                    cursor = places.cursor(opened.path, found.place)
-                    if not rows:
-                        continue
-                    arrays = [column(rows, c.name, c) for c in schema.columns]
-                    names = list(schema.names)
-                    if broken:
-                        arrays.append(pa.array([broken.get(i) for i in range(len(rows))], pa.string()))
-                        names.append(BROKEN)
-                    yield Chunk(pa.record_batch(arrays, names=names), cursor, f"{opened.path}, from {found.word} {found.line}")
-            finally:
-                opened.content.close()
+            for found in _cut(opened.content, opened.place, self.block, opened.path):
+                rows, broken = _rows(found)
+                cursor = places.cursor(opened.path, found.place)
+                if not rows:
+                    continue
+                arrays = [column(rows, c.name, c) for c in schema.columns]
+                names = list(schema.names)
+                if broken:
+                    arrays.append(pa.array([broken.get(i) for i in range(len(rows))], pa.string()))
+                    names.append(BROKEN)
+                yield Chunk(pa.record_batch(arrays, names=names), cursor, f"{opened.path}, from {found.word} {found.line}")
 
 
 class _Block(NamedTuple):
@@ -105,10 +102,6 @@ class _Block(NamedTuple):
     @property
     def word(self) -> str:
         return "line" if self.commas is None else "element"
-
-
-def _start(opened: Opened) -> Place:
-    return opened.place
 
 
 def _rows(block: _Block) -> tuple[list[Row], dict[int, str]]:
