@@ -96,8 +96,10 @@ def _decoded(part: bytes) -> Any:
         refused = error
     try:
         return json.loads(part)  # slower, and knows NaN, Infinity and numbers beyond a double
+    except UnicodeDecodeError as error:
+        return _NoJson(f"bytes that are not utf-8 (0x{part[error.start]:02x})")
     except (ValueError, RecursionError):
-        return _NoJson(f"not JSON ({str(refused).removeprefix('JSON is malformed: ')})")
+        return _NoJson(f"not JSON ({str(refused).removeprefix('JSON is malformed: ').replace(': ', ', ')})")
 
 
 def column(rows: list[Row], name: str, wanted: Column | None) -> "pa.Array":
@@ -113,7 +115,7 @@ def column(rows: list[Row], name: str, wanted: Column | None) -> "pa.Array":
             except (pa.ArrowException, OverflowError, TypeError, ValueError):
                 pass
             else:
-                if not pa.types.is_nested(array.type) or _is_list_of_numbers(array.type):
+                if not pa.types.is_nested(array.type) or (_is_list_of_numbers(array.type) and (wanted is not None or _equally_long(values))):
                     return array
     return pa.array([_text(v) for v in values], pa.string())
 
@@ -122,6 +124,10 @@ def _is_list_of_numbers(kind: "pa.DataType") -> bool:
     import pyarrow.types as t
 
     return bool(t.is_list(kind) and (t.is_integer(kind.value_type) or t.is_floating(kind.value_type)))
+
+
+def _equally_long(lists: list[Any]) -> bool:
+    return len({len(v) for v in lists if v is not None}) == 1
 
 
 def _text(value: Any) -> str | None:
