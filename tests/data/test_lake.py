@@ -170,6 +170,8 @@ def test_tags_name_versions_and_keep_them_through_clean_up(uri: str) -> None:
     table.tag("gone")
     table.untag("gone")
     table.untag("never there")
+    with pytest.raises(LakeError, match="has no version 9"):
+        table.tag("x", 9)
     assert table.tags == {"model-1": 1, "model-2": 2}
     table.clean_up(older_than=timedelta(0))
     assert [numbers(open_table(uri, v)) for v in (1, 2)] == [[1], [1, 2]]
@@ -390,6 +392,14 @@ for i in range(5):
     seqs = lance.dataset(uri).to_table(columns=[SEQ]).column(SEQ).to_pylist()
     assert seqs == sorted(seqs)
     assert len(set(seqs)) == 10
+
+
+def test_a_table_of_format_1_is_still_read() -> None:
+    table = open_table(str(Path(__file__).parent.parent / "golden" / "lake-1"))
+    assert numbers(table) == list(range(30))
+    assert pa.Table.from_batches(list(table.blocks())).equals(rows(*range(30)))
+    assert table.schema == SCHEMA
+    assert (table.cursor, table.tags, [v.n_rows for v in table.versions()]) == ({"row": 30}, {"model-1": 1}, [10, 30])
 
 
 def test_the_commit_record_is_plain_json(uri: str) -> None:

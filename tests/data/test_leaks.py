@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -105,7 +106,11 @@ def test_a_forced_split_passes_and_says_what_to_compare_with() -> None:
 def told(target: str = "y", **columns: Any) -> dict[str, str]:
     rows = pa.table(columns)
     schema = Schema(columns=tuple(column_of(n, rows.schema.field(n).type) for n in rows.column_names))
-    return suspects(rows, target, schema)
+    found = suspects(rows, target, schema)
+    frame = pl.from_arrow(rows)
+    assert isinstance(frame, pl.DataFrame)
+    assert suspects(frame, target, schema) == found
+    return found
 
 
 def noise(seed: int = 1) -> Any:

@@ -60,11 +60,13 @@ def test_the_same_draw_everywhere_and_another_with_another_seed() -> None:
     assert (parts_of(rows, seed=1) != parts_of(rows)).any()
 
 
-def test_frames_and_tables_are_split_alike() -> None:
-    rows = table(300)
+@pytest.mark.parametrize("settings", [{}, {"type": "random"}, {"type": "group", "group": "g"}, {"column": "p"}])
+def test_frames_and_tables_are_split_alike(settings: dict[str, Any]) -> None:
+    rows = table(300, g=[f"group {i % 40}" for i in range(300)], p=["train", "train", "test"] * 100)
     frame = pl.from_arrow(rows)
     assert isinstance(frame, pl.DataFrame)
-    assert (assign(frame, Split(), target="y", content=("a", "b")) == assign(rows, Split(), target="y", content=("a", "b"))).all()
+    of_frame = assign(frame, Split(**settings), target="y", content=("a", "b"), classes=True)
+    assert (of_frame == parts_of(rows, **settings)).all()
 
 
 def test_rows_without_a_target_are_unused() -> None:

@@ -245,6 +245,8 @@ class _State:
             raise DataError("the source has no rows.", fix="Check `source`: is the file empty, or does it hold a header only?")
         if self._n_good:
             self.table = self.table.compact()
+        if self._n_bad:
+            open_table(self._quarantine).compact()
         if self._dropped:
             notes.append(f"the source has columns that the table does not have, left out: {', '.join(self._dropped)}.")
         return Collected(

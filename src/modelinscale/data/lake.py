@@ -28,6 +28,7 @@ SEQ = INTERNAL + "seq"
 _STORAGE = "2.2"  # of Lance's files; written out because the library's default moves
 _FORMAT_KEY, _SCHEMA_KEY, _COMMIT_KEY = "mis.format", "mis.schema", "mis.commit"
 _FILE_ROWS, _FILE_BYTES = 1 << 20, 1 << 30
+_SMALL_BYTES = 8 << 20  # a data file below this is worth joining with others
 _BLOCK_ROWS = 65_536
 _CHANGED = "Another program changed it: restore an older version."
 _IO_BYTES = 64 << 20  # read ahead; the library's default buffers gigabytes on wide tables
@@ -211,8 +212,8 @@ class Table:
 
     def tag(self, name: str, version: int | None = None) -> None:
         """Names a version, so that clean-up keeps it (a model was trained on it). A name that exists moves."""
+        number = self.version if version is None else self.at(version).version
         with _told(self.uri, "write"):
-            number = self.version if version is None else version
             if name in self._dataset.tags.list():
                 self._dataset.tags.update(name, number)
             else:
@@ -232,8 +233,8 @@ class Table:
 
     def compact(self, *, n_files: int = 64) -> "Table":
         """Joins small files once there are more than ``n_files``; rows, their order, the cursor and old versions stay. Gives the table as it is then."""
-        small = [f for f in self._dataset.get_fragments() if f.count_rows() < _FILE_ROWS // 4]
-        if len(small) <= n_files:
+        sizes = [sum(file.file_size_bytes or 0 for file in f.metadata.files) for f in self._dataset.get_fragments()]
+        if sum(size < _SMALL_BYTES for size in sizes) <= n_files:
             return self
         with _writing(self.uri):
             now = open_table(self.uri)

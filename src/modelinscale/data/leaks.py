@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from modelinscale.core.errors import DataError
 from modelinscale.core.schema import Column, Schema
-from modelinscale.data.split import TEST, TRAIN, VALID, Parts, Split, _known, _table
+from modelinscale.data.split import TEST, TRAIN, VALID, Parts, Split, table_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -68,11 +68,11 @@ def find_leaks(
     kind = split.resolved(time)
     if kind not in ("hash", "random"):
         return ()
-    table = _table(rows)
+    names = sorted({*content, target})
+    table = table_of(rows, list(dict.fromkeys([*(names if kind == "random" else ()), *split.group, *((time,) if time else ())])))
     held = (parts == TEST) | (parts == VALID)
     n_held, found = int(held.sum()), []
     if kind == "random":
-        names = sorted({*content, target})
         n_rows = _straddling(table, names, parts)
         if n_rows:
             message = f"{n_rows:,} of {n_held:,} rows held out have an equal row (same features, same target) in another part."
@@ -102,7 +102,6 @@ def _straddling(table: "pa.Table", names: Sequence[str], parts: Parts) -> int:
     """Rows held out that are equal, in these columns, to a row of another part."""
     from modelinscale.data._hash import hash_rows
 
-    _known(table, names)
     used = parts >= 0
     hashes = hash_rows([table.column(n) for n in names], table.num_rows)[used]
     _, inverse = np.unique(hashes, return_inverse=True)
@@ -115,7 +114,6 @@ def _from_the_past(table: "pa.Table", time: str, parts: Parts, held: NDArray[np.
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    _known(table, (time,))
     column = table.column(time)
     newest = pc.max(column.filter(pa.array(parts == TRAIN)))
     if not newest.is_valid:
@@ -134,8 +132,8 @@ def suspects(rows: "pa.Table | pl.DataFrame", target: str, schema: Schema) -> di
     by being missing, in order, or as the sum or difference of two or three. Looks at up to 20,000 rows spread over the table; whatever is found
     there to be constant or exact is checked over all rows. Below 50 rows only constant columns are told.
     """
-    table = _table(rows)
-    columns = [c for c in schema.columns if c.name != target and c.type != "vector" and c.name in table.column_names]
+    table = table_of(rows, [c.name for c in schema.columns if c.type != "vector" and c.name in _names(rows)])
+    columns = [c for c in schema.columns if c.name != target and c.name in table.column_names]
     sample = _spread(table)
     found: dict[str, str] = {}
     for column in columns:
@@ -151,6 +149,10 @@ def suspects(rows: "pa.Table | pl.DataFrame", target: str, schema: Schema) -> di
         rest = [c for c in columns if c.name not in found]
         found |= _giving_away(table, sample, rest, target, schema[target])
     return {c.name: found[c.name] for c in columns if c.name in found}
+
+
+def _names(rows: "pa.Table | pl.DataFrame") -> list[str]:
+    return list(getattr(rows, "column_names", None) or rows.columns)
 
 
 def _spread(table: "pa.Table") -> "pa.Table":

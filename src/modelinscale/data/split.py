@@ -154,8 +154,7 @@ def assign(
     `hash` and `group` do not move old rows when new ones come, except that in small tables single rows (groups) move so that each part has rows, and
     rows of each class where a class has as many as there are parts. Raises `DataError` when a part stays empty, or a column does not say what it should.
     """
-    table = _table(rows)
-    _known(table, columns_of(split, time=time, content=content, target=target))
+    table = table_of(rows, columns_of(split, time=time, content=content, target=target))
     labelled = table.column(target).is_valid().to_numpy()
     if not labelled.any():
         raise DataError(f"the target {target!r} is missing in every row.", fix="Name the right `target`.")
@@ -375,13 +374,16 @@ def _codes(column: "pa.ChunkedArray") -> NDArray[np.int64]:
     return codes
 
 
-def _table(rows: "pa.Table | pl.DataFrame") -> "pa.Table":
+def table_of(rows: "pa.Table | pl.DataFrame", names: Sequence[str]) -> "pa.Table":
+    """The named columns. Raises `DataError` when one is not there."""
+    import polars as pl
     import pyarrow as pa
 
-    return rows if isinstance(rows, pa.Table) else rows.to_arrow()
-
-
-def _known(table: "pa.Table", names: Sequence[str]) -> None:
+    columns = rows.column_names if isinstance(rows, pa.Table) else rows.columns
     for name in names:
-        if name not in table.column_names:
-            raise DataError(f"the split needs the column {name!r}, which is not there.{did_you_mean(name, table.column_names)}", fix="Check `data.split`.")
+        if name not in columns:
+            raise DataError(f"the split needs the column {name!r}, which is not there.{did_you_mean(name, columns)}", fix="Check `data.split`.")
+    if isinstance(rows, pa.Table):
+        return rows.select(list(names))
+    # Text as plain offsets and bytes: Arrow's newer string views are not taken by all its functions yet.
+    return rows.select(list(names)).to_arrow(compat_level=pl.CompatLevel.oldest())
