@@ -244,3 +244,16 @@ def test_ready_tensors_are_checked_before_they_reach_the_graph(package: Package)
         with pytest.raises(RequestError, match=words) as found:
             package.run(tensors)
         assert 400 <= found.value.status < 500
+
+
+def test_a_batch_too_large_for_the_memory_allowed_is_cut_and_answered_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import modelinscale.package as module
+    from modelinscale.testing.packages import write_package
+
+    package = open_package(write_package(tmp_path / "p"))
+    rows = json.loads((tmp_path / "p" / "golden.json").read_text())["rows"] * 7
+    whole = package.predict(rows)
+    monkeypatch.setattr(module, "_GRAPH_BYTES", 1)
+    assert package.predict(rows) == whole
+    answer = package.run(package.tensors(rows))
+    assert len(answer) == len(rows)

@@ -33,8 +33,17 @@ def manifest(parts: "Parts", named: "Named", schema: Schema) -> Manifest:
         task=parts.task,
         inputs=tuple(_input(parts, schema, name) for name in parts.features),
         ignored=tuple(name for name in schema.names if name not in parts.features),
+        row_bytes=_row_bytes(parts),
         lineage=named.lineage,
     )
+
+
+def _row_bytes(parts: "Parts") -> int:
+    """Encoded values of one row: float32, up to three copies at a time where words are counted, two elsewhere."""
+    from modelinscale.encode import layouts
+
+    found = layouts(parts.features, parts.states, parts.model.form).values()
+    return sum(layout.width * 12 if layout.role == "sparse" else layout.width * 8 if layout.role == "dense" else 8 for layout in found)
 
 
 def _input(parts: "Parts", schema: Schema, name: str) -> InputColumn:

@@ -22,6 +22,8 @@ from modelinscale.package.manifest import FILES, FileFacts, InputColumn, Lineage
 __all__ = ["Answer", "InputColumn", "Lineage", "Manifest", "Package", "Parity", "copy_package", "open_package", "start"]
 
 _SHOWN_FAULTS = 5
+_GRAPH_BYTES = 256 << 20
+"""About how much the graph may hold of the rows it works on at once."""
 _DTYPES = {"float64": np.dtype(np.float64), "int64": np.dtype(np.int64), "vector": np.dtype(np.float32), "string": np.dtype(object)}
 
 
@@ -115,14 +117,14 @@ class Package:
         n_rows = self._checked(tensors)
         if n_rows == 0:
             return self._nothing()
-        return self._answer(self._session.run(self._outputs, {c.name: tensors[c.name] for c in self.manifest.inputs}))
+        return self._run({c.name: tensors[c.name] for c in self.manifest.inputs}, n_rows)
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """For every row ``{"prediction": label or number, "probabilities": {label: p}}`` (no probabilities for regression), JSON-ready."""
         tensors = self.tensors(rows)
         if not len(rows):
             return []
-        return self.shown(self._answer(self._session.run(self._outputs, tensors)))
+        return self.shown(self._run(tensors, len(rows)))
 
     def shown(self, answer: Answer) -> list[dict[str, Any]]:
         """An answer as JSON-ready rows."""
@@ -131,6 +133,19 @@ class Package:
             return [{"prediction": p} for p in predictions]
         labels = self._labels
         return [{"prediction": p, "probabilities": dict(zip(labels, q, strict=True))} for p, q in zip(predictions, answer.probability.tolist(), strict=True)]
+
+    def _run(self, tensors: Mapping[str, NDArray[Any]], n_rows: int) -> Answer:
+        """Runs the graph on as many rows at once as fit into `_GRAPH_BYTES`; every row is answered by itself, so the cut changes nothing."""
+        most = self._most_rows(tensors) if n_rows > 1 else 1
+        if n_rows <= most:
+            return self._answer(self._session.run(self._outputs, tensors))
+        parts = [self._session.run(self._outputs, {k: v[i : i + most] for k, v in tensors.items()}) for i in range(0, n_rows, most)]
+        return self._answer([np.concatenate(columns) for columns in zip(*parts, strict=True)])
+
+    def _most_rows(self, tensors: Mapping[str, NDArray[Any]]) -> int:
+        # A text is taken apart into as many words as the longest of its batch has, each a string object of 32 bytes; a word is two characters at least.
+        longest = max((max(map(len, v)) for v in tensors.values() if v.dtype == object), default=0)
+        return max(1, _GRAPH_BYTES // max(1, self.manifest.row_bytes + longest // 2 * 32))
 
     def _answer(self, outputs: list[Any]) -> Answer:
         return Answer(outputs[0], outputs[1] if len(outputs) > 1 else None)

@@ -115,6 +115,8 @@ class Manifest(Settings):
     """The raw columns it takes, in the order of the graph."""
     ignored: tuple[str, ...] = ()
     """Columns of the table that are no input (the target among them): a client may send them, they change nothing."""
+    row_bytes: int = Field(0, ge=0)
+    """About how many bytes the graph holds for one row while it works, besides the words of a text; 0: not known."""
     lineage: Lineage = Lineage()
     parity: Parity = Parity()
     files: dict[str, FileFacts] = Field(default_factory=dict)
