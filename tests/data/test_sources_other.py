@@ -125,7 +125,9 @@ def test_an_array_is_cut_between_its_elements(values: list[Any], indent: int | N
 
 
 @given(
-    st.lists(st.fixed_dictionaries({"a": st.integers(-(2**40), 2**40), "w": st.text(max_size=8)}), min_size=1, max_size=40), st.booleans(), st.integers(64, 400)
+    st.lists(st.fixed_dictionaries({"a": st.integers(-(2**40), 2**40), "w": st.text(max_size=8)}), min_size=1, max_size=40),
+    st.booleans(),
+    st.integers(256, 600),
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_lines_and_arrays_give_their_rows_in_any_blocks(tmp_path: Path, rows: list[dict[str, Any]], array: bool, block: int) -> None:
