@@ -12,7 +12,7 @@ from modelinscale.core.errors import DataError, LakeError, SourceError, StoreErr
 from modelinscale.core.schema import Column, Schema
 from modelinscale.data.collect import Collected, collect, open_quarantine
 from modelinscale.data.contract import Contract, contract, parse_checks
-from modelinscale.data.lake import create_table, open_table, table_exists
+from modelinscale.data.lake import Table, create_table, open_table, table_exists
 from modelinscale.data.sources import Chunk, Cursor
 from modelinscale.testing import disks
 from modelinscale.testing.lists import Lists
@@ -172,13 +172,30 @@ def test_the_tables_own_habits_are_used(place: Place) -> None:
     assert pa.Table.from_batches(list(open_table(place.lake).blocks(["n"]))).column("n").to_pylist() == [1000, 2000]
 
 
-def test_quarantine_of_rows_that_never_got_in_is_not_shown_and_goes_at_the_next_start(place: Place) -> None:
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+@pytest.mark.parametrize("moment", ["before the lake's commit", "before the orphans' mark"])
+def test_quarantine_of_rows_that_never_got_in_is_not_shown_and_comes_once(place: Place, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     place.collect(numbered(6, bad=(1,)))
-    # A kill between the two commits: lines of commit 2 are there, its rows are not.
-    quarantine = open_table(place.quarantine)
-    lines = pa.Table.from_batches(list(quarantine.blocks()))
-    quarantine.append(lines, batch="2-killed", seq=2)
-    assert len(place.lines()) == 1
+
+    def killed(*_: Any, **__: Any) -> Any:
+        raise Killed
+
+    real = Table.append
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "append", lambda table, *a, **k: killed() if table.uri == place.lake else real(table, *a, **k))
+        with pytest.raises(Killed):
+            place.collect(numbered(9, bad=(1, 7)))
+    assert open_table(place.quarantine).n_rows == 2
+    assert [line["row"] for line in place.lines()] == [2]
+    if moment == "before the orphans' mark":
+        with monkeypatch.context() as patch:
+            patch.setattr(Table, "_commit", killed)
+            with pytest.raises(Killed):
+                place.collect(numbered(9, bad=(1, 7)))
+        assert open_table(place.quarantine).n_rows == 1
     place.collect(numbered(9, bad=(1, 7)))
     assert [line["row"] for line in place.lines()] == [2, 8]
     assert open_table(place.quarantine).n_rows == 2

@@ -203,12 +203,15 @@ class Table:
 
     def drop_after(self, seq: int) -> "Table":
         """The table without the rows of commits numbered higher than ``seq``: undoes what a killed writer left here but not elsewhere."""
-        if self.seq <= seq:
+        if self.last.seq <= seq or (not self.last.batch and self.seq <= seq):
             return self
         with _writing(self.uri):
-            with _told(self.uri, "write"):
-                self._dataset.delete(f"{SEQ} > {seq}")
-            return open_table(self.uri)._mark(rows_changed=True)
+            if self.seq > seq:
+                with _told(self.uri, "write"):
+                    self._dataset.delete(f"{SEQ} > {seq}")
+            # Without its batch's name, or the writer who comes back with the same batch would be told that it is in already.
+            now = open_table(self.uri)
+            return now._commit(None, replace(now.last, batch="", rows_version=None))
 
     def tag(self, name: str, version: int | None = None) -> None:
         """Names a version, so that clean-up keeps it (a model was trained on it). A name that exists moves."""
@@ -248,7 +251,8 @@ class Table:
         """Removes versions older than that, except tagged ones and the newest, and files of killed writers older than 7 days; gives the bytes freed."""
         with _writing(self.uri):
             # The newest transaction must carry our record: those of removed versions go with them.
-            now = open_table(self.uri)._mark()
+            now = open_table(self.uri)
+            now = now._commit(None, replace(now.last, rows_version=now.rows_version))
             with _told(self.uri, "write"):
                 return int(now._dataset.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False).bytes_removed)
 
@@ -258,10 +262,6 @@ class Table:
             return int(
                 self._dataset.cleanup_old_versions(older_than=timedelta(days=36_500), delete_unverified=True, error_if_tagged_old_versions=False).bytes_removed
             )
-
-    def _mark(self, *, rows_changed: bool = False) -> "Table":
-        """Makes the newest commit carry the record; a lock is held."""
-        return self._commit(None, replace(self.last, rows_version=None if rows_changed else self.rows_version))
 
     def _commit(self, rows: "pa.Table | None", commit: Commit) -> "Table":
         import lance
