@@ -16,20 +16,20 @@ demo: $(VENV)/core ## From raw rows to a served model that answers, on this mach
 test: $(VENV)/dev ## Run every test (the slow ones too)
 	$(BIN)/python -m pytest -n 2 -q
 
-check: $(VENV)/dev ## Lint, types, layers, docs up to date, fast tests; writes nothing
+check: $(VENV)/dev ## Lint, types, layers, docs up to date, fast tests; changes no file
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --no-cache --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --cache-dir $(VENV)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python docs/reference.py --check
-	$(BIN)/python -m pytest -n 2 -q -m "not slow" -p no:cacheprovider
+	HYPOTHESIS_STORAGE_DIRECTORY=$(VENV)/hypothesis $(BIN)/python -m pytest -n 2 -q -m "not slow" -p no:cacheprovider
 
 fix: $(VENV)/dev ## Format and mend what can be mended, regenerate the reference
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python docs/reference.py
 
-bench: $(VENV)/dev ## Run the benchmarks (needs the real data sets for some; says so)
+bench: $(VENV)/dev ## Run the benchmarks, about half an hour; says what it leaves out
 	$(BIN)/python benchmarks/run.py
 
 docs: $(VENV)/dev ## Regenerate the reference from the classes

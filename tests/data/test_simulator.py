@@ -15,7 +15,7 @@ from modelinscale.data.sources._payments import Day, World, days
 from modelinscale.data.sources._payments.frauds import SCENARIOS
 from modelinscale.data.sources.simulator import Simulator
 
-SMALL = {"customers": 400, "terminals": 300, "fraud": 3.0}
+SMALL = {"customers": 250, "terminals": 300, "fraud": 5.0}
 DAY_S = 86_400
 
 
@@ -32,12 +32,12 @@ def simulated() -> pa.Table:
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World(seed=7, customers=400, shops=300, weekday=3)
+    return World(seed=7, customers=250, shops=300, weekday=3)
 
 
 @pytest.fixture(scope="module")
 def lived(world: World) -> list[Day]:
-    return list(islice(days(world, fraud=3.0, report_within_s=7.0 * DAY_S), 60))
+    return list(islice(days(world, fraud=5.0, report_within_s=7.0 * DAY_S), 60))
 
 
 def numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
