@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ _VALUE = re.compile(
     r"\s*[+-]?[$€£]?\s?(\d[\d.,' _]*|\.\d+)([eE][+-]?\d+)?\s?%?\s*|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?"
     r"|true|false|[?-]|NA|N/A|NaN|nan|null|NULL"
 )
+
+
+_CONTROL = re.compile("[\x01-\x08\x0e-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ def find_dialect(head: bytes, samples: list[bytes], declared: Declared, path: Pa
     text = head[skip:].decode(encoding, "replace")
     if not text.strip("\r\n\0 \t"):
         raise SourceError(f"{path} is empty.", fix="Give a file with at least a line of column names.")
+    _refuse_foreign(text, path)
     separator, quote = declared.separator, declared.quote
     hint = re.match(r"sep=(.)\r?\n", text)
     if hint:
@@ -77,6 +82,22 @@ def find_dialect(head: bytes, samples: list[bytes], declared: Declared, path: Pa
     if reserved:
         raise SourceError(f"{path}: column names must not start with {INTERNAL!r}: {', '.join(reserved)}.", fix="Rename them in the file.")
     return Dialect(separator, quote or None, encoding, header, line_end, names, skip)
+
+
+def _refuse_foreign(text: str, path: Path) -> None:
+    """Raises `SourceError` for what is surely no table of separated values."""
+    start = text[:4096].lstrip()
+    if start[:14].lower().startswith(("<!doctype html", "<html")):
+        raise SourceError(f"{path} is an HTML page, not a table.", fix="Was it downloaded through a login page? Open it in a browser to see.")
+    if start[:1] in ("{", "["):
+        try:
+            found = json.loads(start.splitlines()[0])
+        except ValueError:
+            found = None
+        if isinstance(found, (dict, list)):
+            raise SourceError(f"{path} holds JSON.", fix="Write `source: {type: jsonl, path: ...}`.")
+    if len(_CONTROL.findall(text)) > 0.05 * len(text):
+        raise SourceError(f"{path} is no text: more than 5% of it are control characters.", fix="Which program wrote it? Export the table as CSV or Parquet.")
 
 
 def find_encoding(samples: list[bytes]) -> str:
