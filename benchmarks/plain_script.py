@@ -5,6 +5,7 @@ python benchmarks/plain_script.py FILE.parquet TARGET TASK [COLUMN TO LEAVE OUT 
 
 import json
 import sys
+from typing import Literal
 
 import lightgbm
 import numpy as np
@@ -31,7 +32,7 @@ def main(path: str, target: str, task: str, leave_out: list[str]) -> dict[str, f
             blocks.append((values.cast(pl.Int64) if values.dtype.is_temporal() else values).cast(pl.Float64).to_numpy()[:, None])
     X = hstack(blocks).tocsr() if any(hasattr(b, "tocsr") for b in blocks) else np.hstack(blocks)
     # A constant column of text must not be taken for a category index of the matrix when blocks are wide.
-    named = categories if not any(hasattr(b, "tocsr") for b in blocks) else "auto"
+    named: list[int] | Literal["auto"] = categories if not any(hasattr(b, "tocsr") for b in blocks) else "auto"
     if task == "regression":
         y = table[target].cast(pl.Float64).to_numpy()
         model = lightgbm.LGBMRegressor(verbose=-1, n_jobs=2).fit(X[train], y[train], categorical_feature=named)
@@ -44,7 +45,7 @@ def main(path: str, target: str, task: str, leave_out: list[str]) -> dict[str, f
     y = table[target].cast(pl.String).to_numpy()
     labels, y = np.unique(y, return_inverse=True)
     model = lightgbm.LGBMClassifier(verbose=-1, n_jobs=2).fit(X[train], y[train], categorical_feature=named)
-    p = model.predict_proba(X[~train])
+    p = np.asarray(model.predict_proba(X[~train]))
     found = {"log_loss": float(metrics.log_loss(y[~train], p)), "accuracy": float(metrics.accuracy_score(y[~train], p.argmax(1)))}
     if len(labels) == 2:
         found["roc_auc"] = float(metrics.roc_auc_score(y[~train], p[:, 1]))

@@ -84,13 +84,11 @@ def test_the_same_file_gives_the_same_model_to_the_last_bit(project: Path, tmp_p
 def test_training_code_file_scoring_and_package_answer_alike(family: str, project: Path) -> None:
     from modelinscale.core.decision import Decision
     from modelinscale.encode import encode
-    from modelinscale.pipeline._context import Context
-    from modelinscale.pipeline._place import Place
+    from modelinscale.pipeline import learned as of
 
     (project / "model.yaml").write_text(SPEC.replace("model: trees", f"model: {family}"))
-    outcome = Project(project).run()
-    context = Context(Place.of(Project(project).spec, project), lambda *_: None)
-    context.done = {s.step: s for s in outcome.steps}
+    Project(project).run()
+    context = of(Project(project).spec, project)
     learned = context.learned("model")
     scores = learned.model.predict(learned.weights, encode(context.features, context.states, context.frame, learned.model.form))
     decided, probability = Decision.model_validate(context.facts("evaluate")["decision"]).answer(scores, context.task)

@@ -13,7 +13,7 @@ def main() -> None:
     from modelinscale.cli._app import app
 
     # What typer raises for a command line it cannot understand; the class has no public name that all its versions share.
-    misuse = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+    misuse: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
     as_json = "--json" in sys.argv
     try:
         code = app(standalone_mode=False)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.errors import UsageError
 from modelinscale.pipeline._describe import Described, Table, describe
@@ -11,7 +11,10 @@ from modelinscale.pipeline._place import Facts, Place, Result
 from modelinscale.pipeline._plan import STEPS, Plan, Planned
 from modelinscale.spec import ModelSpec
 
-__all__ = ["STEPS", "Described", "Outcome", "Plan", "Planned", "Progress", "Table", "describe", "plan", "run"]
+if TYPE_CHECKING:
+    from modelinscale.pipeline._context import Context
+
+__all__ = ["STEPS", "Described", "Outcome", "Plan", "Planned", "Progress", "Table", "describe", "learned", "plan", "run"]
 
 Progress = Callable[[str, float | None, str], None]
 """Called with the step, the share of it done (0 to 1; None: not known) and a few words."""
@@ -74,3 +77,18 @@ def run(spec: ModelSpec, base: Path, *, until: str = "register", progress: Progr
     place = Place.of(spec, base)
     with place.store.lock("lock", wait_s=wait_s):
         return Runner(place, progress).run(until)
+
+
+def learned(spec: ModelSpec, base: Path) -> "Context":
+    """What the newest finished steps left: rows, parts, states, weights, decision. Reads only; raises `UsageError` when something is not done yet."""
+    from modelinscale.pipeline._context import Context
+    from modelinscale.pipeline._steps import INPUTS
+
+    place = Place.of(spec, base)
+    context = Context(place, lambda step, share, note: None)
+    for step in STEPS:
+        found = place.find(step, INPUTS[step](place, context.done))
+        if found is None:
+            raise UsageError(f"{step} is not done yet.", fix="Run `mis run` first.")
+        context.done[step] = found
+    return context

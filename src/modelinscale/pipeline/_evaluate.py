@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,8 @@ from modelinscale.pipeline._place import Facts, Place, Result
 from modelinscale.pipeline._prepare import HONEST
 
 if TYPE_CHECKING:
-    from modelinscale.evaluate import Costs
-    from modelinscale.metrics import Answers
+    from modelinscale.evaluate import Costs, Evaluation
+    from modelinscale.metrics import Answers, Metric
     from modelinscale.pipeline._context import Context
     from modelinscale.train import Learned
 
@@ -45,13 +45,26 @@ def work(context: Context, folder: Path) -> Facts:
         columns=context.frame[context.index["test"]],
         costs=_costs(context, "test"),
     )
-    notes = list(found.notes)
+    notes = [*found.notes, *_outdone(found, model.model.type)]
     if (context.folder("prepare") / HONEST).is_file():
         context.progress("evaluate", 0.7, "what the forced split hides")
         notes.append(_inflation(context, model, found.main, found.metrics[found.main].value))
     np.save(folder / "valid_scores.npy", scores, allow_pickle=False)
     context.valid_scores = scores
     return {"evaluation": found.plain(), "decision": decision.plain(), "notes": notes}
+
+
+def _outdone(found: Evaluation, family: str) -> list[str]:
+    """A note when the linear baseline is better by more than chance explains."""
+    from modelinscale.core.kinds import load
+
+    difference = found.differences.get("linear", {}).get(found.main)
+    if difference is None or difference.low is None or difference.high is None:
+        return []
+    higher = cast("type[Metric]", load("metrics", found.main)).better == "higher"
+    if not (difference.high < 0 if higher else difference.low > 0):
+        return []
+    return [f"The linear baseline is better than {family} by {abs(difference.value or 0.0):.4g} ({found.main}): try `model: auto` or `model: linear`."]
 
 
 def _judge(context: Context, one: Learned) -> tuple[Decision, Answers, NDArray[np.float64]]:

@@ -131,7 +131,7 @@ def _value(value: object) -> str:
 
 
 def _share(share: float) -> str:
-    return f"{share:.1%}" if share >= 0.001 else "under 0.1%"
+    return "under 0.1%" if share < 0.001 else "over 99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"
 
 
 def _clean(text: str) -> str:

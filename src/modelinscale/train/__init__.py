@@ -18,7 +18,7 @@ from modelinscale.models import Effort, Examples, Model, Weights
 from modelinscale.train._loss import loss
 from modelinscale.train._target import check_examples, class_factors, encode_target, find_task, row_weights, weighted
 
-__all__ = ["Fitted", "Learned", "Train", "Trial", "encode_target", "find_task", "fit", "loss", "row_weights"]
+__all__ = ["Fitted", "Learned", "Train", "Trial", "class_factors", "encode_target", "find_task", "fit", "loss", "row_weights"]
 
 
 class Train(Settings):
