@@ -15,10 +15,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from modelinscale import spec
 from modelinscale.api import Progress, Project
 from modelinscale.core.clock import Stopwatch
 from modelinscale.core.errors import MisError, UsageError
 from modelinscale.core.files import write_bytes
+from modelinscale.data.sources.simulator import Simulator
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +35,7 @@ START_S = 60.0
 STOP_S = 30.0
 """How long it may take to stop."""
 ROWS_A_REQUEST = 500
-_DAYS = re.compile(r"(?<=type: simulator, days: )\d+")
+_DAYS = re.compile(r"(?<=\bdays: )\d+")
 
 
 @dataclass(frozen=True)
@@ -199,20 +201,22 @@ def _begin(folder: Path, days: int | None) -> Begun:
     template = (files("modelinscale") / TEMPLATE).read_text(encoding="utf-8")
     new = not file.exists()
     text = template if new else file.read_text(encoding="utf-8")
-    found = _DAYS.search(text)
-    if found is None:
-        raise UsageError(f"{file} is not the demo's: its source is no simulator.", fix="Name another folder: `mis demo FOLDER`.")
-    before = int(found[0])
-    after = days or before
+    asked = spec.loads(text, str(file))
+    source = asked.data.source
+    if not isinstance(source, Simulator) or asked.target != "is_fraud":
+        what = f"it predicts {asked.target} from a source of type {source.type}"
+        raise UsageError(f"{file} is not the demo's: {what}.", fix="Name another folder: `mis demo FOLDER`.")
+    before, after = source.days, days or source.days
+    changed, n = _DAYS.subn(str(after), text)
+    if after != before and n != 1:
+        raise UsageError(f"{file} does not say `days: {before}` in one place.", fix="Change the number of days there, and leave out --days.")
     if new or after != before:
-        write_bytes(file, _DAYS.sub(str(after), text, count=1).encode())
+        write_bytes(file, changed.encode())
     return Begun(file, after, "written" if new else "found" if after == before else "changed")
 
 
 def _newest(project: Project) -> pa.Table:
     """The payments of the last days with the labels they will have in a week, which the model has never seen."""
-    from modelinscale.data.sources.simulator import Simulator
-
     source = project.spec.source_at(project.base)
     assert isinstance(source, Simulator), "_begin looked for one"
     return source.unsettled()

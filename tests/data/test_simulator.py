@@ -119,7 +119,7 @@ def test_labels_delivered_at_once_are_null_for_everybody_until_they_are_settled(
 
 
 def test_frauds_are_rare_and_reported_within_the_delay() -> None:
-    table = rows(Simulator(days=67))
+    table = rows(Simulator(days=47))
     fraud = table["is_fraud"]
     assert 0.004 < pc.mean(fraud.cast(pa.float64())).as_py() < 0.011
     reported = pc.subtract(table.filter(fraud)["reported_at"], table.filter(fraud)["paid_at"]).cast(pa.int64()).to_numpy()
