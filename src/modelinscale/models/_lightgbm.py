@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from modelinscale.models._threads import sleeping_threads
+
 _ALIAS = "modelinscale.models._lightgbm_private"
 _NOT_USED = ("sklearn", "pandas")
 
@@ -24,6 +26,11 @@ def lightgbm() -> ModuleType:
     """A module with ``Dataset``, ``Booster`` and ``train``, as in ``lightgbm``."""
     if "lightgbm" in sys.modules:
         return sys.modules["lightgbm"]
+    with sleeping_threads():
+        return _load()
+
+
+def _load() -> ModuleType:
     found = importlib.util.find_spec("lightgbm")
     if found is None or found.origin is None:
         return importlib.import_module("lightgbm")  # raises with Python's own words

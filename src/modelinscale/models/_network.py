@@ -13,9 +13,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+
+from modelinscale.models._torch import torch
 
 
 @dataclass(frozen=True)
@@ -54,22 +54,22 @@ class Shape:
 class Batch:
     """Rows as tensors."""
 
-    numbers: Tensor  # (B, X)
-    ids: Tensor  # (B, I)
-    words: tuple[Tensor, Tensor, Tensor] | None
+    numbers: torch.Tensor  # (B, X)
+    ids: torch.Tensor  # (B, I)
+    words: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None
     """Columns, their values, and where each row starts."""
 
     def __len__(self) -> int:
         return len(self.numbers)
 
 
-class Network(nn.Module):
+class Network(torch.nn.Module):
     """Rows to one score vector a member."""
 
-    binned: Tensor
-    low: Tensor
-    inverse: Tensor
-    starts: Tensor
+    binned: torch.Tensor
+    low: torch.Tensor
+    inverse: torch.Tensor
+    starts: torch.Tensor
 
     def __init__(self, shape: Shape, edges: NDArray[np.float32]) -> None:
         """``edges`` (P, T + 1): ascending borders of the bins; a column with fewer bins repeats its last border."""
@@ -82,17 +82,17 @@ class Network(nn.Module):
         starts = np.concatenate([[0], np.cumsum(shape.n_ids)[:-1]]) if shape.n_ids else np.empty(0)
         self.register_buffer("starts", torch.tensor(starts, dtype=torch.int64), persistent=False)
         P, T, K, H = len(shape.binned), shape.n_bins, shape.members, shape.width
-        self.bin_table = nn.Parameter(torch.randn(P, T, shape.bin_width) / math.sqrt(max(T, 1)))
-        self.id_table = nn.Parameter(torch.randn(sum(shape.n_ids), shape.id_width) * 0.3)
-        self.word_table = nn.Parameter(torch.randn(shape.n_words, shape.word_width) * 0.3)
-        self.signs = nn.Parameter(torch.randint(0, 2, (K, 1, shape.n_inputs)).float() * 2 - 1)
+        self.bin_table = torch.nn.Parameter(torch.randn(P, T, shape.bin_width) / math.sqrt(max(T, 1)))
+        self.id_table = torch.nn.Parameter(torch.randn(sum(shape.n_ids), shape.id_width) * 0.3)
+        self.word_table = torch.nn.Parameter(torch.randn(shape.n_words, shape.word_width) * 0.3)
+        self.signs = torch.nn.Parameter(torch.randint(0, 2, (K, 1, shape.n_inputs)).float() * 2 - 1)
         sizes = [shape.n_inputs, *[H] * shape.layers]
-        self.weights = nn.ParameterList([nn.Parameter(torch.randn(a, b) * math.sqrt(2 / a)) for a, b in pairwise(sizes)])
-        self.biases = nn.ParameterList([nn.Parameter(torch.zeros(b)) for b in sizes[1:]])
-        self.head = nn.Parameter(torch.randn(K, H, shape.n_scores) / math.sqrt(H))
-        self.head_bias = nn.Parameter(torch.zeros(K, 1, shape.n_scores))
+        self.weights = torch.nn.ParameterList([torch.nn.Parameter(torch.randn(a, b) * math.sqrt(2 / a)) for a, b in pairwise(sizes)])
+        self.biases = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(b)) for b in sizes[1:]])
+        self.head = torch.nn.Parameter(torch.randn(K, H, shape.n_scores) / math.sqrt(H))
+        self.head_bias = torch.nn.Parameter(torch.zeros(K, 1, shape.n_scores))
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch) -> torch.Tensor:
         """(K, B, C)."""
         parts = [batch.numbers]
         if self.shape.binned:
@@ -100,14 +100,14 @@ class Network(nn.Module):
             through = ((through - self.low) * self.inverse).clamp(0, 1)  # (B, P, T): full up to the value's bin, a part of that bin, then empty
             parts.append((through.transpose(0, 1) @ self.bin_table).transpose(0, 1).flatten(1))  # (B, P * E)
         if self.shape.n_ids:
-            parts.append(nn.functional.embedding(batch.ids + self.starts, self.id_table).flatten(1))  # (B, I * E)
+            parts.append(torch.nn.functional.embedding(batch.ids + self.starts, self.id_table).flatten(1))  # (B, I * E)
         if batch.words is not None:
             columns, values, starts = batch.words
-            parts.append(nn.functional.embedding_bag(columns, self.word_table, starts, mode="sum", per_sample_weights=values))  # (B, E)
+            parts.append(torch.nn.functional.embedding_bag(columns, self.word_table, starts, mode="sum", per_sample_weights=values))  # (B, E)
         x = torch.cat(parts, dim=1) * self.signs  # (K, B, D)
         for weight, bias in zip(self.weights, self.biases, strict=True):
             x = torch.relu(x @ weight + bias)  # (K, B, H)
-            x = nn.functional.dropout(x, self.shape.dropout, self.training)
+            x = torch.nn.functional.dropout(x, self.shape.dropout, self.training)
         return x @ self.head + self.head_bias  # (K, B, C)
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:

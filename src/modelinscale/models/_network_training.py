@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from modelinscale.core.encoded import Encoded, Sparse
 from modelinscale.core.errors import StoreError
@@ -28,6 +26,7 @@ from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Scores, Weights
 from modelinscale.models._matrix import Block, blocks_of, check
 from modelinscale.models._network import Batch, Network, Shape
+from modelinscale.models._torch import torch
 from modelinscale.models._words import rarity, weigh
 
 if TYPE_CHECKING:
@@ -46,6 +45,8 @@ _AVERAGE = 0.995
 _OTHER_SHARE = 0.01
 """Share of ids shown as "other" in training, so that the network knows what to make of words it never saw."""
 _PREDICT_ROWS = 8192
+_ONE_THREAD_PRODUCTS = 20_000_000
+"""Up to this many multiplications a step a second thread costs more than it brings (64 rows: 2.7 ms, one thread 2.1 ms)."""
 _CHECKPOINT_S = 5.0
 """Seconds between two checkpoints, at least."""
 _UPDATE_EPOCHS, _UPDATE_RATE = 3, 0.2
@@ -71,7 +72,7 @@ def fit(model: "Mlp", train: Examples, valid: Examples | None, task: Task, effor
         n_scores=task.n_scores,
     )
     facts["shape"] = shape.plain()
-    with _torch(effort):
+    with _threads(effort, shape, _batch_rows(model, len(train))):
         torch.manual_seed(derive(effort.seed, "mlp", "start"))
         network = Network(shape, edges)
         _start_at_base_rate(network, train, task)
@@ -88,7 +89,7 @@ def update(model: "Mlp", weights: Weights, new: Examples, valid: Examples | None
     rows = _Rows.of(new.rows, blocks, weights.arrays)
     held = None if valid is None else (_Rows.of(valid.rows, blocks, weights.arrays), *_target(valid, task, center, scale))
     gentle = model.but(epochs=_UPDATE_EPOCHS, learning_rate=model.learning_rate * _UPDATE_RATE)
-    with _torch(effort):
+    with _threads(effort, Shape.parse(weights.meta["shape"]), _batch_rows(model, len(new))):
         network = _network(weights)
         target = _target(new, task, center, scale)
         best = _Loop(gentle, task, replace(effort, checkpoints=None), network, rows, *target, held, "").run(keep_start=True)
@@ -107,8 +108,8 @@ def predict(weights: Weights, rows: Encoded) -> Scores:
 class _Rows:
     """All rows as tensors; words as they are, since batches take them apart row by row."""
 
-    numbers: Tensor  # (N, X)
-    ids: Tensor  # (N, I)
+    numbers: torch.Tensor  # (N, X)
+    ids: torch.Tensor  # (N, I)
     words: Sparse | None
 
     @classmethod
@@ -159,9 +160,9 @@ class _Loop:
     effort: Effort
     network: Network
     rows: _Rows
-    target: Tensor
-    weight: Tensor
-    valid: tuple[_Rows, Tensor, Tensor] | None
+    target: torch.Tensor
+    weight: torch.Tensor
+    valid: tuple[_Rows, torch.Tensor, torch.Tensor] | None
     fingerprint: str
     at: _Progress = field(default_factory=_Progress)
     average: Arrays = field(default_factory=dict)
@@ -170,7 +171,7 @@ class _Loop:
     def run(self, *, keep_start: bool = False) -> Arrays:
         """The best weights found. ``keep_start``: those it began with count as a candidate."""
         n = len(self.rows)
-        batch_rows = self.model.batch_rows or int(min(1024, max(64, 2 ** round(np.log2(max(n, 1) / 60)))))
+        batch_rows = _batch_rows(self.model, n)
         round_steps = -(-min(n, _ROUND_ROWS) // batch_rows)
         epoch_rounds = -(-n // (round_steps * batch_rows))
         n_rounds = self.model.epochs * epoch_rounds
@@ -216,7 +217,7 @@ class _Loop:
         self.at.step += 1
         keep = min(_AVERAGE, (self.at.step + 1) / (self.at.step + 10))
         with torch.no_grad():
-            parameters: list[Tensor] = list(self.network.parameters())
+            parameters: list[torch.Tensor] = list(self.network.parameters())
             torch._foreach_lerp_([torch.from_numpy(array) for array in self.average.values()], parameters, 1 - keep)
 
     def _look(self) -> None:
@@ -284,7 +285,7 @@ class _Loop:
         return self.effort.checkpoints / "mlp.npz"
 
 
-def _loss(scores: Tensor, target: Tensor, weight: Tensor, task: Task) -> Tensor:
+def _loss(scores: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, task: Task) -> torch.Tensor:
     """Weighted mean loss of (K, B, C) scores, over members and rows."""
     K = len(scores)
     if task.type == "multiclass":
@@ -296,7 +297,7 @@ def _loss(scores: Tensor, target: Tensor, weight: Tensor, task: Task) -> Tensor:
     return (each * weight).sum() / (weight.sum() * K).clamp_min(1e-12)
 
 
-def _scores(network: Network, rows: _Rows) -> Tensor:
+def _scores(network: Network, rows: _Rows) -> torch.Tensor:
     """(N, C): the mean over members."""
     network.eval()
     with torch.inference_mode():
@@ -310,7 +311,7 @@ def _network(weights: Weights) -> Network:
     return network
 
 
-def _target(examples: Examples, task: Task, center: float, scale: float) -> tuple[Tensor, Tensor]:
+def _target(examples: Examples, task: Task, center: float, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Answers as the loss wants them, and row weights of mean 1."""
     target = torch.from_numpy(np.asarray(examples.target))
     if task.type != "multiclass":
@@ -364,18 +365,22 @@ def _beside(parts: list[Sparse]) -> Sparse:
     return Sparse(joined.indptr.astype(np.int64), joined.indices.astype(np.int32), joined.data.astype(np.float32), joined.shape[1])
 
 
-def _hash(tensor: Tensor) -> str:
+def _hash(tensor: torch.Tensor) -> str:
     return hashlib.sha256(np.ascontiguousarray(tensor.numpy()).tobytes()).hexdigest()[:16]
 
 
+def _batch_rows(model: "Mlp", n_rows: int) -> int:
+    return model.batch_rows or int(min(1024, max(64, 2 ** round(np.log2(max(n_rows, 1) / 60)))))
+
+
 @contextmanager
-def _torch(effort: Effort) -> Iterator[None]:
-    """The threads asked for, and torch's own chance left as it was."""
-    threads = torch.get_num_threads()
-    if effort.n_threads:
-        torch.set_num_threads(effort.n_threads)
+def _threads(effort: Effort, shape: Shape, batch_rows: int) -> Iterator[None]:
+    """The threads asked for, one where steps are small; torch's threads and its chance are afterwards as they were."""
+    products = batch_rows * shape.members * shape.width * (shape.n_inputs + shape.width * (shape.layers - 1))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if products <= _ONE_THREAD_PRODUCTS else effort.n_threads or before)
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

@@ -47,7 +47,8 @@ class Mlp(Model):
         return "" if blocks_of(layouts) else "there is no feature to learn from"
 
     def fit(self, train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
-        """The same seed gives the same weights on the same machine with the same number of threads, killed and resumed in between or not."""
+        """The same seed gives the same weights on the same machine with the same number of threads, killed and resumed in between or not
+        (unless the budget ends it: then as far as time allowed)."""
         from modelinscale.models._network_training import fit
 
         return fit(self, train, valid, task, effort)

@@ -20,8 +20,8 @@ from modelinscale.models._lightgbm import lightgbm
 from modelinscale.models._matrix import Block, as_matrix, blocks_of, draw_matrix
 
 _OBJECTIVE = {"binary": ("binary", "binary_logloss"), "multiclass": ("multiclass", "multi_logloss"), "regression": ("regression", "l2")}
-_ONE_THREAD_CELLS = 200_000
-"""Up to this many cells a second thread costs more than it brings; the answer is the same with any number."""
+_ONE_THREAD_CELLS = 1_000_000
+"""Up to this many filled cells a second thread costs about what it brings; the answer is the same with any number."""
 
 
 class Trees(Model):
@@ -58,7 +58,7 @@ class Trees(Model):
         blocks = blocks_of(train.rows.layouts)
         center, scale = _scale(train, task)
         X = as_matrix(train.rows, blocks)
-        params = self._params(task, effort, X.shape)
+        params = self._params(task, effort, X)
         categorical = [i for i, block in enumerate(_by_column(blocks)) if block.role == "ids"]
         data = _dataset(X, train, center, scale, params, categorical)
         booster = lightgbm().Booster(params, data)
@@ -88,7 +88,7 @@ class Trees(Model):
         X = as_matrix(new.rows, blocks)
         # Few rows that are nearly settled already would never reach 5: then a fiftieth of all there is.
         least = min(5.0, _uncertainty(self.predict(weights, new.rows), new, task) / 50)
-        params = {**self._params(task, effort, X.shape), "min_sum_hessian_in_leaf": least, "lambda_l2": 5.0, "max_delta_step": 0.7}
+        params = {**self._params(task, effort, X), "min_sum_hessian_in_leaf": least, "lambda_l2": 5.0, "max_delta_step": 0.7}
         categorical = [i for i, block in enumerate(_by_column(blocks)) if block.role == "ids"]
         data = _dataset(X, new, center, scale, params, categorical)
         booster = lightgbm().train(params, data, num_boost_round=20, init_model=_booster(weights))
@@ -98,7 +98,7 @@ class Trees(Model):
         X = as_matrix(rows, _blocks(weights))
         if not rows.n_rows:
             return np.empty(0 if weights.meta["n_scores"] == 1 else (0, weights.meta["n_scores"]))
-        scores: NDArray[np.float64] = _booster(weights).predict(X, raw_score=True, num_threads=1 if X.shape[0] * X.shape[1] < _ONE_THREAD_CELLS else 0)
+        scores: NDArray[np.float64] = _booster(weights).predict(X, raw_score=True, num_threads=_threads(X, 0))
         return scores * float(weights.meta["scale"]) + float(weights.meta["center"])
 
     def graph(self, weights: Weights, task: Task, layouts: dict[str, Layout], graph: Graph, blocks: dict[str, str]) -> str:
@@ -136,9 +136,9 @@ class Trees(Model):
         # of 31 leaves at 0.2 0.857 in 8 s, at 0.1 0.827.
         return self.rounds or min(300, max(60, 170_000_000 // max(1, n_rows * task.n_scores)))
 
-    def _params(self, task: Task, effort: Effort, shape: tuple[int, int]) -> dict[str, Any]:
+    def _params(self, task: Task, effort: Effort, X: Any) -> dict[str, Any]:
         objective, metric = _OBJECTIVE[task.type]
-        n_rows, n_columns = shape
+        n_rows = X.shape[0]
         seed = derive(effort.seed, "trees") % (1 << 31)
         params: dict[str, Any] = {
             "objective": objective,
@@ -154,7 +154,7 @@ class Trees(Model):
             "seed": seed,
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": 1 if n_rows * n_columns <= _ONE_THREAD_CELLS else effort.n_threads,
+            "num_threads": _threads(X, effort.n_threads),
             "verbosity": -1,
         }
         if task.type == "multiclass":
@@ -167,6 +167,12 @@ def _dataset(X: Any, examples: Examples, center: float, scale: float, params: di
     return lightgbm().Dataset(
         X, target.astype(np.float32), weight=examples.weight, categorical_feature=categorical, params=params, reference=reference, free_raw_data=False
     )
+
+
+def _threads(X: Any, wanted: int) -> int:
+    """``X`` (N, F) is an array or sparse."""
+    n_filled = X.nnz if hasattr(X, "nnz") else X.size
+    return 1 if n_filled <= _ONE_THREAD_CELLS else wanted
 
 
 def _scale(train: Examples, task: Task) -> tuple[float, float]:
