@@ -28,7 +28,7 @@ def generate(path: Path, size_bytes: int) -> int:
             block = pl.DataFrame(
                 {
                     "id": np.arange(rows, rows + n),
-                    "at": np.datetime64("2025-01-01T00:00:00") + np.sort(generator.integers(0, 86_400, n)) + np.timedelta64(rows // n, "D"),
+                    "at": (np.datetime64("2025-01-01", "s") + np.sort(generator.integers(0, 86_400, n)) + rows // n * 86_400).astype("datetime64[us]"),
                     "shop": words[generator.integers(0, len(words), n)],
                     "amount": amount,
                     "score": generator.normal(size=n).round(6),

@@ -68,6 +68,8 @@ def schema_of(source: Source, force: Mapping[str, ColumnType], target: str) -> S
 
     A target written in two words (``yes`` / ``no``) stays text: answers are given in the words they were learned from.
     """
+    from modelinscale.data.infer import infer
+
     schema = source.columns()
     unknown = [name for name in force if name not in schema]
     if unknown:
@@ -75,21 +77,20 @@ def schema_of(source: Source, force: Mapping[str, ColumnType], target: str) -> S
     held = dict(force)
     if target in schema and target not in force and schema[target].type == "bool" and set(schema[target].true_words) - {"true"}:
         held[target] = "string"
-    return Schema(columns=tuple(_as(column, held[column.name]) if column.name in held else column for column in schema.columns))
+    if not held:
+        return schema
+    sample = source.sample()
+    if sample is not None:
+        return infer(sample, force=held, typed=source.typed)
+    return Schema(columns=tuple(_as(column, held.get(column.name, column.type)) for column in schema.columns))
 
 
 def _as(column: Column, type: ColumnType) -> Column:
     if column.type == type:
         return column
-    if type == "vector":
-        raise SpecError(f"`data.columns`: {column.name!r} is {column.type} and cannot be held as a vector.", fix="Vectors come from sources that have them.")
-    return Column(
-        name=column.name,
-        type=type,
-        nulls=column.nulls,
-        true_words=("true", "yes", "1") if type == "bool" else (),
-        false_words=("false", "no", "0") if type == "bool" else (),
-    )
+    if type == "vector" or column.type == "vector":
+        raise SpecError(f"`data.columns`: {column.name!r} is {column.type} and cannot be held as {type}.", fix="Leave it out of `data.columns`.")
+    return Column(name=column.name, type=type, nulls=column.nulls)
 
 
 def named(spec: ModelSpec, schema: Schema) -> None:

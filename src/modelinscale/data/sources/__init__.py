@@ -27,10 +27,16 @@ class Source(Kind):
     """A place rows are read from. Reading from every cursor gives exactly the rest, once."""
 
     folder: ClassVar[str] = "data.sources"
+    typed: ClassVar[bool] = False
+    """Whether the format declares types, so that text in it is text."""
 
     @abstractmethod
     def columns(self) -> Schema:
         """The columns, inferred from a sample of the rows where the format does not say. Raises `SourceError` when nothing can be read."""
+
+    def sample(self) -> "pa.Table | None":
+        """Some rows as they are written, from which types can be inferred; None where the columns are fixed."""
+        return None
 
     @abstractmethod
     def read(self, after: Cursor | None, schema: Schema) -> Iterator[Chunk]:

@@ -1,7 +1,7 @@
 """Small public data sets that come with scikit-learn: for a first try, nothing is downloaded."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,10 +22,12 @@ class Dataset(Source):
     rows: int = Field(65_536, ge=1)
     """Rows read at a time."""
 
+    typed: ClassVar[bool] = True
+
     def columns(self) -> Schema:
         from modelinscale.data.infer import infer
 
-        return infer(self.sample(), typed=True)
+        return infer(self.sample(), typed=self.typed)
 
     def sample(self) -> "pa.Table":
         """All of it."""

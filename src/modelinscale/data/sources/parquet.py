@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -28,11 +28,13 @@ class Parquet(Files):
     rows: int = Field(65_536, ge=1)
     """Rows read at a time."""
 
+    typed: ClassVar[bool] = True
+
     def columns(self) -> Schema:
         """The columns of the first file. Raises `NotSupportedYet` naming every column whose cells no type of ours holds."""
         from modelinscale.data.infer import infer
 
-        return infer(self.sample(), typed=True)
+        return infer(self.sample(), typed=self.typed)
 
     def sample(self) -> "pa.Table":
         """The first rows of the first file, without the columns left out."""
