@@ -295,7 +295,7 @@ def _ask(project: Project, address: str, newest: pa.Table) -> Asked:
 
 
 def _some(newest: pa.Table) -> list[int]:
-    """A handful to look at, whatever the answers: the last five payments, the largest honest one, and the last frauds on three different cards."""
+    """A handful to look at, whatever the answers: the last five payments, the largest honest one, and the last frauds on five different cards."""
     import numpy as np
 
     fraud = newest["is_fraud"].to_numpy()
@@ -303,7 +303,7 @@ def _some(newest: pa.Table) -> list[int]:
     cards = newest["card_id"].to_pylist()
     last_of_card = {cards[i]: int(i) for i in np.flatnonzero(fraud)}
     largest = int(np.argmax(np.where(fraud, 0.0, amount)))
-    return sorted({*range(len(newest) - 5, len(newest)), largest, *sorted(last_of_card.values())[-3:]})
+    return sorted({*range(len(newest) - 5, len(newest)), largest, *sorted(last_of_card.values())[-5:]})
 
 
 def _err(project: Project, address: str, newest: pa.Table) -> Refused:
