@@ -93,3 +93,23 @@ def test_many_categories_are_drawn_as_they_are_split(wide: int) -> None:
     every = np.arange(wide)
     drawn = onnxruntime.InferenceSession(to_bytes(graph, name="m")).run(None, {"id": every})[0]
     assert np.allclose(drawn, trees.predict(weights, Encoded(rows.layouts, {"id": every.astype(np.int32)})), atol=1e-5)
+
+
+def test_what_lightgbm_takes_for_zero_goes_where_the_graph_sends_it() -> None:
+    import onnxruntime
+
+    from modelinscale.core.graph import Graph
+    from modelinscale.export.proto import to_bytes
+
+    chance = np.random.default_rng(4)
+    x = np.where(chance.random(2000) < 0.3, 0.0, chance.normal(size=2000)).astype(np.float32)[:, None]
+    layouts = {"x": Layout("dense", 1, ("x",))}
+    weights = Trees(rounds=5).fit(Examples(Encoded(layouts, {"x": x}), ((x[:, 0] > 0) * 2 + (x[:, 0] == 0)).astype(float)), None, TASKS["regression"], Effort())
+    assert any((np.abs(tree.threshold) <= 1.1e-35).any() for tree in read(weights.arrays["trees"].tobytes().decode())), "no threshold beside zero was learned"
+    graph = Graph()
+    graph.output("y", Trees().graph(weights, TASKS["regression"], layouts, graph, {"x": graph.input("x", "float32", 1)}), "float32", ("N",))
+    zero = np.float32(1e-35)
+    steps = np.array([0.0, zero, np.nextafter(zero, np.float32(1)), np.nextafter(zero, np.float32(0)), 1e-36, 1e-40, 1e-34], np.float32)
+    probes = np.concatenate([steps, -steps])[:, None]
+    drawn = onnxruntime.InferenceSession(to_bytes(graph, name="t")).run(None, {"x": probes})[0]
+    np.testing.assert_allclose(drawn, Trees().predict(weights, Encoded(layouts, {"x": probes})), rtol=1e-6)

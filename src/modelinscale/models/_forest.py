@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from modelinscale.core.graph import Graph
 
 _CATEGORICAL, _DEFAULT_LEFT = 1, 2
+_ZERO = np.float32(1e-35)  # LightGBM's kZeroThreshold
 _MISSING_NONE, _MISSING_ZERO, _MISSING_NAN = 0, 1, 2
 
 
@@ -71,6 +72,16 @@ def floor32(values: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.where(near > values, np.nextafter(near, np.float32(-np.inf)), near)
 
 
+def bounds(tree: Tree) -> NDArray[np.float32]:
+    """(M,): a float32 value goes left when it is at most this, exactly as LightGBM sends it.
+
+    LightGBM takes what is within 1e-35 of 0 for 0 when it predicts, so a threshold in there parts all of that from what lies beyond.
+    """
+    near = floor32(tree.threshold)
+    inside = ~tree.categorical & (np.abs(tree.threshold) <= _ZERO)
+    return np.where(inside, np.where(tree.threshold < 0, np.nextafter(-_ZERO, np.float32(-np.inf)), _ZERO), near)
+
+
 def draw(trees: list[Tree], n_scores: int, graph: Graph, tensor: str) -> str:
     """The sum of the trees' leaves, float32 (N, n_scores), of a float32 (N, F) tensor of finite or NaN values.
 
@@ -91,7 +102,7 @@ def draw(trees: list[Tree], n_scores: int, graph: Graph, tensor: str) -> str:
         def at(child: int, n_inner: int = n_inner) -> int:
             return child if child >= 0 else n_inner + ~child
 
-        thresholds = floor32(tree.threshold)
+        thresholds = bounds(tree)
         for i in range(n_inner):
             left, right, feature = at(int(tree.left[i])), at(int(tree.right[i])), int(tree.feature[i])
             if not tree.categorical[i]:

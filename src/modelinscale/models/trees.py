@@ -15,7 +15,7 @@ from modelinscale.core.graph import Graph
 from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Model, Scores, Weights
-from modelinscale.models._forest import Tree, draw, floor32, read
+from modelinscale.models._forest import Tree, bounds, draw, read
 from modelinscale.models._lightgbm import lightgbm
 from modelinscale.models._matrix import Block, as_matrix, blocks_of, draw_matrix
 
@@ -113,7 +113,7 @@ class Trees(Model):
         names = [name for block in _blocks(weights) for name in block.names]
         found: dict[str, list[NDArray[np.float32]]] = {}
         for tree in _trees(weights):
-            thresholds = floor32(tree.threshold)
+            thresholds = bounds(tree)
             for feature in np.unique(tree.feature):
                 if columns[feature].role == "dense":
                     found.setdefault(names[feature], []).append(thresholds[tree.feature == feature])
