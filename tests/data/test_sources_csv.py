@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -28,6 +29,13 @@ from modelinscale.data.sources import Chunk
 from modelinscale.data.sources._dialect import unique_names
 from modelinscale.data.sources._records import all_ends, first_end, last_end
 from modelinscale.data.sources.csv import Csv
+
+NOISE = random.Random(7).randbytes(50_000)
+
+
+def gz(content: bytes) -> bytes:
+    """Packed, the same at every call: names of tests are made of it."""
+    return gzip.compress(content, mtime=0)
 
 
 def write(folder: Path, content: str | bytes, name: str = "x.csv") -> Path:
@@ -79,12 +87,12 @@ TWO = [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
         "a,b\n1,x\n2,y\n".encode("utf-16"),
         "a,b\n1,x\n2,y\n".encode("utf-16-le"),
         "a,b\n1,x\n2,y\n".encode("utf-32"),
-        gzip.compress(b"a,b\n1,x\n2,y\n"),
-        gzip.compress(b"a,b\n1,x\n") + gzip.compress(b"2,y\n"),
+        gz(b"a,b\n1,x\n2,y\n"),
+        gz(b"a,b\n1,x\n") + gz(b"2,y\n"),
         bz2.compress(b"a,b\n1,x\n2,y\n"),
         lzma.compress(b"a,b\n1,x\n2,y\n"),
         pa.compress(b"a,b\n1,x\n2,y\n", codec="zstd", asbytes=True),
-        gzip.compress("a;b\r\n1;x\r\n2;y\r\n".encode("utf-16")),
+        gz("a;b\r\n1;x\r\n2;y\r\n".encode("utf-16")),
     ],
     ids=repr,
 )
@@ -184,11 +192,11 @@ def test_zero_bytes_after_a_crash_are_one_broken_row(tmp_path: Path) -> None:
         (b'{"a": 1}\n{"a": 2}\n', "holds JSON.*type: jsonl"),
         (bytes(range(1, 256)) * 40, "is no text"),
         (b"_mis_seq,b\n1,2\n", "must not start with '_mis_'"),
-        (gzip.compress(b"a,b\n" + os.urandom(50_000).hex().encode())[:20_000], r"gz compressed data ends too early after [\d,]+ bytes.*gzip -t x.csv"),
-        (lzma.compress(os.urandom(50_000))[:20_000], "xz compressed data ends too early"),
-        (bz2.compress(os.urandom(50_000))[:20_000], "bz2 compressed data ends too early"),
-        (pa.compress(os.urandom(50_000), codec="zstd", asbytes=True)[:20_000], "zst compressed data"),
-        (gzip.compress(b"a,b\n1,2\n" * 100)[:30] + b"garbage" * 9, "gz compressed data is damaged"),
+        (gz(b"a,b\n" + NOISE.hex().encode())[:20_000], r"gz compressed data ends too early after [\d,]+ bytes.*gzip -t x.csv"),
+        (lzma.compress(NOISE)[:20_000], "xz compressed data ends too early"),
+        (bz2.compress(NOISE)[:20_000], "bz2 compressed data ends too early"),
+        (pa.compress(NOISE, codec="zstd", asbytes=True)[:20_000], "zst compressed data"),
+        (gz(b"a,b\n1,2\n" * 100)[:30] + b"garbage" * 9, "gz compressed data is damaged"),
     ],
     ids=lambda v: repr(v)[:40],
 )

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from modelinscale.core.encoded import Encoded, Layout
+from modelinscale.core.encoded import Encoded, Layout, Sparse
 from modelinscale.models import Effort, Examples
 from modelinscale.models._forest import floor32, read
 from modelinscale.models.trees import Trees
@@ -21,6 +21,38 @@ def test_a_float32_is_below_a_threshold_exactly_when_it_is_below_its_floor() -> 
         around = (floors, np.nextafter(floors, np.float32(np.inf)), np.nextafter(floors, np.float32(-np.inf)))
     for x in around:
         assert np.array_equal(x.astype(np.float64) <= thresholds, x <= floors)
+
+
+@pytest.mark.parametrize("beside_words", [False, True])
+def test_values_next_to_nothing_are_zero_in_the_graph_too(beside_words: bool) -> None:
+    """Columns that are often 0: LightGBM then splits at 1e-35 and -1e-35, and reads smaller values as 0."""
+    from modelinscale.core.graph import Graph
+    from modelinscale.export.proto import to_bytes
+
+    chance = np.random.default_rng(6)
+    x = chance.integers(-2, 3, (1000, 2)).astype(np.float32)
+    y = np.where(x[:, 0] < 0, 5.0, 0.0) + np.where(x[:, 1] == 0, 3.0, 0.0) + np.where(x[:, 1] > 0, 1.0, 0.0)
+    zero = np.float32(1e-35)
+    odd = np.array(
+        [0, zero, -zero, zero / 2, -zero / 2, 1e-45, -1e-45, zero * 2, -zero * 2, np.nextafter(zero, np.float32(1)), np.nextafter(-zero, np.float32(-1))]
+    )
+    layouts, blocks = {"x": Layout("dense", 2, ("a", "b"))}, {"x": x}
+    odd_blocks = {"x": np.stack([odd, odd[::-1]], axis=1).astype(np.float32)}
+    if beside_words:
+        layouts["w"] = Layout("sparse", 1, ("w",))
+        blocks["w"], odd_blocks["w"] = (Sparse(np.arange(n + 1), np.zeros(n, np.int32), np.ones(n, np.float32), 1) for n in (len(x), len(odd)))
+    trees, task = Trees(rounds=20), TASKS["regression"]
+    weights = trees.fit(Examples(Encoded(layouts, blocks), y), None, task, Effort())
+    assert -2e-35 < trees.edges(weights)["a"].min() < -1e-35
+    graph = Graph()
+    names = {name: graph.input(name, "float32", layout.width) for name, layout in layouts.items()}
+    graph.output("scores", trees.graph(weights, task, layouts, graph, names), "float32", ("N",))
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(to_bytes(graph, name="m"))
+    feeds = {name: block.dense() if isinstance(block, Sparse) else block for name, block in odd_blocks.items()}
+    drawn = session.run(None, {i.name: feeds[i.name] for i in session.get_inputs()})[0]
+    assert np.allclose(drawn, trees.predict(weights, Encoded(layouts, odd_blocks)), atol=1e-5)
 
 
 def test_any_number_of_threads_gives_the_same_trees() -> None:

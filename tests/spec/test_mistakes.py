@@ -36,7 +36,7 @@ CASES = {
     "a model nobody knows": (GOOD + "model: tree\n", r"model: unknown model type 'tree'. Did you mean 'trees'"),
     "a model setting nobody knows": (GOOD + "model: {type: trees, leafs: 3}\n", r"model.leafs: unknown key"),
     "a duration without a unit": (GOOD + "train: {budget: ten minutes}\n", r"'ten minutes' is not a duration"),
-    "a negative budget": (GOOD + "train: {budget: -5}\n", r"cannot be negative"),
+    "a negative budget": (GOOD + "train: {budget: -5}\n", r"from 0 up, found -5"),
     "a seed of words": (GOOD + "train: {seed: lucky}\n", r"train.seed: expected .*integer"),
     "a task nobody knows": (GOOD + "task: clustering\n", r"task: expected .*'binary', 'multiclass' or 'regression'"),
     "another version": (GOOD + "version: 2\n", r"version: expected .*1.*found 2"),
