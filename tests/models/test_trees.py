@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from modelinscale.core.encoded import Encoded, Layout, Sparse
+from modelinscale.core.encoded import Encoded, Layout, Sparse, Values
 from modelinscale.models import Effort, Examples
 from modelinscale.models._forest import floor32, read
 from modelinscale.models.trees import Trees
@@ -36,8 +36,9 @@ def test_values_next_to_nothing_are_zero_in_the_graph_too(beside_words: bool) ->
     odd = np.array(
         [0, zero, -zero, zero / 2, -zero / 2, 1e-45, -1e-45, zero * 2, -zero * 2, np.nextafter(zero, np.float32(1)), np.nextafter(-zero, np.float32(-1))]
     )
-    layouts, blocks = {"x": Layout("dense", 2, ("a", "b"))}, {"x": x}
-    odd_blocks = {"x": np.stack([odd, odd[::-1]], axis=1).astype(np.float32)}
+    layouts = {"x": Layout("dense", 2, ("a", "b"))}
+    blocks: dict[str, Values] = {"x": x}
+    odd_blocks: dict[str, Values] = {"x": np.stack([odd, odd[::-1]], axis=1).astype(np.float32)}
     if beside_words:
         layouts["w"] = Layout("sparse", 1, ("w",))
         blocks["w"], odd_blocks["w"] = (Sparse(np.arange(n + 1), np.zeros(n, np.int32), np.ones(n, np.float32), 1) for n in (len(x), len(odd)))

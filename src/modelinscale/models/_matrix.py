@@ -54,7 +54,9 @@ def as_matrix(rows: Encoded, blocks: tuple[Block, ...]) -> Any:
     if any(isinstance(part, Sparse) for part in parts):
         from scipy.sparse import csr_matrix, hstack
 
-        return hstack([part.scipy() if isinstance(part, Sparse) else csr_matrix(_two_axes(part)) for part in parts], format="csr", dtype=np.float32)
+        return hstack(
+            [part.scipy() if isinstance(part, Sparse) else csr_matrix(_without_specks(_two_axes(part))) for part in parts], format="csr", dtype=np.float32
+        )
     full = np.empty((rows.n_rows, sum(block.n_columns for block in blocks)), np.float32)
     at = 0
     for block, part in zip(blocks, parts, strict=True):
@@ -88,6 +90,11 @@ def check(rows: Encoded, blocks: tuple[Block, ...]) -> None:
             wrong.append(f"{block.feature!r} is {layout.role} of width {layout.width}, learned as {block.role} of width {width}")
     if wrong:
         raise ModelError(f"These rows are not encoded as those the model learned from: {'; '.join(wrong)}.", fix="Train again with these features.")
+
+
+def _without_specks(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What LightGBM reads as zero in a full matrix (1e-35 and less in size) it takes as it is in a sparse one: here it is zero in both."""
+    return np.where(np.abs(values) <= np.float32(1e-35), np.float32(0), values)
 
 
 def _two_axes(part: NDArray[Any]) -> NDArray[np.float32]:
