@@ -131,8 +131,12 @@ def _call(name: str, function: Any) -> list[str]:
 
 
 def _fields(cls: type[BaseModel]) -> list[str]:
+    from modelinscale.core.settings import field_help
+
+    help = field_help(cls)
+
     def row(name: str, field: FieldInfo) -> str:
-        return f"| `{_public(name, field)}` | {_cell(_type(field))} | {_cell(_default(field))} | {_cell(field.description or '')} |"
+        return f"| `{_public(name, field)}` | {_cell(_type(field))} | {_cell(_default(field))} | {_cell(help.get(name, ''))} |"
 
     rows = [row(name, field) for name, field in cls.model_fields.items()]
     return ["| field | type | default | |", "|---|---|---|---|", *rows] if rows else []

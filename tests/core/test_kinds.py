@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from modelinscale.core import kinds
 from modelinscale.core.errors import SpecError
 from modelinscale.core.kinds import load, names
-from modelinscale.core.settings import Settings
+from modelinscale.core.settings import Settings, field_help
 from modelinscale.metrics import Answers, Metric, Parts
 from modelinscale.metrics.calibration_error import CalibrationError
 from modelinscale.metrics.f1 import F1
@@ -33,7 +33,7 @@ def test_every_module_of_a_kind_folder_holds_one_kind_named_like_it(folder: str)
         assert found.type == name
         assert found.folder == folder
         assert (found.__doc__ or "").strip(), f"{folder}.{name} has no help"
-        missing = [field for field, info in found.model_fields.items() if not info.description]
+        missing = [field for field in found.model_fields if not field_help(found).get(field)]
         assert not missing, f"{folder}.{name}: fields without a help string: {missing}"
 
 

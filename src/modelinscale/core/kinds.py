@@ -82,7 +82,7 @@ class Kind(Settings):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         if not cls._is_contract():
-            return handler(schema)
+            return super().__get_pydantic_json_schema__(schema, handler)
         choices: list[dict[str, Any]] = [{"type": "string", "enum": names(cls.folder)}]
         for name in names(cls.folder):
             one = load(cls.folder, name).model_json_schema()
