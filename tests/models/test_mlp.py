@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from modelinscale.core.encoded import Encoded
 from modelinscale.core.errors import StoreError
-from modelinscale.models import Effort, Weights
+from modelinscale.models import Effort, Examples, Weights
 from modelinscale.models import _network_training as training
 from modelinscale.models.mlp import Mlp
 from modelinscale.testing.models import planted
@@ -48,6 +49,18 @@ def test_killed_and_resumed_it_ends_at_the_same_bits(tmp_path: Path) -> None:
     resumed = MLP.fit(given.train, given.valid, given.task, Effort(checkpoints=tmp_path, progress=lambda share, note: notes.append(share)))
     assert notes[0] > 0.5, "it began anew"
     assert same(straight, resumed)
+
+
+@pytest.mark.usefixtures("every_round")
+@pytest.mark.parametrize("feature", ["size", "colour", "note"])
+def test_a_table_of_one_kind_of_column_resumes_too(tmp_path: Path, feature: str) -> None:
+    given = planted("scaled", "binary", n_rows=200)
+    rows = Encoded({feature: given.layouts[feature]}, {feature: given.train.rows[feature]})
+    train = Examples(rows, given.train.target)
+    straight = MLP.fit(train, None, given.task, Effort())
+    with pytest.raises(Killed):
+        MLP.fit(train, None, given.task, Effort(checkpoints=tmp_path, progress=kill_at(0.6).progress))
+    assert same(straight, MLP.fit(train, None, given.task, Effort(checkpoints=tmp_path)))
 
 
 @pytest.mark.usefixtures("every_round")

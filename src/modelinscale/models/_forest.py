@@ -3,7 +3,7 @@
 T trees, M inner nodes of a tree, M + 1 leaves. A child ``c >= 0`` is an inner node, ``c < 0`` the leaf ``~c``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -82,41 +82,15 @@ def bounds(tree: Tree) -> NDArray[np.float32]:
     return np.where(inside, np.where(tree.threshold < 0, np.nextafter(-_ZERO, np.float32(-np.inf)), _ZERO), near)
 
 
-def draw(trees: list[Tree], n_scores: int, graph: Graph, tensor: str) -> str:
+def draw(trees: Sequence[Tree], n_scores: int, graph: Graph, tensor: str) -> str:
     """The sum of the trees' leaves, float32 (N, n_scores), of a float32 (N, F) tensor of finite or NaN values.
 
     A categorical node becomes a chain of equality nodes, one an id: all runtimes know those.
     """
-    nodes: dict[str, list[Any]] = {name: [] for name in ("treeids", "nodeids", "featureids", "values", "modes", "truenodeids", "falsenodeids", "missing")}
-    leaves: dict[str, list[Any]] = {name: [] for name in ("treeids", "nodeids", "ids", "weights")}
-
-    def add(tree: int, node: int, feature: int, value: float, mode: str, true: int, false: int, missing: bool) -> None:
-        row = (tree, node, feature, value, mode, true, false, int(missing))
-        for name, cell in zip(nodes, row, strict=True):
-            nodes[name].append(cell)
-
-    for t, tree in enumerate(trees):
-        n_inner, n_leaves = len(tree.feature), len(tree.leaf)
-        spare = n_inner + n_leaves  # ids from here on are the further nodes of chains
-
-        def at(child: int, n_inner: int = n_inner) -> int:
-            return child if child >= 0 else n_inner + ~child
-
-        thresholds = bounds(tree)
-        for i in range(n_inner):
-            left, right, feature = at(int(tree.left[i])), at(int(tree.right[i])), int(tree.feature[i])
-            if not tree.categorical[i]:
-                add(t, i, feature, float(thresholds[i]), "BRANCH_LEQ", left, right, bool(tree.missing_left[i]))
-                continue
-            node, ids = i, tree.sets[int(tree.threshold[i])].tolist()
-            for k, one in enumerate(ids):
-                after = right if k == len(ids) - 1 else spare
-                add(t, node, feature, float(one), "BRANCH_EQ", left, after, False)
-                node, spare = after, spare + (k < len(ids) - 1)
-        for k, weight in enumerate(tree.leaf.tolist()):
-            add(t, at(~k), 0, 0.0, "LEAF", 0, 0, False)
-            for name, cell in zip(leaves, (t, at(~k), t % n_scores, weight), strict=True):
-                leaves[name].append(cell)
+    found = [_rows(t, tree) for t, tree in enumerate(trees)]
+    nodes = {name: np.concatenate([rows[name] for rows, _ in found]).tolist() for name in _NODE}
+    leaves = {name: np.concatenate([rows[name] for _, rows in found]).tolist() for name in _LEAF}
+    leaves["ids"] = [t % n_scores for t in leaves["treeids"]]
     return graph.op(
         "TreeEnsembleRegressor",
         tensor,
@@ -126,7 +100,7 @@ def draw(trees: list[Tree], n_scores: int, graph: Graph, tensor: str) -> str:
         nodes_nodeids=nodes["nodeids"],
         nodes_featureids=nodes["featureids"],
         nodes_values=nodes["values"],
-        nodes_modes=nodes["modes"],
+        nodes_modes=[_MODES[m] for m in nodes["modes"]],
         nodes_truenodeids=nodes["truenodeids"],
         nodes_falsenodeids=nodes["falsenodeids"],
         nodes_missing_value_tracks_true=nodes["missing"],
@@ -135,3 +109,47 @@ def draw(trees: list[Tree], n_scores: int, graph: Graph, tensor: str) -> str:
         target_ids=leaves["ids"],
         target_weights=leaves["weights"],
     )
+
+
+_NODE = ("treeids", "nodeids", "featureids", "values", "modes", "truenodeids", "falsenodeids", "missing")
+_LEAF = ("treeids", "nodeids", "weights")
+_MODES = ("BRANCH_LEQ", "BRANCH_EQ", "LEAF")
+_Rows = dict[str, NDArray[Any]]
+
+
+def _rows(t: int, tree: Tree) -> tuple[_Rows, _Rows]:
+    """One tree as rows of the operator's attributes: its nodes (inner nodes keep their number, leaves follow, then chains), and its leaves."""
+    n_inner, n_leaves = len(tree.feature), len(tree.leaf)
+    left, right = (np.where(child >= 0, child, n_inner + ~child) for child in (tree.left, tree.right))
+    number = np.arange(n_inner + n_leaves)
+    nothing = np.zeros(n_leaves, np.int64)
+    nodes: _Rows = {
+        "nodeids": number,
+        "featureids": np.concatenate([tree.feature, nothing]),
+        "values": np.concatenate([bounds(tree), nothing]).astype(np.float32),
+        "modes": np.concatenate([tree.categorical.astype(np.int64), nothing + 2]),
+        "truenodeids": np.concatenate([left, nothing]),
+        "falsenodeids": np.concatenate([right, nothing]),
+        "missing": np.concatenate([tree.missing_left & ~tree.categorical, nothing]).astype(np.int64),
+    }
+    spare, chains = n_inner + n_leaves, [nodes]
+    for i in np.flatnonzero(tree.categorical):
+        ids = tree.sets[int(tree.threshold[i])]
+        links = np.concatenate([[i], spare + np.arange(len(ids) - 1)])
+        spare += len(ids) - 1
+        nodes["values"][i], nodes["falsenodeids"][i] = ids[0], links[1] if len(ids) > 1 else right[i]
+        rest = len(ids) - 1
+        chains.append(
+            {
+                "nodeids": links[1:],
+                "featureids": np.full(rest, tree.feature[i]),
+                "values": ids[1:].astype(np.float32),
+                "modes": np.ones(rest, np.int64),
+                "truenodeids": np.full(rest, left[i]),
+                "falsenodeids": np.append(links[2:], right[i])[:rest],
+                "missing": np.zeros(rest, np.int64),
+            }
+        )
+    whole = {name: np.concatenate([part[name] for part in chains]) for name in nodes}
+    whole["treeids"] = np.full(len(whole["nodeids"]), t)
+    return whole, {"treeids": np.full(n_leaves, t), "nodeids": number[n_inner:], "weights": tree.leaf}

@@ -249,7 +249,9 @@ class _Loop:
         arrays: Arrays = {}
         for name, p in self.network.named_parameters():
             state = optimizer.state[p]
-            found = {"now": p.detach(), "average": self.average[name], "best": self.best[name], "m": state["exp_avg"], "v": state["exp_avg_sq"]}
+            found = {"now": p.detach(), "average": self.average[name], "best": self.best[name]}
+            if state:  # a table of no words takes no part
+                found |= {"m": state["exp_avg"], "v": state["exp_avg_sq"]}
             arrays.update({f"{kind}/{name}": np.asarray(value) for kind, value in found.items()})
         meta = json.dumps({"format": 1, "of": self.fingerprint, **self.at.plain()})
         file = io.BytesIO()
@@ -273,6 +275,8 @@ class _Loop:
         self.network.load(kinds["now"])
         self.average, self.best = kinds["average"], kinds["best"]
         for name, p in self.network.named_parameters():
+            if name not in kinds["m"]:
+                continue
             optimizer.state[p] = {
                 "step": torch.tensor(float(self.at.step)),
                 "exp_avg": torch.from_numpy(kinds["m"][name]),

@@ -4,6 +4,7 @@ Weights are the text LightGBM saves, as bytes: readable, exact, no pickle.
 """
 
 import time
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -213,8 +214,14 @@ def _booster(weights: Weights) -> Any:
     return lightgbm().Booster(model_str=_text(weights))
 
 
-def _trees(weights: Weights) -> list[Tree]:
-    return list(read(_text(weights)))
+def _trees(weights: Weights) -> tuple[Tree, ...]:
+    return _read(_text(weights))
+
+
+@lru_cache(maxsize=2)
+def _read(text: str) -> tuple[Tree, ...]:
+    # Export asks for the trees of one model four times.
+    return tuple(read(text))
 
 
 def _blocks(weights: Weights) -> tuple[Block, ...]:

@@ -217,6 +217,17 @@ def a_weight_of_two_is_about_a_row_twice(model: Model, type: TaskType) -> None:
     assert away < 0.15, f"weights and repetition differ by {away:.3f} (root mean square)"
 
 
+def any_one_block_is_enough(model: Model, type: TaskType) -> None:
+    """Tables of numbers alone, of categories alone, of words alone."""
+    given = planted(model.form, type, n_rows=200)
+    for name in ("size", "colour", "note"):
+        train, valid, test = (_only(part, name) for part in (given.train, given.valid, given.test))
+        alone = Planted(given.task, train, valid, test)
+        weights = _fit(model, alone)
+        python, drawn = model.predict(weights, test.rows), _drawn(model, weights, alone, test.rows)
+        assert np.allclose(_probability(python, given), _probability(drawn.astype(np.float64), given), atol=1e-4), f"{name} alone: the graph differs"
+
+
 def fits_without_validation_rows(model: Model, type: TaskType) -> None:
     """Early stopping is a help, not a need."""
     given = planted(model.form, type)
@@ -292,6 +303,7 @@ SUITE: tuple[Callable[[Model, TaskType], None], ...] = (
     importance_names_what_decides,
     rows_of_no_weight_do_not_count,
     a_weight_of_two_is_about_a_row_twice,
+    any_one_block_is_enough,
     fits_without_validation_rows,
     little_to_learn_from_gives_an_answer_or_an_error,
     no_rows_no_scores,
@@ -309,6 +321,11 @@ def _fit(model: Model, given: Planted) -> Weights:
 def _fitted(model: Model, type: TaskType) -> Weights:
     """The weights most functions look at, learned once."""
     return _fit(model, planted(model.form, type))
+
+
+def _only(examples: Examples, name: str) -> Examples:
+    rows = Encoded({name: examples.rows.layouts[name]}, {name: examples.rows[name]})
+    return Examples(rows, examples.target)
 
 
 def _attempt(call: Callable[[], Scores]) -> tuple[MisError | None, Scores | None]:
