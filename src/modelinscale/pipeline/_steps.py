@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from modelinscale.core.logs import log
 from modelinscale.pipeline import _collect, _evaluate, _export, _prepare, _register, _train
+from modelinscale.pipeline._ahead import import_ahead
 from modelinscale.pipeline._context import Context
 from modelinscale.pipeline._place import Facts, Place
 from modelinscale.pipeline._plan import STEPS, Inputs
@@ -35,6 +36,8 @@ class Runner:
             wanted = INPUTS[step](place, context.done)
             found = place.find(step, wanted)
             if found is None:
+                if step == "collect" and STEPS.index(until) >= STEPS.index("train"):
+                    import_ahead()
                 work = cast("Callable[[Context, Path], Facts]", _MODULES[step].work)
                 found = place.make(step, wanted, lambda folder, work=work: work(context, folder))  # type: ignore[misc]
                 log(__name__).info("step done", extra={"step": step, "identity": found.identity, "seconds": found.seconds})
