@@ -42,7 +42,6 @@ def write_rows(path: Path) -> None:
 def check(project: Path) -> str:
     """What is visible now, in a word; raises `AssertionError` when anything is half there."""
     from modelinscale.data.lake import open_table, table_exists
-
     from modelinscale.package import open_package
 
     n_rows = 0

@@ -1,6 +1,6 @@
 """``python -m modelinscale.cli`` does what ``mis`` does."""
 
-from modelinscale.cli import main
+from modelinscale.cli import script
 
 if __name__ == "__main__":
-    main()
+    script()
