@@ -29,9 +29,9 @@ def main() -> int:
             ("faults.py", "--kills", "20"),
         ]
         if REAL.is_dir():
-            todo.append(("real_sets.py",))
+            todo += [("real_sets.py",), ("parity.py",)]
         else:
-            print("real_sets.py: left out, the real data sets are not here (see CONTRIBUTING.md)")
+            print("real_sets.py, parity.py: left out, the real data sets are not here (see CONTRIBUTING.md)")
         for script, *words in todo:
             start = time.perf_counter()
             code = subprocess.run([sys.executable, str(HERE / script), *words], check=False).returncode

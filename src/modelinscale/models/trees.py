@@ -31,8 +31,8 @@ class Trees(Model):
     form: ClassVar[Form] = "plain"
 
     rounds: int | None = Field(None, ge=1)
-    """Most boosting rounds; with validation rows the best number up to this is kept. Null: 300, fewer where rows times classes exceed half
-    a million, down to 60."""
+    """Most boosting rounds; with validation rows the best number up to this is kept. Null: 200, fewer where rows times classes exceed
+    700,000, down to 52."""
     learning_rate: float | None = Field(None, gt=0, le=1)
     """How much of each tree is added. Null: 0.1, more where there are fewer rounds, up to 0.3."""
     leaves: int | None = Field(None, ge=2, le=4096)
@@ -135,7 +135,7 @@ class Trees(Model):
     def _rounds(self, n_rows: int, task: Task) -> int:
         # Covertype (395,000 rows, 7 classes), one thread: 50 rounds of 63 leaves at 0.3 reach accuracy 0.908 in 13 s of CPU time, at 0.2 0.894;
         # of 31 leaves at 0.2 0.857 in 8 s, at 0.1 0.827.
-        return self.rounds or min(300, max(60, 170_000_000 // max(1, n_rows * task.n_scores)))
+        return self.rounds or min(200, max(52, 145_000_000 // max(1, n_rows * task.n_scores)))
 
     def _params(self, task: Task, effort: Effort, X: Any) -> dict[str, Any]:
         objective, metric = _OBJECTIVE[task.type]
@@ -144,7 +144,7 @@ class Trees(Model):
         params: dict[str, Any] = {
             "objective": objective,
             "metric": metric,
-            "learning_rate": self.learning_rate or min(0.3, max(0.1, 30 / self._rounds(n_rows, task))),
+            "learning_rate": self.learning_rate or min(0.3, max(0.1, 20 / self._rounds(n_rows, task))),
             "num_leaves": self.leaves or (31 if n_rows < 100_000 else 63),
             "min_data_in_leaf": min(self.min_leaf_rows, max(1, n_rows // 10)),
             "lambda_l2": self.l2,

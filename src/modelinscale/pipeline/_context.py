@@ -120,7 +120,8 @@ class Context:
         from modelinscale.encode import encode
 
         if form not in self._encoded:
-            self._encoded[form] = encode(self.features, self.states, self.frame[self.used], form)
+            frame = self.frame.select(list(self.features))
+            self._encoded[form] = encode(self.features, self.states, frame if len(self.used) == len(frame) else frame[self.used], form)
         return self._encoded[form]
 
     def forget_blocks(self) -> None:

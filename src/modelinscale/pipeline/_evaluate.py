@@ -42,7 +42,7 @@ def work(context: Context, folder: Path) -> Facts:
         decision=decision,
         constant=constant_of(context.target[train], task, None if context.weight is None else context.weight[train]),
         baselines={"linear": baseline},
-        columns=context.frame[context.index["test"]],
+        columns=context.frame.select(spec.evaluate.slices)[context.index["test"]] if spec.evaluate.slices else None,
         costs=_costs(context, "test"),
     )
     notes = [*found.notes, *_outdone(found, model.model.type)]
@@ -72,14 +72,14 @@ def _judge(context: Context, one: Learned) -> tuple[Decision, Answers, NDArray[n
     from modelinscale.evaluate import answers_of, fit_decision
 
     task, spec, form = context.task, context.spec, one.model.form
-    valid, test = context.examples("valid", form), context.examples("test", form)
-    scores = one.model.predict(one.weights, valid.rows)
+    test, valid = context.examples("test", form), context.index["valid"]
+    scores = one.model.predict(one.weights, context.rows("valid", form)) if one.valid_scores is None else one.valid_scores
     decision = fit_decision(
         scores,
-        valid.target,
+        context.target[valid],
         task,
         spec.evaluate,
-        weight=valid.weight,
+        weight=None if context.weight is None else context.weight[valid],
         costs=_costs(context, "valid"),
         class_weight=_factors(context, one),
     )
@@ -90,6 +90,8 @@ def _factors(context: Context, one: Learned) -> Sequence[float] | None:
     """What training multiplied the classes by."""
     from modelinscale.train import class_factors
 
+    if context.spec.train.class_weight is None:
+        return None
     found = class_factors(context.examples("train", one.model.form), context.task, context.spec.train.class_weight)
     return None if found is None else list(found)
 

@@ -14,7 +14,7 @@ from modelinscale.core.errors import MisError, ModelError
 from modelinscale.core.settings import Settings
 from modelinscale.core.task import Label, Task
 from modelinscale.core.units import Duration, show_seconds
-from modelinscale.models import Effort, Examples, Model, Weights
+from modelinscale.models import Effort, Examples, Model, Scores, Weights
 from modelinscale.train._loss import loss
 from modelinscale.train._target import check_examples, class_factors, encode_target, find_task, row_weights, weighted
 
@@ -46,6 +46,8 @@ class Learned:
 
     model: Model
     weights: Weights
+    valid_scores: Scores | None = None
+    """What it says of the validation rows, (N,) or (N, C); None: there were none, or it was read back and is computed when it is needed."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +110,10 @@ def fit(
             checkpoints=_folder(checkpoints, family),
             progress=_part(progress, i, len(families), family.type),
         )
-        trial, weights = _try(family, rows, task, layouts, settings, effort, tolerant=auto)
+        trial, one = _try(family, rows, task, layouts, settings, effort, tolerant=auto)
         trials.append(trial)
-        if weights is not None:
-            learned.append((np.inf if trial.loss is None else trial.loss, Learned(family, weights)))
+        if one is not None:
+            learned.append((np.inf if trial.loss is None else trial.loss, one))
     if not learned:
         raise ModelError(
             f"No family can learn this: {'; '.join(f'{t.model.type}: {t.note}' for t in trials)}.", fix="Raise `train.budget`, or name features and a model."
@@ -123,7 +125,7 @@ def fit(
 
 def _try(
     family: Model, rows: Rows, task: Task, layouts: Callable[[Form], dict[str, Layout]], settings: Train, effort: Effort, *, tolerant: bool
-) -> tuple[Trial, Weights | None]:
+) -> tuple[Trial, Learned | None]:
     """One family's attempt. ``tolerant``: what it cannot do becomes the trial's note instead of an error."""
     start = time.monotonic()
     try:
@@ -149,7 +151,7 @@ def _try(
     value = None if scores is None else loss(scores, valid.target, valid.weight, task)
     seconds = time.monotonic() - start
     over = effort.budget_s is not None and seconds > effort.budget_s
-    return Trial(family, seconds, value, note="stopped by the budget" if over else ""), weights
+    return Trial(family, seconds, value, note="stopped by the budget" if over else ""), Learned(family, weights, scores)
 
 
 _LEAST_S = 0.05
