@@ -169,7 +169,7 @@ def predict(
 
 
 def served(file: Path | None, package: Path | None, version: str | None, host: str | None, port: int | None) -> tuple[Path, Serve]:
-    """The package folder and the settings to serve it with: those of model.yaml where there is one, changed by what is given."""
+    """The package folder and the settings to serve it with: those of model.yaml (the defaults when only a package is named), changed by what is given."""
     from modelinscale.serve import Serve
 
     settings = Serve() if package is not None and file is None else Project(file).spec.serve

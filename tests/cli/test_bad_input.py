@@ -175,7 +175,7 @@ def test_a_random_split_of_rows_that_repeat_is_refused_and_when_forced_its_flatt
     assert code == 1
     assert "equal row" in err
     assert "force: true" in err
-    spec(text % ", force: true")
+    spec(text % ", force: true" + "evaluate: {slices: w}\n")
     code, out, err = mis("run", "--json")
     assert code == 0, err
     assert any("forced although it leaks" in note and "apart" in note for note in json.loads(out)["notes"])

@@ -1,7 +1,9 @@
 """A run does what is not done yet and nothing else, and what it made answers the same everywhere."""
 
+import contextlib
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from modelinscale.api import Project, init, predict
 from modelinscale.core.errors import DataError, StoreError
+from modelinscale.testing import disks
 
 N = 600
 SPEC = "data: {source: rows.csv}\ntarget: y\nmodel: trees\nfeatures: {x: number, shop: category, note: text}\n"
@@ -174,3 +177,103 @@ def test_the_card_and_the_lineage_say_where_the_model_comes_from(project: Path) 
     assert manifest.lineage.table_version == outcome.collected["version"]
     assert manifest.lineage.n_rows["train"] > 0
     assert json.loads((outcome.package / "golden.json").read_text())["rows"] if outcome.package else False
+
+
+def test_a_table_made_again_under_the_same_name_is_learned_from_anew(project: Path) -> None:
+    Project(project).run()
+    import shutil
+
+    shutil.rmtree(project / ".mis" / "lake")
+    rows(300, seed=9).write_csv(project / "rows.csv")
+    again = Project(project).run()
+    assert again.collected["n_rows"] == 300
+    assert [s.step for s in again.steps if s.fresh] == ["collect", "prepare", "train", "evaluate", "export", "register"]
+    assert again.version == "2"
+
+
+@pytest.mark.parametrize(("gone", "redone"), [("lake", "collect"), ("packages", "register"), ("track", "register")])
+def test_what_was_removed_by_hand_is_made_again(gone: str, redone: str, project: Path) -> None:
+    import shutil
+
+    first = Project(project).run()
+    shutil.rmtree(project / ".mis" / gone)
+    assert [s.step for s in Project(project).plan().steps if not s.done][:1] == [redone]
+    again = Project(project).run()
+    assert [s.step for s in again.steps if s.fresh] == [redone]
+    assert again.collected["n_rows"] == N
+    assert Project(project).package().manifest.identity == (first.steps[4].identity)
+    assert done_now(project) == []
+
+
+def test_columns_are_looked_for_also_when_the_table_is_there_already(project: Path) -> None:
+    from modelinscale.core.errors import SpecError
+
+    Project(project).run(until="collect")
+    for more, expected in {"evaluate: {slices: shopp}": "'shopp'", "train: {weight: w}": "'w'"}.items():
+        (project / "model.yaml").write_text(SPEC + more + "\n")
+        with pytest.raises(SpecError, match=expected):
+            Project(project).run()
+    (project / "model.yaml").write_text(SPEC.replace("rows.csv}", "rows.csv, leave_out: nott}"))
+    with pytest.raises(SpecError, match="'nott'"):
+        Project(project).run()
+
+
+def test_a_second_run_tells_no_old_news(project: Path) -> None:
+    assert Project(project).run().plain()["table"]["n_added"] == N
+    again = Project(project).run()
+    assert again.plain()["table"]["n_added"] == 0
+    assert not [note for note in again.notes if "champion" in note]
+
+
+def test_check_refuses_what_a_run_would_refuse(project: Path) -> None:
+    from modelinscale.core.errors import MisError
+
+    for text in (
+        SPEC.replace("rows.csv}", "rows.csv, checks: {x: {matches: 'a+'}}}"),
+        SPEC.replace("rows.csv}", "rows.csv, split: {type: time}}"),
+        SPEC.replace("rows.csv}", "rows.csv, split: {type: column, column: shop}}"),
+        SPEC + "train: {weight: shop}\n",
+    ):
+        (project / "model.yaml").write_text(text)
+        with pytest.raises(MisError):
+            Project(project).check()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """3 MiB."""
+    try:
+        with disks.small(tmp_path / "disk", 3 << 20) as folder:
+            yield folder
+    except disks.NoMount as reason:
+        pytest.skip(f"this machine lets nothing be mounted: {reason}")
+
+
+@pytest.fixture
+def read_only_disk(tmp_path: Path) -> Iterator[Path]:
+    try:
+        with disks.read_only(tmp_path / "locked") as folder:
+            yield folder
+    except disks.NoMount as reason:
+        pytest.skip(f"this machine lets nothing be mounted: {reason}")
+
+
+@pytest.mark.parametrize("after", ["", "collect", "train", "evaluate"])
+def test_a_full_disk_is_told_wherever_it_fills_and_the_next_run_goes_on(after: str, project: Path, small_disk: Path) -> None:
+    (project / "model.yaml").write_text(SPEC + f"store: {small_disk}\n")
+    if after:
+        Project(project).run(until=after)
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 512)
+    with pytest.raises(StoreError, match="No space left"):
+        Project(project).run()
+    filler.unlink()
+    assert Project(project).run().version == "1"
+
+
+def test_a_store_that_may_not_be_written_is_told(project: Path, read_only_disk: Path) -> None:
+    (project / "model.yaml").write_text(SPEC + f"store: {read_only_disk}\n")
+    with pytest.raises(StoreError, match=r"(?i)read-only"):
+        Project(project).run()

@@ -13,10 +13,11 @@ def command(
     package: PackageOption = None,
     version: Version = None,
     host: Annotated[
-        str | None, typer.Option("--host", help="The address to listen on. Default: that of model.yaml, else 127.0.0.1.", show_default=False)
+        str | None, typer.Option("--host", help="The address to listen on. Default: that of model.yaml (with --package: 127.0.0.1).", show_default=False)
     ] = None,
     port: Annotated[
-        int | None, typer.Option("--port", min=0, max=65535, help="The port; 0 takes a free one. Default: that of model.yaml, else 8080.", show_default=False)
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="The port; 0 takes a free one. Default: that of model.yaml (with --package: 8080).", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -10,9 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.errors import StoreError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _SPACE = "Free some space, or put `store` on another disk."
 _RIGHT = "Give this user the right to write there, or name another `store`."
@@ -71,6 +75,16 @@ def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(), durable=durable)
 
 
+def write_array(path: Path, values: "NDArray[Any]") -> None:
+    """Writes an array as ``.npy``, never pickled, whole or not at all."""
+    import numpy as np
+
+    # By way of memory: NumPy's own writing to a file does not say why it failed.
+    content = io.BytesIO()
+    np.lib.format.write_array(content, values, allow_pickle=False)
+    write_bytes(path, content.getvalue())
+
+
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """A folder to fill; when the block ends well it appears at ``target`` in one step, otherwise nothing appears.
@@ -110,7 +124,7 @@ def held(path: Path, *, wait_s: float = 0.0, what: str = "this project") -> Iter
     """
     with told(path, "lock"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
+        file = path.open("ab+", buffering=0)
     try:
         end = time.monotonic() + wait_s
         while True:
@@ -120,13 +134,12 @@ def held(path: Path, *, wait_s: float = 0.0, what: str = "this project") -> Iter
             except BlockingIOError:
                 if time.monotonic() >= end:
                     file.seek(0)
-                    holder = file.read().strip() or "another process"
+                    holder = file.read().decode().strip() or "another process"
                     raise StoreError(f"{what} is in use by {holder}.", fix="Wait until it ends, or stop it.") from None
                 time.sleep(0.05)
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()}")
-        file.flush()
+        with told(path, "lock"):
+            file.truncate(0)
+            file.write(f"process {os.getpid()}".encode())
         yield
     finally:
         file.close()

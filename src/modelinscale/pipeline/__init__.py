@@ -59,9 +59,9 @@ class Outcome:
 def plan(spec: ModelSpec, base: Path) -> Plan:
     """What `run` would do; reads only. ``base`` is the folder of model.yaml."""
     from modelinscale.pipeline._plan import plan as walk
-    from modelinscale.pipeline._steps import INPUTS, WORDS
+    from modelinscale.pipeline._steps import INPUTS, WORDS, standing
 
-    return walk(Place.of(spec, base), INPUTS, WORDS)
+    return walk(Place.of(spec, base), INPUTS, WORDS, standing)
 
 
 def run(spec: ModelSpec, base: Path, *, until: str = "register", progress: Progress = lambda step, share, note: None, wait_s: float = 600.0) -> Outcome:
@@ -82,12 +82,12 @@ def run(spec: ModelSpec, base: Path, *, until: str = "register", progress: Progr
 def learned(spec: ModelSpec, base: Path) -> "Context":
     """What the newest finished steps left: rows, parts, states, weights, decision. Reads only; raises `UsageError` when something is not done yet."""
     from modelinscale.pipeline._context import Context
-    from modelinscale.pipeline._steps import INPUTS
+    from modelinscale.pipeline._steps import INPUTS, standing
 
     place = Place.of(spec, base)
     context = Context(place, lambda step, share, note: None)
     for step in STEPS:
-        found = place.find(step, INPUTS[step](place, context.done))
+        found = standing(place, step, INPUTS[step](place, context.done))
         if found is None:
             raise UsageError(f"{step} is not done yet.", fix="Run `mis run` first.")
         context.done[step] = found

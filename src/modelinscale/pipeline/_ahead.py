@@ -19,4 +19,4 @@ def _import() -> None:
         try:
             import_module(name)
         except ImportError as error:
-            log(__name__).debug("not imported ahead", extra={"module": name, "reason": str(error)})
+            log(__name__).debug("not imported ahead", extra={"name_of_module": name, "reason": str(error)})

@@ -12,14 +12,28 @@ from modelinscale.spec import ModelSpec
 
 def check(spec: ModelSpec, base: Path) -> dict[str, Any]:
     """Columns, features, target and notes as plain data; raises what a run would raise about the file."""
+    from modelinscale.data.contract import contract
+    from modelinscale.data.split import assign
     from modelinscale.evaluate import check as suits
-    from modelinscale.train import find_task
+    from modelinscale.train import find_task, row_weights
 
     seen = look(spec.source_at(base), spec.data.columns, spec.target)
     named(spec, seen.schema)
     task = find_task(seen.frame[spec.target], spec.target, spec.task, spec.positive)
     suits(spec.evaluate, task)
     roles = resolve(spec, seen.schema, seen.frame, seen.profiles)
+    contract(seen.schema, spec.data.checks, spec.data.key)
+    if spec.train.weight:
+        row_weights(seen.frame[spec.train.weight])
+    assign(
+        seen.frame,
+        spec.data.split,
+        target=spec.target,
+        content=tuple(roles.features),
+        time=spec.data.time,
+        label_delay=spec.data.label_delay,
+        classes=task.type != "regression",
+    )
     notes = [] if seen.exact else [f"seen: the first {seen.n_rows:,} rows"]
     if spec.model != "auto":
         notes.append(f"model: {spec.model.type}")

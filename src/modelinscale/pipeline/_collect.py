@@ -12,6 +12,7 @@ from modelinscale.pipeline._place import Facts, Place, Result
 
 if TYPE_CHECKING:
     from modelinscale.core.schema import Schema
+    from modelinscale.data.sources import Source
     from modelinscale.pipeline._context import Context
 
 
@@ -52,7 +53,22 @@ def work(context: Context, folder: Path) -> Facts:
         compute=spec.compute,
         progress=context.report("collect"),
     )
-    return {"table": table, **asdict(collected), "schema": schema.plain()}
+    return {"table": table, **asdict(collected), "content": _content(source, place.store.uri("lake", table), collected.version), "schema": schema.plain()}
+
+
+def stands(place: Place, facts: Facts) -> bool:
+    """Whether the table is still there."""
+    from modelinscale.data.lake import table_exists
+
+    return table_exists(place.store.uri("lake", facts["table"]))
+
+
+def _content(source: Source, uri: str, version: int) -> str:
+    """What the rows of this version are, in short: a table made again under the same name and number must not pass for the old one."""
+    from modelinscale.data.lake import open_table
+
+    cursor = open_table(uri, version).cursor
+    return identity(None if cursor is None else source.content(cursor))
 
 
 def _known_schema(uri: str) -> Schema | None:

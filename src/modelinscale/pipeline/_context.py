@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from modelinscale.core.encoded import Encoded, Form, Layout
 from modelinscale.core.schema import Schema
 from modelinscale.core.task import Task
+from modelinscale.data.split import NAMES, TRAIN, UNUSED
 from modelinscale.features import Feature, State
 from modelinscale.models import Examples, Model, Weights
 from modelinscale.pipeline._place import Facts, Place, Result
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     from modelinscale.train import Learned
 
-TRAIN, VALID, TEST, UNUSED = 0, 1, 2, -1
-PARTS = {"train": TRAIN, "valid": VALID, "test": TEST}
+STATE_ROWS = 262_144
+"""Rows of a partition, of which states are learned and then merged."""
 
 
 class Context:
@@ -39,9 +40,12 @@ class Context:
         self._parts: NDArray[np.int8] | None = None
 
     def with_parts(self, parts: NDArray[np.int8]) -> Context:
-        """The same rows and states under another split, nothing of it kept."""
+        """The same rows and features under another split, states learned anew from its training rows; nothing of it is kept."""
+        from modelinscale.encode import observe
+
         other = Context(self.place, lambda step, share, note: None)
         other.done, other.frame, other._parts = self.done, self.frame, parts
+        other.states = observe(self.features, self.frame, np.flatnonzero(parts == TRAIN), compute=self.spec.compute, n_rows=STATE_ROWS)
         return other
 
     # -- the table
@@ -85,7 +89,7 @@ class Context:
     @cached_property
     def index(self) -> dict[str, NDArray[np.int64]]:
         """Positions of the rows of each part, ascending."""
-        return {name: np.flatnonzero(self.parts == number) for name, number in PARTS.items()}
+        return {name: np.flatnonzero(self.parts == number) for number, name in enumerate(NAMES)}
 
     @cached_property
     def used(self) -> NDArray[np.int64]:

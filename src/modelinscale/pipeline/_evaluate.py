@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.decision import Decision
+from modelinscale.core.files import write_array
 from modelinscale.pipeline._place import Facts, Place, Result
 from modelinscale.pipeline._prepare import HONEST
 
@@ -49,7 +50,7 @@ def work(context: Context, folder: Path) -> Facts:
     if (context.folder("prepare") / HONEST).is_file():
         context.progress("evaluate", 0.7, "what the forced split hides")
         notes.append(_inflation(context, model, found.main, found.metrics[found.main].value))
-    np.save(folder / "valid_scores.npy", scores, allow_pickle=False)
+    write_array(folder / "valid_scores.npy", scores)
     context.valid_scores = scores
     return {"evaluation": found.plain(), "decision": decision.plain(), "notes": notes}
 
@@ -110,10 +111,11 @@ def _inflation(context: Context, model: Learned, main: str, forced: float | None
     from modelinscale.train import fit
 
     honest = context.with_parts(np.load(context.folder("prepare") / HONEST, allow_pickle=False))
+    settings = honest.spec.evaluate.but(slices=())
     fitted = fit(model.model, honest.examples, honest.task, honest.layouts, honest.spec.train).chosen
     decision, answers, _ = _judge(honest, fitted)
     train = honest.index["train"]
-    found = evaluate(answers, honest.task, honest.spec.evaluate, decision=decision, constant=constant_of(honest.target[train], honest.task))
+    found = evaluate(answers, honest.task, settings, decision=decision, constant=constant_of(honest.target[train], honest.task))
     true = found.metrics[main].value
     if forced is None or true is None:
         return f"The split was forced although it leaks; what that hides cannot be said, {main} is not defined on these rows."

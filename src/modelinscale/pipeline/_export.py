@@ -47,7 +47,7 @@ def work(context: Context, folder: Path) -> Facts:
         left_out=prepared["left_out"],
         evaluation=evaluated["evaluation"],
         trials=[{**t, "model": t["model"]["type"]} for t in trained["trials"]],
-        notes=[*prepared["leaks"], *evaluated["notes"]],
+        notes=[*prepared["notes"], *evaluated["notes"]],
     )
     context.forget_blocks()
     manifest = export(

@@ -1,6 +1,7 @@
 """Where a project's results lie, and how a step's result appears: in one step, under the identity of what went in."""
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -57,6 +58,13 @@ class Place:
             return None
         found = _read(folder / RESULT)
         return Result(step, name, inputs, found["facts"], folder, seconds=found["seconds"])
+
+    def discard(self, result: Result) -> None:
+        """Removes a result whose product is gone, so that it can be made again; out of sight first, so that no part of it is ever found."""
+        side = result.folder.with_name(f".{result.folder.name}.{os.getpid()}.part")
+        with told(result.folder, "remove"):
+            result.folder.rename(side)
+            shutil.rmtree(side)
 
     def newest(self, step: str) -> Result | None:
         """The result of a step made last, whatever its inputs: to say what changed since."""

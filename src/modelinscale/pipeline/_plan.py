@@ -11,6 +11,10 @@ Inputs = Callable[[Place, dict[str, Result]], Facts]
 """A step's inputs from the place and the results of the steps before."""
 
 
+Standing = Callable[[Place, str, Facts], Result | None]
+"""The result made earlier from the same inputs whose product is still there, or None."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """One step as it would be."""
@@ -29,7 +33,7 @@ class Plan:
     steps: tuple[Planned, ...]
 
 
-def plan(place: Place, inputs: dict[str, Inputs], words: dict[str, Callable[[Facts], str]]) -> Plan:
+def plan(place: Place, inputs: dict[str, Inputs], words: dict[str, Callable[[Facts], str]], standing: Standing) -> Plan:
     """Walks the steps as `run` would, without doing any."""
     done: dict[str, Result] = {}
     steps: list[Planned] = []
@@ -39,7 +43,7 @@ def plan(place: Place, inputs: dict[str, Inputs], words: dict[str, Callable[[Fac
             steps.append(Planned(step, None, False, f"after {waiting}"))
             continue
         wanted = inputs[step](place, done)
-        found = place.find(step, wanted)
+        found = standing(place, step, wanted)
         if found:
             done[step] = found
             steps.append(Planned(step, found.identity, True, f"done: {words[step](found.facts)}"))

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from modelinscale.core.errors import DataError
+from modelinscale.core.files import write_array, write_bytes
 from modelinscale.pipeline._place import Facts, Place, Result
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from modelinscale.pipeline._context import Context
 
 PROFILE_ROWS = 200_000
 """Rows from which features are inferred where the file names none."""
-STATE_ROWS = 262_144
-"""Rows of a partition, of which states are learned and then merged."""
-
 
 HONEST = "honest.npy"
 """Parts of a split that does not leak; there only when the one in use was forced although it does."""
@@ -40,6 +40,7 @@ def inputs(place: Place, done: dict[str, Result]) -> Facts:
     return {
         "table": collected["table"],
         "table_version": collected["version"],
+        "content": collected["content"],
         "target": spec.target,
         "task": spec.task,
         "positive": spec.positive,
@@ -58,6 +59,7 @@ def work(context: Context, folder: Path) -> Facts:
     from modelinscale.data.split import NAMES, assign
     from modelinscale.encode import observe
     from modelinscale.evaluate import check as suits
+    from modelinscale.pipeline._context import STATE_ROWS
     from modelinscale.pipeline._resolve import resolve
     from modelinscale.train import find_task
 
@@ -75,20 +77,24 @@ def work(context: Context, folder: Path) -> Facts:
     leaks = guard(frame, parts, spec.data.split, **about)
     context.progress("prepare", 0.4, "what the columns hold")
     states = observe(roles.features, frame, np.flatnonzero(parts == 0), compute=spec.compute, n_rows=STATE_ROWS)
-    np.save(folder / "parts.npy", parts, allow_pickle=False)
+    write_array(folder / "parts.npy", parts)
     if leaks:  # forced: what the split hides is measured once there is a model
-        np.save(folder / HONEST, assign(frame, honest(spec.data.split, leaks), **about, **more), allow_pickle=False)
-    (folder / "states.json").write_text(json.dumps(states, allow_nan=False), encoding="utf-8")
+        write_array(folder / HONEST, assign(frame, honest(spec.data.split, leaks), **about, **more))
+    write_bytes(folder / "states.json", json.dumps(states, allow_nan=False).encode())
     facts: dict[str, Any] = {
         "task": task.plain(),
         "features": {name: feature.plain() for name, feature in roles.features.items()},
         "left_out": roles.left_out,
         "split": spec.data.split.resolved(spec.data.time),
-        "leaks": [leak.message for leak in leaks],
-        "n_unlabelled": frame[spec.target].null_count(),
+        "notes": [*_unlabelled(frame, spec.target), *(leak.message for leak in leaks)],
         **{f"n_{name}": int((parts == number).sum()) for number, name in enumerate(NAMES)},
     }
     return facts
+
+
+def _unlabelled(frame: pl.DataFrame, target: str) -> list[str]:
+    n = frame[target].null_count()
+    return [f"{n:,} of {len(frame):,} rows have no {target!r}: they stay in the table and are not learned from."] if n else []
 
 
 def words(facts: Facts) -> str:

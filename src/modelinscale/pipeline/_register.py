@@ -55,6 +55,12 @@ def work(context: Context, folder: Path) -> Facts:
     return {"version": registered.version.number, "package": str(registered.version.folder.relative_to(context.place.store.path())), "notes": [note]}
 
 
+def stands(place: Place, facts: Facts) -> bool:
+    """Whether the registry still knows the version, and its package is still there."""
+    known = {v.number: v.folder for v in tracker(place).versions(place.spec.name)}
+    return facts["version"] in known and known[facts["version"]].is_dir()
+
+
 def aliases(place: Place, number: int) -> tuple[str, ...]:
     """The aliases a version has now: they may have moved since it was registered."""
     return tuple(sorted(alias for alias, at in tracker(place).aliases(place.spec.name).items() if at == number))

@@ -11,7 +11,8 @@ from modelinscale.core.logs import log
 from modelinscale.pipeline import _collect, _evaluate, _export, _prepare, _register, _train
 from modelinscale.pipeline._ahead import import_ahead
 from modelinscale.pipeline._context import Context
-from modelinscale.pipeline._place import Facts, Place
+from modelinscale.pipeline._look import named
+from modelinscale.pipeline._place import Facts, Place, Result
 from modelinscale.pipeline._plan import STEPS, Inputs
 
 if TYPE_CHECKING:
@@ -19,7 +20,15 @@ if TYPE_CHECKING:
 
 _MODULES: dict[str, ModuleType] = dict(zip(STEPS, (_collect, _prepare, _train, _evaluate, _export, _register), strict=True))
 INPUTS: dict[str, Inputs] = {step: module.inputs for step, module in _MODULES.items()}
+STANDS: dict[str, Callable[[Place, Facts], bool]] = {"collect": _collect.stands, "register": _register.stands}
+"""Steps whose product lies outside their own folder: whether it is still there."""
 WORDS: dict[str, Callable[[Facts], str]] = {step: module.words for step, module in _MODULES.items()}
+
+
+def standing(place: Place, step: str, inputs: Facts) -> Result | None:
+    """The result made earlier from the same inputs whose product is still there, or None."""
+    found = place.find(step, inputs)
+    return found if found is None or step not in STANDS or STANDS[step](place, found.facts) else None
 
 
 class Runner:
@@ -34,14 +43,19 @@ class Runner:
         place.sweep()
         for step in STEPS[: STEPS.index(until) + 1]:
             wanted = INPUTS[step](place, context.done)
-            found = place.find(step, wanted)
+            found = standing(place, step, wanted)
             if found is None:
+                gone = place.find(step, wanted)
+                if gone is not None:
+                    place.discard(gone)
                 if step == "collect" and STEPS.index(until) >= STEPS.index("train"):
                     import_ahead()
                 work = cast("Callable[[Context, Path], Facts]", _MODULES[step].work)
                 found = place.make(step, wanted, lambda folder, work=work: work(context, folder))  # type: ignore[misc]
                 log(__name__).info("step done", extra={"step": step, "identity": found.identity, "seconds": found.seconds})
             context.done[step] = found
+            if step == "collect":  # also when it was done before: the file may name other columns now
+                named(place.spec, context.schema)
             context.progress(step, 1.0, WORDS[step](found.facts))
         return _outcome(context)
 
@@ -53,11 +67,13 @@ def _outcome(context: Context) -> Outcome:
     facts = {step: result.facts for step, result in done.items()}
     registered = facts.get("register", {})
     evaluation = facts.get("evaluate", {}).get("evaluation", {})
-    notes = [*facts.get("prepare", {}).get("leaks", ()), *facts.get("evaluate", {}).get("notes", ()), *registered.get("notes", ())]
+    notes = [*facts.get("prepare", {}).get("notes", ()), *facts.get("evaluate", {}).get("notes", ())]
+    # What collect and register say is news only when they were done now.
+    notes = [*(facts["collect"]["notes"] if done["collect"].fresh else ()), *notes, *(registered["notes"] if registered and done["register"].fresh else ())]
     return Outcome(
         name=spec.name,
         steps=tuple(done.values()),
-        collected=facts["collect"],
+        collected=facts["collect"] if done["collect"].fresh else {**facts["collect"], "n_added": 0, "n_quarantined_now": 0},
         family=facts.get("train", {}).get("family"),
         metrics=evaluation.get("metrics", {}),
         baselines=evaluation.get("baselines", {}),

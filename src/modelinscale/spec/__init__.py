@@ -127,6 +127,13 @@ class ModelSpec(Settings):
             )
         if self.target in self.data.leave_out:
             raise SpecError(f"the target {self.target!r} is in `data.leave_out`.", fix="Remove it there.")
+        data = self.data
+        others = {"data.key": data.key, "data.time": (data.time,), "data.split.column": (data.split.column,), "train.weight": (self.train.weight,)}
+        used = [place for place, columns in others.items() if self.target in columns]
+        if used:
+            raise SpecError(f"the target {self.target!r} is also `{used[0]}`.", fix="Name another column there.")
+        if self.train.weight in self.features:
+            raise SpecError(f"`train.weight` {self.train.weight!r} is also a feature: a weight is not known of a new row.", fix="Remove it from `features`.")
         both = sorted(set(self.features) & set(self.data.leave_out))
         if both:
             raise SpecError(f"{', '.join(both)}: named in `features` and in `data.leave_out`.", fix="Keep one of the two.")

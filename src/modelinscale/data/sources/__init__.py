@@ -50,6 +50,10 @@ class Source(Kind):
         """Plain data that names what is read, apart from how much of it there is by now: the same feed goes on in the same table."""
         return self.plain()
 
+    def content(self, cursor: Cursor) -> Any:
+        """Plain data that tells what was read up to a cursor, apart from where it lay and when: equal only for equal rows."""
+        return cursor
+
     @abstractmethod
     def fingerprint(self) -> Any:
         """Plain data that changes when there may be new rows (file names, sizes, times): decides whether a collect is needed."""

@@ -55,6 +55,10 @@ class Files(Source):
         """The settings, without how many rows or bytes are read at a time."""
         return {k: v for k, v in self.plain().items() if k not in ("block", "rows")}
 
+    def content(self, cursor: Cursor) -> Any:
+        """Place and checksum in every file, in the order in which they were read."""
+        return [{k: v for k, v in place.items() if k != "mtime_ns"} for place in cursor["files"].values()]
+
     def fingerprint(self) -> Any:
         """Path, size and time of change of every file."""
         facts = []
