@@ -17,8 +17,8 @@ MIS = str(Path(sys.executable).parent / "mis")
 GUARD = """
 import os, socket, sys
 def guard(event, args):
-    if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo"):
-        host = args[0] if event == "socket.getaddrinfo" else args[1][0] if isinstance(args[1], tuple) else "unix"
+    if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"):
+        host = args[0] if event in ("socket.getaddrinfo", "socket.gethostbyname") else args[1][0] if isinstance(args[1], tuple) else "unix"
         if host not in ("127.0.0.1", "::1", "localhost", "unix", None, "", b"127.0.0.1"):
             with open(os.environ["GUARD_FILE"], "a") as file:
                 file.write(f"{event} {host}\\n")
@@ -64,3 +64,13 @@ def test_no_native_code_connects_to_another_machine(project: Path) -> None:
     lines = [line for file in traced.iterdir() for line in file.read_text(errors="replace").splitlines()]
     out = [line for line in lines if re.search(r"sin6?_addr|inet_addr|inet_pton", line) and not re.search(r"127\.0\.0\.1|\"::1\"", line)]
     assert not out, out[:10]
+
+
+@pytest.mark.slow
+def test_the_demo_and_a_network_connect_to_nobody_either(project: Path) -> None:
+    seen = project / "seen.txt"
+    environment = {**os.environ, "PYTHONPATH": str(project), "GUARD_FILE": str(seen)}
+    subprocess.run([MIS, "demo", "shown", "--days", "60", "--json"], cwd=project, env=environment, check=True, stdout=subprocess.DEVNULL)
+    for words in (["init", "rows.csv", "--target", "y", "--model", "auto"], ["run", "--json"]):
+        subprocess.run([MIS, *words], cwd=project, env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert not seen.exists(), seen.read_text()
