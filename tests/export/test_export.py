@@ -219,6 +219,25 @@ def test_a_threshold_on_a_validation_row_moves_into_a_gap() -> None:
     assert settled(clear, scores[scores != 0], BINARY, 1e-6) == clear
 
 
+@pytest.mark.parametrize("spacing", [1e-6, 1e-7, 1e-8])
+def test_a_threshold_moves_by_a_thousandth_at_most_however_crowded_the_rows(spacing: float) -> None:
+    probability = 0.5 + spacing * np.arange(-200_000, 200_001)
+    scores = np.log(probability / (1 - probability))
+    moved = settled(Decision(threshold=0.5), scores, BINARY, 1e-6)
+    assert abs(moved.threshold - 0.5) <= 1e-3
+    # As far from all rows as is found: a quarter of the spacing or more, where the margin cannot be had.
+    clear = margin_of(moved.probability(scores, BINARY), BINARY, moved).min()
+    assert clear > 0.2 * spacing
+
+
+def test_a_threshold_prefers_a_wide_gap_near_it_to_a_narrower_one_nearer() -> None:
+    probability = np.concatenate([0.5 + 1e-7 * np.arange(-5000, 5001), [0.9]])
+    scores = np.log(probability / (1 - probability))
+    moved = settled(Decision(threshold=0.5), scores, BINARY, 1e-6)
+    assert 5e-4 < abs(moved.threshold - 0.5) < 5.1e-4
+    assert margin_of(moved.probability(scores, BINARY), BINARY, moved).min() > 0.99e-6
+
+
 def test_tied_classes_are_told_apart_by_a_hair() -> None:
     scores = np.array([[1.0, 1.0, 0.0], [0.0, 2.0, 2.0], [3.0, 0.0, 0.0]])
     moved = settled(Decision(), scores, THREE, 1e-7)

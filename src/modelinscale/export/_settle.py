@@ -1,7 +1,7 @@
 """A decision moved by a hair where validation rows lie on its border, so that rounding cannot flip them.
 
 Training code and graph agree to about seven digits, so a row whose probability lies within the seventh digit of the threshold (or whose two most
-likely classes are that close) could be decided either way. The border is moved to where no validation row is.
+likely classes are that close) could be decided either way. The border is moved to where no validation row is, if there is such a place near.
 """
 
 import numpy as np
@@ -13,11 +13,16 @@ from modelinscale.core.task import Task
 
 _STEPS = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
 """How far class logits may be moved, at most; a probability moves by a quarter of it."""
+_FARTHEST = 1e-3
+"""How far a threshold may be moved, at most."""
+_HALVINGS = 12
+"""How often the margin is halved where no gap so near is wide enough: down to about a two-thousandth of it."""
 
 
 def settled(decision: Decision, scores: NDArray[np.float64], task: Task, margin: float) -> Decision:
-    """The decision, or one so close to it that only rows on its border are decided otherwise: no row within ``margin`` of the border, if that can be had.
+    """The decision, or one close to it with no row within ``margin`` of the border; where that cannot be had, as far from all rows as is found.
 
+    A threshold moves by at most 0.001, class logits by at most 0.0001: only rows that near to the border are decided otherwise.
     ``scores`` (N,) or (N, C) are those of the validation rows.
     """
     if task.type == "regression" or not len(scores):
@@ -49,12 +54,19 @@ def margin_of(probability: NDArray[np.float64], task: Task, decision: Decision) 
 
 def _threshold_settled(decision: Decision, probability: NDArray[np.float64], margin: float) -> Decision:
     threshold = decision.threshold
-    if np.abs(probability - threshold).min() >= margin:
+    present = float(np.abs(probability - threshold).min())
+    if present >= margin:
         return decision
+    low, high = max(threshold - _FARTHEST, 0.0), min(threshold + _FARTHEST, 1.0)
     levels = np.unique(np.concatenate([[0.0], probability, [1.0]]))
-    wide = np.flatnonzero(np.diff(levels) >= 2.5 * margin)
-    if not len(wide):
-        return decision
-    # In each wide gap the place nearest to the old threshold that keeps clear of both ends.
-    places = np.clip(threshold, levels[wide] + margin, levels[wide + 1] - margin)
-    return decision.but(threshold=float(places[np.abs(places - threshold).argmin()]))
+    levels = levels[max(np.searchsorted(levels, low) - 1, 0) : np.searchsorted(levels, high) + 1]
+    # With each margin the place nearest to the old threshold that keeps clear of both ends of its gap; half the margin where there is none so near.
+    for clear in margin * 0.5 ** np.arange(_HALVINGS):
+        if clear <= present:
+            break
+        wide = np.flatnonzero(np.diff(levels) >= 2.5 * clear)
+        places = np.clip(threshold, levels[wide] + clear, levels[wide + 1] - clear)
+        places = places[(places >= low) & (places <= high)]
+        if len(places):
+            return decision.but(threshold=float(places[np.abs(places - threshold).argmin()]))
+    return decision
