@@ -114,6 +114,17 @@ def test_a_registration_killed_is_invisible_or_whole_and_the_next_run_finishes_i
     assert sorted(p.name for p in tracker.packages.joinpath(NAME).iterdir() if not p.name.startswith(".")) == ["1", "2"]
 
 
+def test_a_kill_while_an_orphan_is_removed_leaves_no_half_package(tracker: Mlflow) -> None:
+    register(tracker, "a1", 0.9)
+    _killed(tracker, MOMENTS["between publishing and registering"])
+    orphan = tracker.packages / NAME / "2"
+    whole = sorted(p.name for p in orphan.iterdir())
+    _killed(tracker, "mlflow.shutil.rmtree = lambda path, **how: (next(p for p in Path(path).iterdir() if p.is_file()).unlink(), killed())")
+    assert not orphan.exists() or sorted(p.name for p in orphan.iterdir()) == whole
+    assert register(tracker, "b2", 0.95).version.folder == orphan
+    assert sorted(p.name for p in orphan.iterdir()) == whole
+
+
 def test_a_database_killed_while_it_is_made_is_not_there(tracker: Mlflow) -> None:
     _killed(tracker, "_schema._filled = killing_after(_schema._filled)")
     assert not tracker.database.exists()

@@ -8,6 +8,7 @@ upgraded by another MLflow) is written through MLflow's client. See ``docs/decis
 import re
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -131,7 +132,10 @@ class Mlflow(Tracker):
         sweep(folder.parent)
         with told(folder, "replace"):
             if folder.exists():
-                shutil.rmtree(folder)
+                # Hidden first, removed then: a kill in between must not leave half a package where packages are looked for.
+                side = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+                folder.rename(side)
+                shutil.rmtree(side)
         with new_folder(folder) as side:
             write(side, number)
         return folder
