@@ -118,6 +118,14 @@ def test_too_many_bad_rows_stop_a_first_collect_with_nothing_kept(place: Place) 
     assert place.collect(numbered(10, bad=(0, 1, 2, 3, 4, 5)), max_quarantined=0.6).n_rows == 4
 
 
+def test_too_many_bad_rows_after_a_commit_say_what_of_this_collect_was_kept(place: Place) -> None:
+    with pytest.raises(DataError, match=r"150 of 250 rows read break the contract.*") as caught:
+        place.collect(numbered(300, bad=tuple(range(100, 300)), chunk_rows=50), commit_rows=50)
+    assert "100 good rows before these are in the lake and stay" in caught.value.fix
+    assert "nothing of these rows was kept" not in caught.value.fix
+    assert len(place.ids()) == 100
+
+
 def test_a_few_bad_rows_after_good_collects_are_no_reason_to_stop(place: Place) -> None:
     place.collect(numbered(300))
     assert place.collect(numbered(310, bad=tuple(range(300, 310)))).n_quarantined_now == 10

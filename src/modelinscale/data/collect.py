@@ -125,6 +125,7 @@ def collect(
         for unit in units:
             judged = state.judge(unit)
             state.keep(writing)
+            state.refuse_if_too_bad()
             writing = writer.submit(state.write, unit, judged)
             del unit, judged
         state.keep(writing)
@@ -172,7 +173,7 @@ class _State:
             self._indexes = open_indexes(self._rules, Path(self._lake) / f"{INTERNAL}keys", self.table)
 
     def judge(self, unit: _Unit) -> Judged:
-        """The contract's verdict on a unit. Raises `DataError` when too much of this collect is bad."""
+        """The contract's verdict on a unit."""
         import pyarrow as pa
 
         if not self._started:
@@ -192,16 +193,17 @@ class _State:
             counts = judged.entries.group_by(["column", "reason"]).aggregate([([], "count_all")])
             for column, reason, n in zip(*(counts.column(c).to_pylist() for c in ("column", "reason", "count_all")), strict=True):
                 self._reasons[column, reason] += n
-        self._refuse_if_too_bad()
         return judged
 
-    def _refuse_if_too_bad(self) -> None:
+    def refuse_if_too_bad(self) -> None:
+        """Raises `DataError` when too much of what this collect judged is bad. Not while a unit is written: what is kept would not be known."""
         if self._n_bad <= self._max * self._n_read or (not self._is_new and self._n_read < ENOUGH_ROWS):
             return
         top = "\n".join(f"  {n:,} × {column or 'whole row'}: {reason}" for column, reason, n in self._top(5))
+        kept = f"{self._n_good:,} good rows before these are in the lake and stay" if self._n_good else "nothing of these rows was kept"
         raise DataError(
             f"{self._n_bad:,} of {self._n_read:,} rows read break the contract ({self._n_bad / self._n_read:.0%}, allowed {self._max:.0%}).\n{top}\n",
-            fix="Change `checks`, `key` or the types under `columns`, or mend the source; nothing of these rows was kept.",
+            fix=f"Change `checks`, `key` or the types under `columns`, or mend the source; {kept}.",
         )
 
     def _top(self, n: int | None = None) -> list[tuple[str, str, int]]:
