@@ -54,6 +54,11 @@ def test_a_changed_copy_stays_of_its_kind() -> None:
     assert Holder(one=F1()).but(some=(F1(),)).some == (F1(),)
 
 
+def test_what_is_planned_is_not_there_yet() -> None:
+    for folder, planned in kinds.PLANNED.items():
+        assert not planned & set(names(folder))
+
+
 def test_an_unknown_type_names_the_nearest_and_all() -> None:
     with pytest.raises(SpecError, match=r"unknown metric type 'f11'\. Did you mean 'f1'\?") as caught:
         load("metrics", "f11")

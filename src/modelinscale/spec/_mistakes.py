@@ -16,6 +16,9 @@ PLANNED: dict[Path, str] = {
     ("update",): "updates behind gates",
     ("tune",): "hyperparameter search",
     ("federated",): "training across sites",
+    ("explain",): "explaining answers",
+    ("deploy",): "deployment to targets",
+    ("report",): "a report page",
 }
 """Sections of the plan that this version does not know yet: refused with that reason rather than as a slip of the pen."""
 

@@ -77,8 +77,9 @@ _PLAIN_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 def parse(text: str) -> Document:
     """The document and every mistake in its form (duplicate keys, keys that are not words). Raises `SpecError` when it is not YAML at all."""
     document = Document(None)
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)  # refuses control characters at once
         node = loader.get_single_node()
         if node is not None:
             document.data = _build(loader, node, (), document, 0)
@@ -87,12 +88,20 @@ def parse(text: str) -> Document:
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         context = f" ({error.context})" if error.context else ""
         raise SpecError(f"{where}this is not YAML: {error.problem or 'it cannot be read'}{context}.", fix=_hint(text, mark)) from error
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        where = f"line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}"
+        raise SpecError(
+            f"{where}: the character U+{ord(text[error.position]):04X} is not allowed in YAML.",
+            fix='Remove it, or write it as an escape within double quotes ("\\x1b").',
+        ) from error
     except (yaml.YAMLError, ValueError) as error:
         raise SpecError(f"this is not YAML: {error}.", fix="Save the file as UTF-8 text without control characters.") from error
     except RecursionError as error:
         raise SpecError("this is nested too deeply.", fix=f"Keep to {MAX_DEPTH} levels.") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return document
 
 
