@@ -58,13 +58,13 @@ def write(sketch: Sketch) -> str:
     if sketch.time:
         lines.append(f"  time: {quoted(sketch.time)}")
     if sketch.split:
-        lines.append(f"  split: {sketch.split}" + (f"  # {sketch.split_note}" if sketch.split_note else ""))
+        lines.append(f"  split: {sketch.split}" + (f"  # {_plain(sketch.split_note)}" if sketch.split_note else ""))
     lines += [
-        f"target: {quoted(sketch.task.target)}  # {sketch.target_note}",
+        f"target: {quoted(sketch.task.target)}  # {_plain(sketch.target_note)}",
         "features:",
         *(f"  {_feature(name, feature, width)}  # {about(sketch.schema[name], sketch.profiles[name])}" for name, feature in sketch.features.items()),
     ]
-    lines += [f"  # {name}: left out, {why}" for name, why in sketch.left_out.items()]
+    lines += [f"  # {_plain(name)}: left out, {_plain(why)}" for name, why in sketch.left_out.items()]
     lines += [
         f"model: {sketch.model}" + ("  # linear, trees and mlp compared; or one of them" if sketch.model == "auto" else ""),
         "train: {budget: 10m, seed: 7}",
@@ -76,7 +76,8 @@ def about(column: Column, profile: Profile) -> str:
     """A few words on a column."""
     missing = f", {_share(profile.n_missing / profile.n_rows)} missing" if profile.n_rows and profile.n_missing else ""
     if column.type in ("int", "float", "time") and profile.low is not None and profile.high is not None:
-        return f"{_clean(profile.low)} to {_clean(profile.high)}{missing}"
+        low, high = (end.removesuffix(" 00:00:00") if column.type == "time" else end for end in (profile.low, profile.high))
+        return f"{_clean(low)} to {_clean(high)}{missing}"
     if column.type == "vector":
         return f"{column.width} numbers{missing}"
     if profile.mean_words > 3:
@@ -94,8 +95,7 @@ def quoted(text: str) -> str:
     if _PLAIN.match(text) and text.strip() == text and text.lower() not in _WORDS and " #" not in text and not text.endswith(":"):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    escaped = "".join(c if c.isprintable() else (f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}") for c in escaped)
-    return f'"{escaped}"'
+    return f'"{_escaped(escaped)}"'
 
 
 def located(data: list[str], out: Path) -> str | list[str]:
@@ -114,7 +114,7 @@ def _source(source: str | list[str]) -> str:
 
 
 def _list(items: tuple[str, ...]) -> str:
-    return quoted(items[0]) if len(items) == 1 else "[" + ", ".join(f'"{i}"' if "," in i else quoted(i) for i in items) + "]"
+    return quoted(items[0]) if len(items) == 1 else "[" + ", ".join(quoted(i) for i in items) + "]"
 
 
 def _feature(name: str, feature: Feature, width: int) -> str:
@@ -127,13 +127,31 @@ def _feature(name: str, feature: Feature, width: int) -> str:
 def _value(value: object) -> str:
     import json
 
-    return json.dumps(value, ensure_ascii=False)
+    return _escaped(json.dumps(value, ensure_ascii=False))  # only texts in quotes hold what is escaped
 
 
 def _share(share: float) -> str:
     return "under 0.1%" if share < 0.001 else "over 99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"
 
 
+def _escaped(text: str) -> str:
+    """What stands in double quotes, its unprintable characters as escapes of YAML.
+
+    >>> _escaped("a\\x1b\\u2028\\U000e0001")
+    'a\\\\x1b\\\\u2028\\\\U000e0001'
+    """
+    return "".join(c if c.isprintable() else _escape(ord(c)) for c in text)
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _plain(text: str) -> str:
+    """A text as a comment may hold it: on one line, with ``\ufffd`` for what cannot be printed (a YAML file may not hold it, not even in a comment)."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+
+
 def _clean(text: str) -> str:
-    short = " ".join(text.split())
+    short = _plain(text)
     return short if len(short) <= 24 else short[:21] + "..."
