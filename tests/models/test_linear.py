@@ -1,15 +1,18 @@
 """The linear family finds the minimum it promises."""
 
+import itertools
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from modelinscale.core.encoded import Encoded, Layout
 from modelinscale.core.task import Task
-from modelinscale.models import Effort, Examples
+from modelinscale.models import Effort, Examples, Weights
 from modelinscale.models._minimise import minimise
 from modelinscale.models.linear import Linear
 from modelinscale.testing.models import TASKS, planted
+from modelinscale.train import loss
 
 
 def numbers(n: int, d: int, seed: int = 1) -> tuple[Encoded, np.ndarray]:
@@ -95,3 +98,39 @@ def test_a_task_with_words_for_labels_is_the_same_task() -> None:
     named = Task(type="binary", target="z", labels=("a", "b"))
     a, b = (Linear().fit(Examples(rows, y), None, task, Effort()) for task in (TASKS["binary"], named))
     assert np.array_equal(a.arrays["coefficients"], b.arrays["coefficients"])
+
+
+def test_the_budget_is_looked_at_between_strengths() -> None:
+    given = planted("scaled", "binary", n_rows=150)
+    notes: list[str] = []
+    weights = Linear().fit(given.train, given.valid, given.task, Effort(budget_s=0.0, progress=lambda share, note: notes.append(note)))
+    assert len(notes) == 1
+    assert np.isfinite(Linear().predict(weights, given.test.rows)).all()
+
+
+def test_the_budget_is_looked_at_between_steps_and_the_best_so_far_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, X = numbers(400, 5)
+    examples = Examples(rows, (X[:, 0] > 0.3).astype(np.int64))
+    ticks = itertools.count()
+    monkeypatch.setattr("time.monotonic", lambda: float(next(ticks)))  # a second passes each time it is asked
+    losses = [_loss(Linear(strength=1e-4).fit(examples, None, TASKS["binary"], Effort(budget_s=float(s))), examples) for s in (0, 3, 5, 1000)]
+    assert losses[0] == pytest.approx(_loss_of_shares(examples), rel=1e-6)
+    assert losses[0] > losses[1] > losses[2] > losses[3]
+
+
+def test_an_update_keeps_to_the_budget_too() -> None:
+    rows, X = numbers(400, 5)
+    examples = Examples(rows, (X[:, 0] > 0.3).astype(np.int64))
+    weights = Linear().fit(examples, None, TASKS["binary"], Effort())
+    other = Examples(rows, 1 - examples.target)
+    same = Linear().update(weights, other, None, TASKS["binary"], Effort(budget_s=0.0))
+    assert np.array_equal(same.arrays["coefficients"], weights.arrays["coefficients"])
+
+
+def _loss(weights: Weights, examples: Examples) -> float:
+    return loss(Linear().predict(weights, examples.rows), examples.target, None, TASKS["binary"])
+
+
+def _loss_of_shares(examples: Examples) -> float:
+    p = examples.target.mean()
+    return float(-(p * np.log(p) + (1 - p) * np.log(1 - p)))

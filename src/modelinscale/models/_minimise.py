@@ -12,11 +12,20 @@ _PAIRS = 10
 """Steps remembered to guess the curvature."""
 
 
-def minimise(value: Callable[[F64], tuple[float, F64]], start: F64, iterations: int, *, tolerance: float = 1e-6, decrease: float = 3e-6) -> tuple[F64, bool]:
+def minimise(
+    value: Callable[[F64], tuple[float, F64]],
+    start: F64,
+    iterations: int,
+    *,
+    tolerance: float = 1e-6,
+    decrease: float = 3e-6,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[F64, bool]:
     """Where ``value`` (a function giving itself and its gradient) is least, sought from ``start``, an array of any shape; and whether it is there.
 
     It is there when no entry of the gradient exceeds ``tolerance``, when two steps in a row win less than ``decrease`` of the value each, or
-    when no lower point can be told. Otherwise it gives up after ``iterations`` steps.
+    when no lower point can be told. Otherwise it gives up after ``iterations`` steps, or when ``stop``, asked before
+    each, says so; the value never rises on the way.
     Source: Nocedal and Wright, Numerical Optimization, algorithms 7.4 (two loops) and 3.1 (backtracking).
 
     >>> minimise(lambda x: (float(((x - 2) ** 2).sum()), 2 * (x - 2)), np.zeros(3), 50)[0].round(5).tolist()
@@ -28,6 +37,8 @@ def minimise(value: Callable[[F64], tuple[float, F64]], start: F64, iterations: 
     for _ in range(iterations):
         if np.abs(g).max(initial=0.0) <= tolerance or n_idle == 2:
             return x, True
+        if stop():
+            break
         direction = _direction(g, moves)
         slope = _dot(g, direction)
         if slope >= 0:  # rounding spoilt the guess: begin again from steepest descent

@@ -4,6 +4,7 @@ N rows, F columns (each id one column), C scores. What is minimised: the weighte
 squared coefficients of the columns in standard units. Intercepts are free.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -60,7 +61,7 @@ class Linear(Model):
         return ""
 
     def fit(self, train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
-        design = _Design.observe(train.rows)
+        over, design = _watch(effort), _Design.observe(train.rows)
         train = self._drawn(train, design, task, effort)
         problem = _Problem.of(design, train, task)
         n, n_coefficients = len(train), (problem.n_columns + 1) * task.n_scores
@@ -72,18 +73,20 @@ class Linear(Model):
         for i, strength in enumerate(strengths):
             penalty = np.full((problem.n_columns + 1, 1), strength)
             penalty[-1] = _FREE
-            W = problem.solve(W, penalty, np.zeros_like(penalty), self.iterations)
+            W = problem.solve(W, penalty, np.zeros_like(penalty), self.iterations, over)
             loss = problem.loss(W) if held_out is None else held_out.loss(W)
             effort.progress((i + 1) / len(strengths), f"strength {strength:.2g}, loss {loss:.4g}")
             if best is not None and loss >= best[0]:
                 break  # the loss falls, then rises along the path
             best = (loss, strength, W)
+            if over():
+                break
         assert best is not None
         return problem.weights(best[2], task, strength=best[1], n_rows=float(n))
 
     def update(self, weights: Weights, new: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
         """From the old coefficients, each held to its old value as firmly as the old rows determined it (the diagonal of their curvature)."""
-        design = _Design.parse(weights)
+        over, design = _watch(effort), _Design.parse(weights)
         new = self._drawn(new, design, task, effort)
         problem = _Problem.of(design, new, task, center=weights.meta["center"], scale=weights.meta["scale"])
         old, strength = np.vstack([weights.arrays["coefficients"], weights.arrays["intercept"]]), weights.meta["strength"]
@@ -91,7 +94,7 @@ class Linear(Model):
         hold = weights.arrays["curvature"][:, None] * share
         penalty = hold + strength
         penalty[-1] = hold[-1] + _FREE
-        W = problem.solve(old, penalty, hold / penalty * old, self.iterations)
+        W = problem.solve(old, penalty, hold / penalty * old, self.iterations, over)
         effort.progress(1.0, f"loss {problem.loss(W):.4g}")
         return problem.weights(W, task, strength=strength, n_rows=(1 + share) * len(new), before=(share, weights))
 
@@ -144,6 +147,12 @@ class Linear(Model):
             drawn_weight.append(weight[drawn] * (len(rows) / max(n, 1)))
         order = np.concatenate(index)
         return Examples(examples.rows.rows(order), examples.target[order], np.concatenate(drawn_weight))
+
+
+def _watch(effort: Effort) -> Callable[[], bool]:
+    """Whether the budget, running from now, is used up."""
+    began = time.monotonic()
+    return lambda: effort.budget_s is not None and time.monotonic() - began > effort.budget_s
 
 
 @dataclass(frozen=True)
@@ -278,17 +287,20 @@ class _Problem:
     def _frequencies(self) -> F64:
         return cast(F64, np.bincount(self.target, self.share, len(self.task.labels)))
 
-    def solve(self, start: F64, penalty: F64, anchor: F64, iterations: int) -> F64:
-        """The minimum, from ``start``, of the loss plus half the penalty on squared distances from ``anchor``; both (F + 1, 1 or C)."""
+    def solve(self, start: F64, penalty: F64, anchor: F64, iterations: int, stop: Callable[[], bool]) -> F64:
+        """The minimum, from ``start``, of the loss plus half the penalty on squared distances from ``anchor``, both (F + 1, 1 or C); or how far it
+        came until ``stop`` said so."""
         W = start
         with one_blas_thread():
             for _ in range(0, iterations, _REFRESH):
-                W, done = self._step(W, penalty, anchor)
+                if stop():
+                    break
+                W, done = self._step(W, penalty, anchor, stop)
                 if done:
                     break
         return W
 
-    def _step(self, start: F64, penalty: F64, anchor: F64) -> tuple[F64, bool]:
+    def _step(self, start: F64, penalty: F64, anchor: F64, stop: Callable[[], bool]) -> tuple[F64, bool]:
         """A few steps in coordinates made for where it stands; and whether that was enough."""
         to_parameters, to_coordinates = self._coordinates(start, penalty)
 
@@ -298,7 +310,7 @@ class _Problem:
             away = W - anchor
             return loss + 0.5 * float((penalty * away * away).sum()), to_coordinates(gradient + penalty * away)
 
-        U, done = minimise(value, np.zeros_like(start), _REFRESH)
+        U, done = minimise(value, np.zeros_like(start), _REFRESH, stop=stop)
         return start + to_parameters(U), done
 
     def loss(self, W: F64) -> float:

@@ -33,7 +33,7 @@ class Train(Settings):
     class_weight: Literal["balanced"] | dict[Label, float] | None = None
     """How much each class counts: ``balanced`` (rare ones more, so that all classes weigh the same), or a weight for each label."""
     threads: int = Field(0, ge=0)
-    """Threads to train with; 0: one for each core."""
+    """Threads that trees and mlp train with (small networks take one, and linear always does); 0: one for each core."""
 
 
 Rows = Callable[[Literal["train", "valid"], Form], Examples]
