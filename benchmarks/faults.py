@@ -29,7 +29,7 @@ BROKEN = 700
 DOUBLED = 400
 COMMITS = 3
 EARLY = "collect"
-"""The step that early kills fall into, in its second half: its commits are there."""
+"""The step that early kills fall into, once its first commit is there."""
 LATE = "evaluate"
 """The step whose end starts the clock of late kills: only export and register come after it."""
 
@@ -124,10 +124,16 @@ def look(project: Path) -> State:
 
 
 def run_until_killed(project: Path, *, after: str, wait_s: float) -> bool:
-    """Starts `mis run`, waits for the line of the step ``after`` ("": for nothing) and ``wait_s`` more, kills it. Whether it had ended by itself."""
+    """Starts `mis run`, waits for the line of the step ``after`` and ``wait_s`` more, kills it. Whether it had ended by itself.
+
+    ``after`` may be "", to wait for nothing, or ``EARLY``, to wait for its first commit.
+    """
     process = subprocess.Popen([MIS, "run"], cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
-    if after:
+    if after == EARLY:
+        while process.poll() is None and not any(".quarantine/" not in str(v) for v in project.glob(".mis/lake/*/_versions/*")):
+            time.sleep(0.01)
+    elif after:
         next((line for line in process.stderr if line.startswith(after)), None)
     try:
         process.wait(wait_s)
@@ -170,8 +176,8 @@ def main() -> None:
         for i in range(arguments.kills):
             shutil.rmtree(project / ".mis", ignore_errors=True)
             kind = KINDS[i % len(KINDS)]
-            ranges = {"any": (0.1, length.whole_s), "early": (length.early_s / 2, length.early_s), "late": (0.0, length.whole_s - length.late_s)}
-            ended = run_until_killed(project, after=LATE if kind == "late" else "", wait_s=chance.uniform(*ranges[kind]))
+            ranges = {"any": (0.1, length.whole_s), "early": (0.0, 0.3 * length.early_s), "late": (0.0, length.whole_s - length.late_s)}
+            ended = run_until_killed(project, after={"early": EARLY, "late": LATE}.get(kind, ""), wait_s=chance.uniform(*ranges[kind]))
             state = look(project)
             assert set(state.ids) <= set(expected.ids), f"kill {i}: rows that an undisturbed run does not have"
             assert state.lines == expected.lines[: len(state.lines)], f"kill {i}: the quarantine is no beginning of the whole one"
@@ -185,7 +191,7 @@ def main() -> None:
         "",
         f"`mis run` on {ROWS:,} rows with a key, {BROKEN:,} broken cells and {DOUBLED:,} doubled keys (collect in {expected.n_commits} commits, train,",
         f"evaluate, export, register; {length.whole_s:.1f} s) was killed with SIGKILL, its whole process group, {arguments.kills} times, each from an",
-        f"empty store (seed {arguments.seed}): in turn at a moment drawn evenly over its length, over the second half of collect, and over export and",
+        f"empty store (seed {arguments.seed}): in turn at a moment drawn evenly over its length, over the commits of collect, and over export and",
         "register. After every kill lake, quarantine and every visible package were opened (keys and lines compared, hashes checked,",
         "golden rows replayed), then `mis run` was repeated: every rerun left exactly the rows, the quarantine lines and the one version of an",
         "undisturbed run.",
