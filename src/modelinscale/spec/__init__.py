@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from modelinscale.compute import Compute
 from modelinscale.compute.local import Local as LocalCompute
 from modelinscale.core.errors import SpecError, did_you_mean
-from modelinscale.core.kinds import names
+from modelinscale.core.kinds import PLANNED, names
 from modelinscale.core.schema import ColumnType
 from modelinscale.core.settings import Also, Settings
 from modelinscale.core.task import Label
@@ -79,7 +79,8 @@ class Data(Settings):
 def _store(value: Any) -> Any:
     if isinstance(value, str) and "://" in value:
         raise SpecError(f"stores at {value.split('://')[0]}:// are planned and not supported yet.", fix="Name a local folder.")
-    return {"type": "local", "root": value} if isinstance(value, str) and value not in names(Store.folder) else value
+    planned = isinstance(value, str) and value in PLANNED.get(Store.folder, ())
+    return {"type": "local", "root": value} if isinstance(value, str) and value not in names(Store.folder) and not planned else value
 
 
 class ModelSpec(Settings):
