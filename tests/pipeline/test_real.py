@@ -49,6 +49,6 @@ def test_a_column_that_gives_the_target_away_is_left_out_of_bike_sharing(real_da
 
 def test_adult_reaches_what_is_published_for_boosted_trees(real_data: Path, tmp_path: Path) -> None:
     init([str(real_data / "adult" / "data.parquet")], target="income", out=tmp_path, model="trees")
-    found = Project(tmp_path).run().metrics
-    assert found["roc_auc"]["value"] > 0.925
-    assert found["accuracy"]["value"] > 0.87
+    found = {name: metric["value"] or 0.0 for name, metric in Project(tmp_path).run().metrics.items()}
+    assert found["roc_auc"] > 0.925
+    assert found["accuracy"] > 0.87
