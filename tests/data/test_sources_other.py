@@ -174,3 +174,10 @@ def test_parquet_columns_that_no_type_holds_are_named_together_and_can_be_left_o
     with pytest.raises(NotSupportedYet, match=r"(?s)'raw'.*'s'.*without: \[raw, s\]"):
         source(path, "parquet").columns()
     assert source(path, "parquet", without=["raw", "s"]).columns().names == ("a",)
+
+
+def test_a_field_name_that_is_no_text_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"kind\\ud800": 1, "y": 2}\n')
+    with pytest.raises(SourceError, match=r"x\.jsonl: the field name 'kind\\ud800' holds half of a pair"):
+        Source.parse({"type": "jsonl", "path": str(path)}).columns()

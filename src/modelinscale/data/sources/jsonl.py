@@ -68,6 +68,9 @@ class Jsonl(Files):
         reserved = [n for n in names if not n or n.startswith(INTERNAL)]
         if reserved:
             raise SourceError(f"{files[0]}: field names must not be empty or start with {INTERNAL!r}: {', '.join(map(repr, reserved))}.", fix="Rename them.")
+        halves = [n for n in names if n.encode("utf-8", "replace").decode() != n]
+        if halves:
+            raise SourceError(f"{files[0]}: the field name {halves[0]!r} holds half of a pair of UTF-16 surrogates, which is no text.", fix="Rename the field.")
         check_left_out(self.without, names, files[0])
         return pa.table({n: column(rows, n, None) for n in names if n not in self.without})
 
