@@ -5,7 +5,6 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -314,15 +313,6 @@ def test_metadata_that_no_longer_reads_is_told_as_damage(uri: str) -> None:
 
 
 # Disks and writers.
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    try:
-        with disks.small(tmp_path / "small", 4 << 20) as folder:
-            yield folder
-    except disks.NoMount as reason:
-        pytest.skip(f"this machine lets nothing be mounted: {reason}")
 
 
 def test_a_full_disk_is_told_and_the_table_stays_as_it_was(small_disk: Path) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 
 from modelinscale.api import Project, init, predict
 from modelinscale.core.errors import DataError, StoreError
-from modelinscale.testing import disks
 
 N = 600
 SPEC = "data: {source: rows.csv}\ntarget: y\nmodel: trees\nfeatures: {x: number, shop: category, note: text}\n"
@@ -239,25 +237,6 @@ def test_check_refuses_what_a_run_would_refuse(project: Path) -> None:
             Project(project).check()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """3 MiB."""
-    try:
-        with disks.small(tmp_path / "disk", 3 << 20) as folder:
-            yield folder
-    except disks.NoMount as reason:
-        pytest.skip(f"this machine lets nothing be mounted: {reason}")
-
-
-@pytest.fixture
-def read_only_disk(tmp_path: Path) -> Iterator[Path]:
-    try:
-        with disks.read_only(tmp_path / "locked") as folder:
-            yield folder
-    except disks.NoMount as reason:
-        pytest.skip(f"this machine lets nothing be mounted: {reason}")
-
-
 @pytest.mark.parametrize("after", ["", "collect", "train", "evaluate"])
 def test_a_full_disk_is_told_wherever_it_fills_and_the_next_run_goes_on(after: str, project: Path, small_disk: Path) -> None:
     (project / "model.yaml").write_text(SPEC + f"store: {small_disk}\n")
@@ -273,7 +252,7 @@ def test_a_full_disk_is_told_wherever_it_fills_and_the_next_run_goes_on(after: s
     assert Project(project).run().version == "1"
 
 
-def test_a_store_that_may_not_be_written_is_told(project: Path, read_only_disk: Path) -> None:
-    (project / "model.yaml").write_text(SPEC + f"store: {read_only_disk}\n")
+def test_a_store_that_may_not_be_written_is_told(project: Path, read_only: Path) -> None:
+    (project / "model.yaml").write_text(SPEC + f"store: {read_only}\n")
     with pytest.raises(StoreError, match=r"(?i)read-only"):
         Project(project).run()
