@@ -90,6 +90,8 @@ class Trees(Model):
         # Few rows that are nearly settled already would never reach 5: then a fiftieth of all there is.
         least = min(5.0, _uncertainty(self.predict(weights, new.rows), new, task) / 50)
         params = {**self._params(task, effort, X), "min_sum_hessian_in_leaf": least, "lambda_l2": 5.0, "max_delta_step": 0.7}
+        # LightGBM guesses the rows of a leaf from their uncertainty: of few rows that are nearly settled, no 20 would ever come together.
+        params["min_data_in_leaf"] = min(self.min_leaf_rows, max(1, len(new) // 100))
         categorical = [i for i, block in enumerate(_by_column(blocks)) if block.role == "ids"]
         data = _dataset(X, new, center, scale, params, categorical)
         booster = lightgbm().train(params, data, num_boost_round=20, init_model=_booster(weights))
