@@ -148,6 +148,7 @@ def test_rows_without_a_label_stay_in_the_table_and_are_not_learned_from(mis: Mi
     assert json.loads(out)["table"]["n_rows"] == 320
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_categories_are_learned_from(mis: Mis) -> None:
     Path("rows.csv").write_text("c,x,y\n" + "".join(f"word{i % 100_000},{i % 13},{int(i % 13 > 6)}\n" for i in range(120_000)))
     spec("data: {source: rows.csv}\ntarget: y\nmodel: trees\nfeatures: {c: category, x: number}\n")

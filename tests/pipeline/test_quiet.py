@@ -49,6 +49,7 @@ def whole_way(project: Path, prefix: list[str], environment: dict[str, str]) -> 
         assert server.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_no_python_code_looks_up_or_connects_to_another_machine(project: Path) -> None:
     seen = project / "seen.txt"
     whole_way(project, [], {**os.environ, "PYTHONPATH": str(project), "GUARD_FILE": str(seen)})

@@ -237,7 +237,7 @@ def test_check_refuses_what_a_run_would_refuse(project: Path) -> None:
             Project(project).check()
 
 
-@pytest.mark.parametrize("after", ["", "collect", "train", "evaluate"])
+@pytest.mark.parametrize("after", ["", *(pytest.param(step, marks=pytest.mark.slow) for step in ("collect", "train", "evaluate"))])
 def test_a_full_disk_is_told_wherever_it_fills_and_the_next_run_goes_on(after: str, project: Path, small_disk: Path) -> None:
     (project / "model.yaml").write_text(SPEC + f"store: {small_disk}\n")
     if after:
