@@ -75,8 +75,9 @@ def test_requests_in_work_are_finished_and_new_ones_refused(start: Any, packages
         assert up.process.wait(timeout=20) == 0
     for reply in replies:
         assert status(reply) == 200
-        assert b"connection: close" in reply
         assert reply.count(b'"prediction"') == 9999
+    # The first may have been answered before the signal came, on a connection that was kept then; the last cannot.
+    assert any(b"connection: close" in reply for reply in replies)
     with pytest.raises(ConnectionRefusedError), up.connect():
         pass
 
