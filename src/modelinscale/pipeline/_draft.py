@@ -64,7 +64,6 @@ def sketch(data: list[str], *, target: str, out: Path, name: str | None, model: 
         split=split.yaml,
         split_note=split.note,
         time=split.time,
-        key=(),
         features=roles.features,
         left_out=roles.left_out,
         target_note=_target_note(seen, target, task.type, task.labels),

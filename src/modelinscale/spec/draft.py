@@ -34,7 +34,6 @@ class Sketch:
     """The value of ``data.split`` as YAML, or "" for the default."""
     split_note: str
     time: str | None
-    key: tuple[str, ...]
     features: dict[str, Feature]
     left_out: dict[str, str]
     """Column → why."""
@@ -53,8 +52,6 @@ def write(sketch: Sketch) -> str:
         "data:",
         f"  source: {_source(sketch.source)}",
     ]
-    if sketch.key:
-        lines.append(f"  key: {_list(sketch.key)}  # no two rows may share it")
     if sketch.time:
         lines.append(f"  time: {quoted(sketch.time)}")
     if sketch.split:
