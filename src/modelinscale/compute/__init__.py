@@ -2,9 +2,12 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import ClassVar, TypeVar
+from typing import Annotated, ClassVar, TypeVar
+
+from pydantic import Field
 
 from modelinscale.core.kinds import Kind
+from modelinscale.core.units import Size
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -14,6 +17,9 @@ class Compute(Kind):
     """A place to run partition functions."""
 
     folder: ClassVar[str] = "compute"
+
+    memory: Annotated[Size, Field(ge=256 << 20)] | None = None
+    """What one process may hold in memory (``2GiB``): work is cut to fit, and refused beforehand where it cannot. Left out: what the machine has free."""
 
     @abstractmethod
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -3,6 +3,8 @@
 from importlib import import_module
 from types import ModuleType
 
+from modelinscale.core.secrets import veil
+
 
 class MisError(Exception):
     """Base of every error a user can cause. ``fix`` says what to do; both are shown."""
@@ -10,9 +12,8 @@ class MisError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, fix: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.fix = fix
+        self.message, self.fix = veil(message), veil(fix)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} {self.fix}".rstrip()

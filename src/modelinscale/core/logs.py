@@ -6,6 +6,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from modelinscale.core.secrets import veil
+
 _BARE = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
@@ -28,7 +30,7 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{k}={_word(v)}" for k, v in _fields(record).items())
         line = f"{record.levelname.lower():7} {record.getMessage()}" + (f"  {fields}" if fields else "")
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return veil(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
 
 
 class _Json(logging.Formatter):
@@ -37,7 +39,7 @@ class _Json(logging.Formatter):
         line: dict[str, Any] = {"time": moment, "level": record.levelname.lower(), "from": record.name, "event": record.getMessage(), **_fields(record)}
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return veil(json.dumps(line, default=str, ensure_ascii=False))
 
 
 def to_stderr(level: str = "warning", form: Literal["text", "json"] = "text") -> None:

@@ -1,7 +1,7 @@
 """Collect: from a source through cleaning and contract into the lake, so that a kill at any moment loses and doubles nothing."""
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from modelinscale.data.clean import Cleaned, clean
 from modelinscale.data.contract import Contract, Judged, contract, open_indexes
 from modelinscale.data.lake import Table, create_table, open_table, table_exists
 from modelinscale.data.sources import Chunk, Cursor, Source
+from modelinscale.data.treatment import Treatment, treat
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,12 +105,15 @@ def collect(
     commit_bytes: int = COMMIT_BYTES,
     compute: Compute | None = None,
     progress: Progress = lambda share, note: None,
+    reads: Schema | None = None,
+    treatments: Sequence[Treatment] = (),
 ) -> Collected:
     """Reads what is new since the lake's cursor and adds it, a bounded number of rows a commit.
 
     The rows, and the cursor after them, are one transaction; a killed collect goes on from its last commit. The quarantine is written before the
     rows it belongs to and put right at the next start, so it never holds a row twice. The caller holds the project's lock.
 
+    ``reads``: the columns as the source gives them (left out: the contract's), ``treatments`` make of them those of the contract.
     The contract is for the columns the table has; its own (habits of text included) are used when there is a table. ``max_quarantined``: the share
     of bad rows above which it stops with `DataError` (the share is taken over this collect; a table that exists bears up to 100 rows read).
     Raises `DataError` when a source never gave a row, `LakeError` when the columns differ from the table's, and what the source raises.
@@ -117,8 +121,10 @@ def collect(
     table = open_table(lake) if table_exists(lake) else None
     notes: list[str] = []
     rules = contract if table is None else _on(contract, table, notes)
-    state = _State(source, lake, quarantine, rules, run, max_quarantined, table, progress)
-    units = _units(_pieces(source, state.cursor, rules.schema, compute or Local(), state.note_columns), commit_rows, commit_bytes)
+    raw = (reads or contract.schema) if table is None else table.read_schema
+    state = _State(source, lake, quarantine, rules, run, max_quarantined, table, progress, raw)
+    pieces = _pieces(source, state.cursor, raw, partial(_piece, raw, tuple(treatments)), compute or Local(), state.note_columns)
+    units = _units(pieces, commit_rows, commit_bytes)
     # One unit is written while the next is read, cleaned and judged.
     with ThreadPoolExecutor(1, thread_name_prefix="lake") as writer, closing(units):
         writing: Future[None] | None = None
@@ -129,7 +135,10 @@ def collect(
             writing = writer.submit(state.write, unit, judged)
             del unit, judged
         state.keep(writing)
-    return state.collected(notes)
+    found = state.collected(notes)
+    if state.cursor is not None:
+        source.committed(state.cursor)
+    return found
 
 
 def open_quarantine(quarantine: str, lake: str) -> "Iterator[pa.RecordBatch]":
@@ -144,10 +153,19 @@ class _State:
     """Where a collect stands."""
 
     def __init__(
-        self, source: Source, lake: str, quarantine: str, rules: Contract, run: str, max_quarantined: float, table: Table | None, progress: Progress
+        self,
+        source: Source,
+        lake: str,
+        quarantine: str,
+        rules: Contract,
+        run: str,
+        max_quarantined: float,
+        table: Table | None,
+        progress: Progress,
+        raw: Schema,
     ) -> None:
         self._lake, self._quarantine, self._rules, self._run, self._max, self._progress = lake, quarantine, rules, run, max_quarantined, progress
-        self.table, self._is_new = table, table is None
+        self.table, self._is_new, self._raw = table, table is None, raw
         last = table.last if table else None
         self._facts: Mapping[str, Any] = dict(last.facts) if last else {}
         self._seq = last.seq if last else 0
@@ -219,7 +237,9 @@ class _State:
             self._write_quarantine(_lines(unit, judged, read), batch, seq)
         facts = {"n_read": read + unit.n_rows, "n_quarantined": int(self._facts.get("n_quarantined", 0)) + judged.n_bad}
         if self.table is None:
-            self.table = create_table(self._lake, self._rules.schema, judged.good, batch=batch, cursor=cursor, run=self._run, facts=facts)
+            self.table = create_table(
+                self._lake, self._rules.schema, judged.good, batch=batch, cursor=cursor, run=self._run, facts=facts, read_schema=self._raw
+            )
         else:
             self.table = self.table.append(judged.good, batch=batch, cursor=cursor, run=self._run, facts=facts)
         self._seq, self.cursor, self._facts = seq, cursor, facts
@@ -262,8 +282,10 @@ class _State:
         )
 
 
-def _pieces(source: Source, after: Cursor | None, schema: Schema, compute: Compute, other: Callable[[list[str]], None]) -> Iterator[_Piece]:
-    """Chunks read and cleaned, in order; cleaning runs beside reading and everything after."""
+def _pieces(
+    source: Source, after: Cursor | None, schema: Schema, work: Callable[[Chunk], _Piece], compute: Compute, other: Callable[[list[str]], None]
+) -> Iterator[_Piece]:
+    """Chunks read, cleaned and treated, in order; all but the reading runs beside it and everything after."""
     known = set(schema.names)
 
     def chunks() -> Iterator[Chunk]:
@@ -273,11 +295,11 @@ def _pieces(source: Source, after: Cursor | None, schema: Schema, compute: Compu
                 other(unknown)
             yield chunk
 
-    return compute.map(partial(_piece, schema), chunks())
+    return compute.map(work, chunks())
 
 
-def _piece(schema: Schema, chunk: Chunk) -> _Piece:
-    return _Piece(clean(chunk.batch, schema), chunk.cursor, chunk.where)
+def _piece(schema: Schema, treatments: tuple[Treatment, ...], chunk: Chunk) -> _Piece:
+    return _Piece(treat(clean(chunk.batch, schema), treatments), chunk.cursor, chunk.where)
 
 
 def _units(pieces: Iterator[_Piece], max_rows: int, max_bytes: int) -> Generator[_Unit, None, None]:

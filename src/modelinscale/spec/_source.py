@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from modelinscale.core.errors import SpecError, did_you_mean
+from modelinscale.core.secrets import anchored
 
 SUFFIXES = {
     ".csv": "csv",
@@ -54,8 +55,8 @@ def type_of(path: str) -> str:
 
 
 def located(settings: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    """Source settings with relative ``path`` taken from ``base``, the folder of model.yaml."""
-    moved = dict(settings)
+    """Source settings with relative ``path`` and secrets' files taken from ``base``, the folder of model.yaml."""
+    moved: dict[str, Any] = anchored(dict(settings), base)
     path = moved.get("path")
     if isinstance(path, (str, Path)):
         moved["path"] = str(base / path)

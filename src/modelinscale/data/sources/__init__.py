@@ -8,6 +8,8 @@ from modelinscale.core.kinds import Kind
 from modelinscale.core.schema import Schema
 
 if TYPE_CHECKING:
+    from threading import Event
+
     import pyarrow as pa
 
 Cursor = dict[str, Any]
@@ -53,6 +55,23 @@ class Source(Kind):
     def content(self, cursor: Cursor) -> Any:
         """Plain data that tells what was read up to a cursor, apart from where it lay and when: equal only for equal rows."""
         return cursor
+
+    def committed(self, cursor: Cursor) -> None:
+        """Everything up to ``cursor`` is in the lake for good: a broker may be told. Never a condition for exactly once; called again after a kill."""
+
+    def follow(self, after: Cursor | None, schema: Schema, *, every_s: float, stop: "Event") -> "Iterator[Chunk | None]":
+        """As `read`, but goes on with what arrives later until ``stop`` is set. None means that nothing is there now: what came so far may be committed.
+
+        This default reads anew every ``every_s`` seconds; a stream keeps its connection instead.
+        """
+        while not stop.is_set():
+            for chunk in self.read(after, schema):
+                after = chunk.cursor
+                yield chunk
+                if stop.is_set():
+                    return
+            yield None
+            stop.wait(every_s)
 
     @abstractmethod
     def fingerprint(self) -> Any:
