@@ -45,6 +45,10 @@ class StoreError(MisError):
     """Bytes cannot be read or written: no space, no permission, held by another run."""
 
 
+class ComputeError(MisError):
+    """The place where work runs cannot be reached, lost its workers, or is not fit for the work."""
+
+
 class ModelError(MisError):
     """A model cannot learn or answer from what it was given."""
 
