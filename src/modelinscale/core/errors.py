@@ -33,6 +33,10 @@ class SourceError(MisError):
     """A source cannot be read."""
 
 
+class Unreachable(SourceError):
+    """A source does not answer now and may do so later: who follows it waits and tries again."""
+
+
 class DataError(MisError):
     """Rows or columns cannot be used as asked: empty, one class, a leaking split."""
 

@@ -81,7 +81,7 @@ def _nearby(path: Path) -> str:
     return f"Check the path.{did_you_mean(path.name, names)} In {folder}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}."
 
 
-def check_left_out(without: tuple[str, ...], names: list[str], where: Path) -> None:
+def check_left_out(without: tuple[str, ...], names: list[str], where: Path | str) -> None:
     """Raises `SpecError` for columns to leave out that are not there."""
     unknown = [w for w in without if w not in names]
     if unknown:

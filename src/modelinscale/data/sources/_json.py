@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from modelinscale.core.errors import SourceError
 from modelinscale.core.schema import Column
-from modelinscale.data.arrow import arrow_type
+from modelinscale.data.arrow import INTERNAL, arrow_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,6 +101,16 @@ def _decoded(part: bytes) -> Any:
         return _NoJson(f"bytes that are not utf-8 (0x{part[error.start]:02x})")
     except (ValueError, RecursionError):
         return _NoJson(f"not JSON ({str(refused).removeprefix('JSON is malformed: ').replace(': ', ', ')})")
+
+
+def refuse_names(names: list[str], where: str) -> None:
+    """Raises `SourceError` for names of fields that no column can have."""
+    reserved = [n for n in names if not n or n.startswith(INTERNAL)]
+    if reserved:
+        raise SourceError(f"{where}: field names must not be empty or start with {INTERNAL!r}: {', '.join(map(repr, reserved))}.", fix="Rename them.")
+    halves = [n for n in names if n.encode("utf-8", "replace").decode() != n]
+    if halves:
+        raise SourceError(f"{where}: the field name {halves[0]!r} holds half of a pair of UTF-16 surrogates, which is no text.", fix="Rename the field.")
 
 
 def column(rows: list[Row], name: str, wanted: Column | None) -> "pa.Array":

@@ -11,11 +11,11 @@ from pydantic import Field
 from modelinscale.core.errors import SourceError
 from modelinscale.core.schema import Schema
 from modelinscale.core.units import Size, show_bytes
-from modelinscale.data.arrow import BROKEN, INTERNAL
+from modelinscale.data.arrow import BROKEN
 from modelinscale.data.sources import Chunk, Cursor
 from modelinscale.data.sources._content import Content
 from modelinscale.data.sources._files import Files, Place, Places, check_left_out
-from modelinscale.data.sources._json import SHOWN_CHARS, Row, column, decode, decode_lines, elements, separators
+from modelinscale.data.sources._json import SHOWN_CHARS, Row, column, decode, decode_lines, elements, refuse_names, separators
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,12 +65,7 @@ class Jsonl(Files):
             words = f"none of the first {n_broken} rows is a JSON object: {why}" if n_broken else "there is no row in it"
             raise SourceError(f"{files[0]}: {words}.", fix="Give one JSON object a line, or one array of objects.")
         names = list(dict.fromkeys(name for row in rows for name in row))
-        reserved = [n for n in names if not n or n.startswith(INTERNAL)]
-        if reserved:
-            raise SourceError(f"{files[0]}: field names must not be empty or start with {INTERNAL!r}: {', '.join(map(repr, reserved))}.", fix="Rename them.")
-        halves = [n for n in names if n.encode("utf-8", "replace").decode() != n]
-        if halves:
-            raise SourceError(f"{files[0]}: the field name {halves[0]!r} holds half of a pair of UTF-16 surrogates, which is no text.", fix="Rename the field.")
+        refuse_names(names, str(files[0]))
         check_left_out(self.without, names, files[0])
         return pa.table({n: column(rows, n, None) for n in names if n not in self.without})
 
