@@ -22,7 +22,6 @@ ROOT = "modelinscale"
 
 PLANNED: dict[str, frozenset[str]] = {
     "data.sources": frozenset({"delta", "http", "iceberg", "images", "kafka", "lance", "nats", "objects", "predictions", "redis", "sql"}),
-    "compute": frozenset({"ray"}),
     "store": frozenset({"az", "gs", "s3"}),
 }
 """Types of the plan that this version does not know yet, by folder: refused with that reason rather than as a slip of the pen."""

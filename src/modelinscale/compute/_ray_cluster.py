@@ -1,0 +1,222 @@
+"""The one connection to Ray that a process can have: to a cluster that runs already, or to one started for this process alone.
+
+A private cluster listens on loopback only, behind a token nobody else knows, without telemetry, and ends with the process, however that ends.
+"""
+
+import atexit
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from modelinscale.core.errors import ComputeError, MisError, needs
+from modelinscale.core.logs import log
+
+START_S = 90.0
+"""Longest wait for a cluster to start or answer, once something listens at its address; Ray itself gives up after about 20 s."""
+REACH_S = 10.0
+"""Longest wait for something to listen at an address."""
+
+
+class _Held:
+    """What this process is connected to. Ray has one connection a process, so this is one too."""
+
+    def __init__(self, address: str | None, ray: ModuleType) -> None:
+        self.address, self.ray = address, ray
+        self.users = 0
+        self.folder = Path(tempfile.mkdtemp(prefix="mis-ray-", dir=_short_folder())) if address is None else None
+        self.ready, self.enough, self.error = threading.Event(), threading.Event(), None
+        self.theirs = ray.is_initialized()  # by the user's own ray.init, before us
+        self._thread = threading.Thread(target=self._live, name="ray", daemon=True)
+
+    error: BaseException | None
+
+    def start(self) -> None:
+        if self.theirs:
+            return
+        self._thread.start()
+        if not self.ready.wait(START_S):
+            self.error = TimeoutError(f"no answer in {START_S:.0f} s")
+        if self.error:
+            error = self.error
+            self.stop()
+            raise _explained(self.address, error) from error
+
+    def _live(self) -> None:
+        # In a thread of its own: the kernel ends what Ray starts when the thread that started it ends, and Ray would take over SIGTERM in the main thread.
+        try:
+            with _environment(_settings(self.address)), _loopback(self.ray, self.address):
+                _read_token_again(self.ray)
+                self.ray.init(**self._arguments())
+        except BaseException as error:  # noqa: BLE001  # told to the thread that waits
+            self.error = error
+        self.ready.set()
+        self.enough.wait()
+
+    def _arguments(self) -> dict[str, Any]:
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "namespace": "modelinscale"}
+        if self.address is not None:
+            return quiet | {"address": self.address}
+        return quiet | {"address": "local", "include_dashboard": False, "_temp_dir": str(self.folder)}
+
+    def stop(self) -> None:
+        if not self.theirs:
+            with contextlib.suppress(Exception):  # it may be gone already; nothing is left to do about it
+                self.ray.shutdown()
+        self.enough.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+_lock = threading.RLock()
+_held: list[_Held] = []
+
+
+@contextlib.contextmanager
+def connection(address: str | None) -> Iterator[ModuleType]:
+    """Ray, connected; at once when this process is connected to that address already. Stays connected afterwards.
+
+    Raises `ComputeError` when it cannot be reached or started, refuses the token or is of another version.
+    """
+    with _lock:
+        held = _connect(address)
+        held.users += 1
+    try:
+        yield held.ray
+    finally:
+        with _lock:
+            held.users -= 1
+
+
+def close() -> None:
+    """Ends the connection, and the private cluster if it was one. At the end of the process this happens by itself."""
+    with _lock:
+        while _held:
+            _held.pop().stop()
+
+
+def _connect(address: str | None) -> _Held:
+    ray = needs("ray", extra="ray")
+    if _held:
+        held = _held[0]
+        alive = ray.is_initialized()
+        if alive and (held.address == address or held.theirs):
+            return held
+        if alive and held.users:
+            raise ComputeError(f"this process works on {_place(held.address)} already, and Ray allows one cluster a process.", fix="Let that work end first.")
+        close()
+    if address is not None and not ray.is_initialized():
+        _reach(address)
+    held = _Held(address, ray)
+    held.start()
+    _held.append(held)
+    atexit.unregister(close)
+    atexit.register(close)  # after Ray's own, so before it: handlers run from the last to the first
+    log(__name__).info("connected to Ray", extra={"place": _place(address), "cpus": ray.cluster_resources().get("CPU", 0)})
+    return held
+
+
+def _place(address: str | None) -> str:
+    return "a Ray cluster of its own" if address is None else f"the Ray cluster at {address!r}"
+
+
+def _reach(address: str) -> None:
+    """Refuses an address where nothing listens, sooner and plainer than Ray does."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "auto")
+    if address.startswith("ray://"):
+        needs("grpc", extra="ray")
+    host, _, port = address.removeprefix("ray://").partition("/")[0].rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto": Ray knows where it runs on this machine
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+    except OSError as error:
+        raise _explained(address, error) from error
+
+
+def _explained(address: str | None, error: BaseException) -> MisError:
+    """What went wrong while connecting, in a user's words."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MisError):
+        return error
+    if address is None:
+        return ComputeError(
+            f"a Ray cluster could not be started on this machine: {type(error).__name__}: {text[:500]}",
+            fix="Is there memory (about 1 GiB) and room in the temporary folder? `compute: local` needs no cluster.",
+        )
+    if "version mismatch" in text.lower():
+        return ComputeError(f"{_place(address)} runs other versions: {text[:500]}", fix="Use the same versions of Python and Ray here and on every node.")
+    if "authentication" in text.lower() or "unauthenticated" in text.lower():
+        return ComputeError(
+            f"{_place(address)} refuses our token.",
+            fix="Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file) to the token the cluster was started with.",
+        )
+    return ComputeError(
+        f"{_place(address)} cannot be reached: {type(error).__name__}: {text[:500]}",
+        fix="Is it running, and is the address right? `auto` and `host:6379` are for a machine of the cluster, `ray://host:10001` for any other.",
+    )
+
+
+def _settings(address: str | None) -> dict[str, str | None]:
+    """Environment variables that Ray reads while it starts or connects."""
+    quiet: dict[str, str | None] = {"RAY_USAGE_STATS_ENABLED": "0"}
+    if address is None:
+        token = secrets.token_hex(32)
+        return quiet | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_AUTH_TOKEN_PATH": None, "RAY_ADDRESS": None}
+    if "RAY_AUTH_MODE" not in os.environ and ("RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ):
+        quiet["RAY_AUTH_MODE"] = "token"  # whoever sets a token means it; the one in the home folder Ray itself uses for "auto" only
+    return quiet
+
+
+@contextlib.contextmanager
+def _environment(changes: dict[str, str | None]) -> Iterator[None]:
+    """Sets (None: removes) variables for a while."""
+    before = {name: os.environ.get(name) for name in (*changes, "RAY_AUTH_MODE")}
+    _put(changes)
+    try:
+        yield
+    finally:
+        _put(before)
+
+
+@contextlib.contextmanager
+def _loopback(ray: ModuleType, address: str | None) -> Iterator[None]:
+    """Lets a private cluster listen at 127.0.0.1 only, as Ray does by itself on Windows and macOS; on Linux it would listen on every interface."""
+    constants = ray._private.ray_constants
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = before and address is not None
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+
+
+def _put(values: dict[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _read_token_again(ray: ModuleType) -> None:
+    """Ray reads its settings at import and its token once; both may be of an earlier connection."""
+    ray._raylet.Config.initialize("")
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _short_folder() -> str:
+    """Where a private cluster keeps its sockets and logs: socket paths may have 107 letters, most of which Ray uses itself."""
+    folder = tempfile.gettempdir()
+    return folder if len(folder) <= 30 else "/tmp"
