@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from modelinscale.pipeline._collect import treatments_of
 from modelinscale.pipeline._look import look, named
+from modelinscale.pipeline._place import Place
 from modelinscale.pipeline._resolve import resolve
 from modelinscale.spec import ModelSpec
 
@@ -17,7 +19,7 @@ def check(spec: ModelSpec, base: Path) -> dict[str, Any]:
     from modelinscale.evaluate import check as suits
     from modelinscale.train import find_task, row_weights
 
-    seen = look(spec.source_at(base), spec.data.columns, spec.target)
+    seen = look(spec.source_at(base), spec.data.columns, spec.target, treatments_of(Place.of(spec, base)))
     named(spec, seen.schema)
     task = find_task(seen.frame[spec.target], spec.target, spec.task, spec.positive)
     suits(spec.evaluate, task)

@@ -28,7 +28,8 @@ def table_name(place: Place) -> str:
     The target is part of it: whether its words stay words depends on it (see `schema_of`).
     """
     data = place.spec.data
-    made_of = identity(data.source.feed(), data.columns, {k: list(v) for k, v in data.checks.items()}, data.key, place.spec.target)
+    personal = [data.personal] if data.personal else []
+    made_of = identity(data.source.feed(), data.columns, {k: list(v) for k, v in data.checks.items()}, data.key, place.spec.target, *personal)
     return f"{place.spec.name}-{made_of[:8]}"
 
 
@@ -40,6 +41,7 @@ def work(context: Context, folder: Path) -> Facts:
     """Reads, cleans, checks and appends. The table is its own truth: a kill here loses nothing, the next run goes on from its cursor."""
     from modelinscale.data.collect import collect
     from modelinscale.data.contract import contract
+    from modelinscale.data.privacy import refuse_other_keys
     from modelinscale.data.treatment import treated_schema
 
     place, spec = context.place, context.spec
@@ -48,6 +50,7 @@ def work(context: Context, folder: Path) -> Facts:
     treatments = treatments_of(place)
     schema = treated_schema(reads, treatments)
     named(spec, schema)
+    refuse_other_keys(place.store.uri("lake", table), treatments)
     context.progress("collect", 0.0, "reading")
     collected = collect(
         source,
@@ -64,7 +67,13 @@ def work(context: Context, folder: Path) -> Facts:
 
 def treatments_of(place: Place) -> tuple[Treatment, ...]:
     """What model.yaml asks to be done to rows before the contract, in order: cleaning first, so that what is personal is recognised; privacy last."""
-    return ()
+    data = place.spec.data
+    if not data.personal:
+        return ()
+    from modelinscale.core.secrets import anchored
+    from modelinscale.data.privacy import Privacy
+
+    return (Privacy(data.personal, anchored(data.pseudonym_key, place.base)),)
 
 
 def stands(place: Place, facts: Facts) -> bool:

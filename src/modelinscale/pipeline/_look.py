@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from modelinscale.data.infer import Profile
+    from modelinscale.data.treatment import Treatment
     from modelinscale.spec import ModelSpec
 
 LOOK_ROWS = 200_000
@@ -38,18 +39,20 @@ class Look:
         return len(self.frame)
 
 
-def look(source: Source, force: Mapping[str, ColumnType], target: str) -> Look:
-    """The first rows of a source, typed and profiled; the types as `schema_of` says. Raises `SourceError` when there are no rows."""
+def look(source: Source, force: Mapping[str, ColumnType], target: str, treatments: Sequence[Treatment] = ()) -> Look:
+    """The first rows of a source, typed, treated and profiled; the types as `schema_of` says. Raises `SourceError` when there are no rows."""
     import polars as pl
     import pyarrow as pa
 
     from modelinscale.data.clean import clean
     from modelinscale.data.infer import profile
+    from modelinscale.data.treatment import treat, treated_schema
 
     schema = schema_of(source, force, target)
+    treated = treated_schema(schema, treatments)
     batches, n_rows, n_bytes, exact = [], 0, 0, True
     for chunk in source.read(None, schema):
-        batch = clean(chunk.batch, schema).batch
+        batch = treat(clean(chunk.batch, schema), treatments).batch
         batches.append(batch)
         n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + batch.nbytes
         if n_rows >= LOOK_ROWS or n_bytes >= LOOK_BYTES:
@@ -60,7 +63,7 @@ def look(source: Source, force: Mapping[str, ColumnType], target: str) -> Look:
     table = pa.Table.from_batches(batches).slice(0, LOOK_ROWS)
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
-    return Look(schema, frame, profile(table), exact)
+    return Look(treated, frame, profile(table), exact)
 
 
 def schema_of(source: Source, force: Mapping[str, ColumnType], target: str) -> Schema:
@@ -99,6 +102,7 @@ def named(spec: ModelSpec, schema: Schema) -> None:
         ("target", [spec.target]),
         ("data.key", list(spec.data.key)),
         ("data.time", [spec.data.time] if spec.data.time else []),
+        ("data.person", [spec.data.person] if spec.data.person else []),
         ("data.checks", list(spec.data.checks)),
         ("data.leave_out", list(spec.data.leave_out)),
         ("data.split", [*spec.data.split.group, *([spec.data.split.column] if spec.data.split.column else [])]),

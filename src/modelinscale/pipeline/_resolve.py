@@ -32,6 +32,7 @@ def resolve(spec: ModelSpec, schema: Schema, frame: pl.DataFrame, profiles: Mapp
     taken = {spec.target: ""}
     taken |= dict.fromkeys(spec.data.key, "names the row (`data.key`)")
     taken |= dict.fromkeys(spec.data.leave_out, "in `data.leave_out`")
+    taken |= {name: "a pseudonym names one person (`data.personal`)" for name, rule in spec.data.personal.items() if rule.type == "pseudonym"}
     if spec.data.split.column:
         taken[spec.data.split.column] = "says which part a row belongs to"
     taken |= dict.fromkeys(spec.data.split.group, "the group of the split")

@@ -10,7 +10,9 @@ from modelinscale.compute import Compute
 from modelinscale.compute.local import Local as LocalCompute
 from modelinscale.core.errors import SpecError, did_you_mean
 from modelinscale.core.kinds import PLANNED, names
+from modelinscale.core.personal import Rule, short
 from modelinscale.core.schema import ColumnType
+from modelinscale.core.secrets import Reference
 from modelinscale.core.settings import Also, Settings
 from modelinscale.core.task import Label
 from modelinscale.core.units import Duration
@@ -67,6 +69,12 @@ class Data(Settings):
     """Types to hold by force where inference would find another: ``{zip: string}``."""
     checks: Annotated[dict[str, tuple[Check, ...]], Also(_short_checks)] = {}
     """What each column must fulfil (``amount: {between: [0, 1000000]}``, ``card_id: present``); rows that fail go to quarantine."""
+    personal: dict[str, Annotated[Rule, BeforeValidator(short), Also({"enum": ["drop", "pseudonym", "mask"]})]] = {}
+    """What is done to personal columns before anything is stored: ``{name: drop, card_id: pseudonym, email: mask, age: {type: mask, step: 10}}``."""
+    person: str | None = None
+    """The column that says whose row it is: what ``mis forget --key`` looks for. Left out: the key, where that is one column."""
+    pseudonym_key: Annotated[tuple[Reference, ...], BeforeValidator(_one_or_many), Also({"type": "string"})] = ()
+    """Where the key of pseudonyms is found (``${ENV:MIS_KEY}``); after rotations all of them, the oldest first."""
     leave_out: Names = ()
     """Columns the model must not see (they stay in the lake)."""
 
@@ -135,10 +143,31 @@ class ModelSpec(Settings):
             raise SpecError(f"the target {self.target!r} is also `{used[0]}`.", fix="Name another column there.")
         if self.train.weight in self.features:
             raise SpecError(f"`train.weight` {self.train.weight!r} is also a feature: a weight is not known of a new row.", fix="Remove it from `features`.")
+        self._personal_columns_stay_out(others)
         both = sorted(set(self.features) & set(self.data.leave_out))
         if both:
             raise SpecError(f"{', '.join(both)}: named in `features` and in `data.leave_out`.", fix="Keep one of the two.")
         return self
+
+    def _personal_columns_stay_out(self, others: dict[str, Any]) -> None:
+        """Raises `SpecError` where a personal column is used as what it will not be any more."""
+        data, rules = self.data, self.data.personal
+        if self.target in rules:
+            raise SpecError(f"the target {self.target!r} is in `data.personal`: answers would tell it.", fix="Predict another column.")
+        dropped = {name for name, rule in rules.items() if rule.type == "drop"}
+        uses = {"features": tuple(self.features), "data.person": (data.person,), "data.checks": tuple(data.checks), "data.split.group": data.split.group}
+        used = [f"`{place}`" for place, names in {**uses, **others}.items() if dropped.intersection(n for n in names if n)]
+        if used:
+            raise SpecError(f"`data.personal` drops columns that {', '.join(used)} names.", fix="Use `pseudonym` there, or name other columns.")
+        if any(rule.type == "pseudonym" for rule in rules.values()) and not data.pseudonym_key:
+            raise SpecError(
+                "`data.personal` asks for pseudonyms, and `data.pseudonym_key` is missing.",
+                fix="Write `pseudonym_key: ${ENV:MIS_KEY}` under `data`, and make a key with `openssl rand -hex 32`.",
+            )
+        for place, names in (("data.person", (data.person,)), ("data.key", data.key)):
+            masked = [name for name in names if name in rules and rules[name].type == "mask"]
+            if masked:
+                raise SpecError(f"`{place}` {masked[0]!r} is masked: many rows share a masked value.", fix="Use `pseudonym`.")
 
     @cached_property
     def needed(self) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from modelinscale.spec._yaml import Document, Mistake, Path, show
 
 PLANNED: dict[Path, str] = {
     ("data", "windows"): "aggregates per key and time",
-    ("data", "personal"): "rules for personal columns",
     ("monitor",): "drift monitoring",
     ("update",): "updates behind gates",
     ("tune",): "hyperparameter search",
