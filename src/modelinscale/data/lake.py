@@ -153,6 +153,21 @@ class Table:
             raise UsageError(f"{self.uri} has no column {unknown[0]!r}.{did_you_mean(unknown[0], self.schema.names)}")
         return self._scan(names, f"{SEQ} > {self.at(since).seq}" if since else None, n_rows)
 
+    def slice(self, start: int, n_rows: int, columns: Sequence[str]) -> "pa.Table":
+        """``n_rows`` rows from the ``start``-th on (fewer where the table ends), in the order of `blocks`; memory grows with them alone."""
+        with _told(self.uri, "read"):
+            scanner = self._dataset.scanner(
+                columns=list(columns),
+                offset=start,
+                limit=n_rows,
+                batch_size=_BLOCK_ROWS,
+                scan_in_order=True,
+                io_buffer_size=_IO_BYTES,
+                batch_readahead=2,
+                fragment_readahead=1,
+            )
+            return scanner.to_table()
+
     def blocks_after(self, seq: int, columns: Sequence[str]) -> "Iterator[pa.RecordBatch]":
         """As `blocks`, for rows of commits numbered higher than ``seq``."""
         return self._scan(list(columns), f"{SEQ} > {seq}" if seq else None, _BLOCK_ROWS)
