@@ -135,24 +135,22 @@ class _Order:
 
     def chunk(self, source: RowSource, number: int, lanes: NDArray[np.int64]) -> Rows:
         """The rows of these lanes in the window with this number, as the epoch deals them."""
-        parts: list[Rows] = []
-        places: list[NDArray[np.int64]] = []  # of each lane, where in the joined parts its rows are, in their new order
+        ranges: list[tuple[int, int]] = []
+        places: list[NDArray[np.int64]] = []  # of each lane, where in what is read its rows are, in their new order
         n_before = 0
         for lane in lanes.tolist():
             start = number * self.window
             n = min(self.window, self._length(lane) - start)
             if n <= 0:
                 continue
-            at = self._start(lane) + start
-            for row, size in self._ranges(at, n):
-                parts.append(source.read(row, size))
+            ranges += self._ranges(self._start(lane) + start, n)
             places.append(self._mix(lane, number, n) + n_before)
             n_before += n
-        if not parts:
+        if not places:
             return source.read(0, 0)
         whole = all(len(p) == len(places[0]) for p in places)
         dealt = np.stack(places, axis=1).ravel() if whole else _dealt(places)
-        return joined(parts).take(dealt)
+        return source.gather(ranges).take(dealt)
 
     def _length(self, lane: int) -> int:
         return self.n_rows // self.n_lanes + (lane < self.n_rows % self.n_lanes)
@@ -176,8 +174,24 @@ class _Order:
 
     def _mix(self, lane: int, number: int, n: int) -> NDArray[np.int64]:
         """The new order of a window's rows."""
-        key = mixed(self._seed ^ np.uint64(0x9E3779B97F4A7C15), np.array([number * LANES + lane], np.uint64))[0]
-        return np.argsort(mixed(key, np.arange(n, dtype=np.uint64)), kind="stable")
+        return _permuted(n, mixed(self._seed ^ np.uint64(0x9E3779B97F4A7C15), _ROUNDS + np.uint64((number * LANES + lane) * len(_ROUNDS))))
+
+
+_ROUNDS = np.arange(8, dtype=np.uint64)
+
+
+def _permuted(n: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """A permutation of 0 to n - 1 from eight random words: four rounds that are one to one below the next power of two; what is not below n is left out."""
+    bits = max(1, (n - 1).bit_length())
+    mask, shift = np.uint32((1 << bits) - 1), np.uint32((bits + 1) // 2)
+    words = keys.astype(np.uint32)
+    x = np.arange(1 << bits, dtype=np.uint32)
+    for factor, offset in zip(words[:4] | np.uint32(1), words[4:], strict=True):
+        x *= factor
+        x += offset
+        x &= mask
+        x ^= x >> shift
+    return (x if len(x) == n else x[x < n]).astype(np.int64)
 
 
 def _dealt(places: list[NDArray[np.int64]]) -> NDArray[np.int64]:

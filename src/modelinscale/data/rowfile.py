@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
@@ -95,6 +96,9 @@ class RowSource(Protocol):
     def read(self, start: int, n: int) -> Rows:
         """Up to ``n`` rows from ``start``; fewer at the end. Safe from several threads."""
 
+    def gather(self, ranges: Sequence[tuple[int, int]]) -> Rows:
+        """The rows of several ranges (first row, how many; all there), one after the other."""
+
 
 @dataclass(frozen=True)
 class Held:
@@ -112,6 +116,9 @@ class Held:
 
     def read(self, start: int, n: int) -> Rows:
         return self.rows.slice(start, min(start + n, len(self.rows)))
+
+    def gather(self, ranges: Sequence[tuple[int, int]]) -> Rows:
+        return joined([self.rows.slice(start, start + n) for start, n in ranges] or [self.rows.slice(0, 0)])
 
 
 class RowFile:
@@ -141,20 +148,26 @@ class RowFile:
 
     def read(self, start: int, n: int) -> Rows:
         """Up to ``n`` rows from ``start``; fewer at the end. Safe from several threads."""
-        n = max(0, min(n, self.n_rows - start))
-        records = np.frombuffer(_read(self._file, start * self._record.itemsize, n * self._record.itemsize), self._record)
+        return self.gather([(start, max(0, min(n, self.n_rows - start)))])
+
+    def gather(self, ranges: Sequence[tuple[int, int]]) -> Rows:
+        """The rows of several ranges (first row, how many; all there), one after the other."""
+        records = np.empty(sum(n for _, n in ranges), self._record)
+        _fill(self._file, records, ranges)
+        if not self.ragged:
+            return Rows(records)
         ragged = {}
         for i, name in enumerate(self.ragged):
-            at, sizes = records[f"{_AT}{i}"], records[f"{_N}{i}"].astype(np.int64)
-            first = int(at[0]) if n else 0
-            items = np.frombuffer(_read(self._heaps[name], first * ITEM.itemsize, int(sizes.sum()) * ITEM.itemsize), ITEM)
-            ragged[name] = Ragged(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), items)
-        if ragged:
-            plain = np.empty(n, self.dtype)
-            for name in self.dtype.names or ():
-                plain[name] = records[name]
-            return Rows(plain, ragged)
-        return Rows(records)
+            starts = np.concatenate([[0], np.cumsum(records[f"{_N}{i}"], dtype=np.int64)])
+            firsts = np.cumsum([0, *(n for _, n in ranges)])
+            items = np.empty(starts[-1], ITEM)
+            parts = [(int(records[f"{_AT}{i}"][a]), int(starts[b] - starts[a])) for a, b in pairwise(firsts.tolist()) if b > a]
+            _fill(self._heaps[name], items, parts)
+            ragged[name] = Ragged(starts, items)
+        plain = np.empty(len(records), self.dtype)
+        for name in self.dtype.names or ():
+            plain[name] = records[name]
+        return Rows(plain, ragged)
 
     def close(self) -> None:
         """Lets go of the files."""
@@ -245,16 +258,18 @@ def _dtype(fields: Sequence[Sequence[Any]]) -> "np.dtype[Any]":
     return np.dtype([(name, base, tuple(shape)) for name, base, shape in fields])
 
 
-def _read(file: int, at: int, n: int) -> bytearray:
-    """Exactly ``n`` bytes; the system gives at most 2 GiB at a time."""
-    found = bytearray(n)
-    view, done = memoryview(found), 0
-    while done < n:
-        got = os.preadv(file, [view[done:]], at + done)
-        if not got:
-            raise StoreError("a file of encoded rows ends too early.", fix="Remove its folder; `mis run` makes it again.")
-        done += got
-    return found
+def _fill(file: int, values: NDArray[Any], ranges: Sequence[tuple[int, int]]) -> None:
+    """Reads ranges of items (first, how many) into an array, one after the other; the system gives at most 2 GiB at a time."""
+    if not len(values):
+        return
+    size, view, done = values.dtype.itemsize, memoryview(values.view(np.uint8).data), 0
+    for first, n in ranges:
+        at, end = first * size, done + n * size
+        while done < end:
+            got = os.preadv(file, [view[done:end]], at)
+            if not got:
+                raise StoreError("a file of encoded rows ends too early.", fix="Remove its folder; `mis run` makes it again.")
+            done, at = done + got, at + got
 
 
 def _write(file: IO[bytes], values: NDArray[Any]) -> None:
