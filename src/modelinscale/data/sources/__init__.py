@@ -59,6 +59,10 @@ class Source(Kind):
     def committed(self, cursor: Cursor) -> None:
         """Everything up to ``cursor`` is in the lake for good: a broker may be told. Never a condition for exactly once; called again after a kill."""
 
+    def behind(self, cursor: Cursor) -> int | None:
+        """How many rows a follower has still to read after ``cursor``, where the source can tell at once; None elsewhere."""
+        return None
+
     def follow(self, after: Cursor | None, schema: Schema, *, every_s: float, stop: "Event") -> "Iterator[Chunk | None]":
         """As `read`, but goes on with what arrives later until ``stop`` is set. None means that nothing is there now: what came so far may be committed.
 
