@@ -5,10 +5,15 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from modelinscale.core.encoded import Encoded, Layout, Sparse, Values
+from modelinscale.core.task import TaskType
 from modelinscale.models import Effort, Examples
-from modelinscale.models._forest import floor32, read
+from modelinscale.models._forest import Tree, floor32, read
+from modelinscale.models._sets import codes_of
 from modelinscale.models.trees import Trees
 from modelinscale.testing.models import TASKS, planted
 
@@ -146,3 +151,86 @@ def test_what_lightgbm_takes_for_zero_goes_where_the_graph_sends_it() -> None:
     probes = np.concatenate([steps, -steps])[:, None]
     drawn = onnxruntime.InferenceSession(to_bytes(graph, name="t")).run(None, {"x": probes})[0]
     np.testing.assert_allclose(drawn, Trees().predict(weights, Encoded(layouts, {"x": probes})), rtol=1e-6)
+
+
+@given(n_ids=st.integers(1, 700), n_sets=st.integers(1, 400), most=st.integers(1, 40), hot=st.booleans(), seed=st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_an_id_has_a_code_of_a_run_exactly_when_it_lies_in_the_set(n_ids: int, n_sets: int, most: int, hot: bool, seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    among = min(n_ids, 20) if hot else n_ids
+    sets = [np.sort(chance.choice(among, chance.integers(1, min(most, among) + 1), replace=False)) for _ in range(n_sets)]
+    codes = codes_of([_asking(sets)], {0: n_ids})[0]
+    table = codes.table[codes.row]  # (n_ids, K)
+    for ids in sets:
+        run = codes.runs[ids.tobytes()]
+        column = table[:, run.column]
+        assert np.array_equal((column >= run.low) & (column <= run.high), np.isin(np.arange(n_ids), ids))
+        assert column.max() <= run.last
+
+
+def test_sets_that_do_not_overlap_share_columns_and_no_column_takes_more_codes_than_a_byte_has() -> None:
+    codes = codes_of([_asking([np.array([i]) for i in range(600)])], {0: 1000})[0]
+    assert codes.table.shape == (601, 3)
+    assert len(codes.row) == 1000
+
+
+def _asking(sets: list[NDArray[np.int64]]) -> Tree:
+    """A tree with a node for each set, of column 0: left is a leaf, right the next node."""
+    n = len(sets)
+    right = np.append(np.arange(1, n), ~n)
+    no, zeros = np.zeros(n, bool), np.zeros(n, np.int64)
+    return Tree(zeros, np.arange(n, dtype=float), ~no, no, ~np.arange(n), right, zeros.astype(float), np.zeros(n + 1), tuple(sets))
+
+
+@pytest.mark.parametrize("type", ["regression", "multiclass"])
+def test_sets_beside_numbers_and_words_are_drawn_as_lightgbm_splits_them(type: TaskType) -> None:
+    """Two columns of ids, one before the numbers and one behind, missing numbers, and words; every id, known in training or not, missing (0) and unseen (1)."""
+    import onnx
+    import onnxruntime
+    from onnx.reference import ReferenceEvaluator
+
+    from modelinscale.core.graph import Graph
+    from modelinscale.export.proto import to_bytes
+
+    chance, n = np.random.default_rng(11), 6000
+    shop, city = chance.integers(1, 400, n).astype(np.int32), chance.integers(0, 30, n).astype(np.int32)
+    x = chance.normal(size=(n, 2)).astype(np.float32)
+    x[chance.random(n) < 0.1, 1] = np.nan
+    words = Sparse(np.arange(n + 1), np.zeros(n, np.int32), (chance.random(n) < 0.5).astype(np.float32), 1)
+    layouts = {"shop": Layout("ids", 500, ()), "x": Layout("dense", 2, ("a", "b")), "w": Layout("sparse", 1, ("w",)), "city": Layout("ids", 30, ())}
+    rows = Encoded(layouts, {"shop": shop, "x": x, "w": words, "city": city})
+    score = (shop * 7919 % 13) / 13 + (city * 31 % 7) / 7 * (x[:, 0] > 0) + words.values * np.isnan(x[:, 1])
+    y = score if type == "regression" else np.digitize(score, [0.5, 1.0])
+    weights = Trees(rounds=8, min_leaf_rows=5).fit(Examples(rows, y), None, TASKS[type], Effort())
+    graph = Graph()
+    names = {
+        name: graph.input(name, "int64" if layout.role == "ids" else "float32", None if layout.role == "ids" else layout.width)
+        for name, layout in layouts.items()
+    }
+    graph.output("scores", Trees().graph(weights, TASKS[type], layouts, graph, names), "float32", ("N",) if type == "regression" else ("N", 3))
+    [forest] = [node for node in graph.nodes if node.op == "TreeEnsembleRegressor"]
+    assert set(forest.attributes["nodes_modes"]) == {"BRANCH_LEQ", "LEAF"}
+    every = np.arange(n) % 500
+    asked = Encoded(layouts, {"shop": every.astype(np.int32), "x": x, "w": words, "city": city})
+    feeds: dict[str, NDArray[np.generic]] = {"shop": every, "x": x, "w": words.dense(), "city": city.astype(np.int64)}
+    content, expected = to_bytes(graph, name="m"), Trees().predict(weights, asked)
+    drawn = onnxruntime.InferenceSession(content).run(None, feeds)[0]
+    np.testing.assert_allclose(drawn, expected, atol=1e-5)
+    few = {name: value[:200] for name, value in feeds.items()}
+    [by_the_book] = ReferenceEvaluator(onnx.load_from_string(content)).run(None, few)
+    np.testing.assert_allclose(np.asarray(by_the_book), expected[:200], atol=1e-5)
+
+
+def test_trees_that_never_split_on_their_ids_are_drawn_too() -> None:
+    import onnxruntime
+
+    from modelinscale.core.graph import Graph
+    from modelinscale.export.proto import to_bytes
+
+    layouts = {"id": Layout("ids", 5, ())}
+    ids = np.arange(100, dtype=np.int32) % 5
+    weights = Trees(rounds=2).fit(Examples(Encoded(layouts, {"id": ids}), np.full(100, 3.0)), None, TASKS["regression"], Effort())
+    graph = Graph()
+    graph.output("y", Trees().graph(weights, TASKS["regression"], layouts, graph, {"id": graph.input("id", "int64")}), "float32", ("N",))
+    drawn = onnxruntime.InferenceSession(to_bytes(graph, name="m")).run(None, {"id": ids.astype(np.int64)})[0]
+    np.testing.assert_allclose(drawn, 3.0)

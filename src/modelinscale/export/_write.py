@@ -39,11 +39,13 @@ def manifest(parts: "Parts", named: "Named", schema: Schema) -> Manifest:
 
 
 def _row_bytes(parts: "Parts") -> int:
-    """Encoded values of one row: float32, up to three copies at a time where words are counted, two elsewhere."""
+    """Encoded values of one row: float32, up to three copies at a time where words are counted, two elsewhere; and what the model adds."""
     from modelinscale.encode import layouts
 
     found = layouts(parts.features, parts.states, parts.model.form).values()
-    return sum(layout.width * 12 if layout.role == "sparse" else layout.width * 8 if layout.role == "dense" else 8 for layout in found)
+    return parts.model.row_bytes(parts.weights) + sum(
+        layout.width * 12 if layout.role == "sparse" else layout.width * 8 if layout.role == "dense" else 8 for layout in found
+    )
 
 
 def _input(parts: "Parts", schema: Schema, name: str) -> InputColumn:

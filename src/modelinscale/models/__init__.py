@@ -100,6 +100,10 @@ class Model(Kind):
     def graph(self, weights: Weights, task: Task, layouts: dict[str, Layout], graph: Graph, blocks: dict[str, str]) -> str:
         """Draws `predict`; ``blocks`` maps feature names to tensors. Returns float32 scores, (N,) or (N, C)."""
 
+    def row_bytes(self, weights: Weights) -> int:
+        """About how many bytes its part of the graph holds of one row at once, beyond the encoded blocks. 0 by default."""
+        return 0
+
     def edges(self, weights: Weights) -> dict[str, NDArray[np.float32]]:
         """Values at which the answer may jump, by dense column name (tree thresholds): export tests one ULP either side. None by default."""
         return {}

@@ -1,6 +1,6 @@
 """LightGBM's trees as plain arrays, read from the text it saves, and drawn as one ONNX tree ensemble.
 
-T trees, M inner nodes of a tree, M + 1 leaves. A child ``c >= 0`` is an inner node, ``c < 0`` the leaf ``~c``.
+T trees, M inner nodes of a tree, usually M + 1 leaves. A child ``c >= 0`` is an inner node, ``c < 0`` the leaf ``~c``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ _MISSING_NONE, _MISSING_ZERO, _MISSING_NAN = 0, 1, 2
 
 @dataclass(frozen=True)
 class Tree:
-    """One tree. Arrays of length M, except ``leaf`` (M + 1)."""
+    """One tree. Arrays of length M, except ``leaf``."""
 
     feature: NDArray[np.int64]
     threshold: NDArray[np.float64]
@@ -83,9 +83,9 @@ def bounds(tree: Tree) -> NDArray[np.float32]:
 
 
 def draw(trees: Sequence[Tree], n_scores: int, graph: Graph, tensor: str) -> str:
-    """The sum of the trees' leaves, float32 (N, n_scores), of a float32 (N, F) tensor of finite or NaN values.
+    """The sum of the trees' leaves, float32 (N, n_scores), of a float32 (N, F) tensor of finite or NaN values; of trees without sets.
 
-    A categorical node becomes a chain of equality nodes, one an id: all runtimes know those.
+    All nodes ask the same kind of question: ONNX Runtime has a faster loop for that, measured 1.0 to 1.5 times as fast.
     """
     found = [_rows(t, tree) for t, tree in enumerate(trees)]
     nodes = {name: np.concatenate([rows[name] for rows, _ in found]).tolist() for name in _NODE}
@@ -100,7 +100,7 @@ def draw(trees: Sequence[Tree], n_scores: int, graph: Graph, tensor: str) -> str
         nodes_nodeids=nodes["nodeids"],
         nodes_featureids=nodes["featureids"],
         nodes_values=nodes["values"],
-        nodes_modes=[_MODES[m] for m in nodes["modes"]],
+        nodes_modes=["LEAF" if leaf else "BRANCH_LEQ" for leaf in nodes["leaf"]],
         nodes_truenodeids=nodes["truenodeids"],
         nodes_falsenodeids=nodes["falsenodeids"],
         nodes_missing_value_tracks_true=nodes["missing"],
@@ -111,45 +111,26 @@ def draw(trees: Sequence[Tree], n_scores: int, graph: Graph, tensor: str) -> str
     )
 
 
-_NODE = ("treeids", "nodeids", "featureids", "values", "modes", "truenodeids", "falsenodeids", "missing")
+_NODE = ("treeids", "nodeids", "featureids", "values", "leaf", "truenodeids", "falsenodeids", "missing")
 _LEAF = ("treeids", "nodeids", "weights")
-_MODES = ("BRANCH_LEQ", "BRANCH_EQ", "LEAF")
 _Rows = dict[str, NDArray[Any]]
 
 
 def _rows(t: int, tree: Tree) -> tuple[_Rows, _Rows]:
-    """One tree as rows of the operator's attributes: its nodes (inner nodes keep their number, leaves follow, then chains), and its leaves."""
+    """One tree as rows of the operator's attributes: its nodes (inner nodes keep their number, leaves follow), and its leaves."""
+    assert not tree.categorical.any(), "sets are drawn as codes"
     n_inner, n_leaves = len(tree.feature), len(tree.leaf)
     left, right = (np.where(child >= 0, child, n_inner + ~child) for child in (tree.left, tree.right))
     number = np.arange(n_inner + n_leaves)
     nothing = np.zeros(n_leaves, np.int64)
     nodes: _Rows = {
+        "treeids": np.full(n_inner + n_leaves, t),
         "nodeids": number,
         "featureids": np.concatenate([tree.feature, nothing]),
         "values": np.concatenate([bounds(tree), nothing]).astype(np.float32),
-        "modes": np.concatenate([tree.categorical.astype(np.int64), nothing + 2]),
+        "leaf": number >= n_inner,
         "truenodeids": np.concatenate([left, nothing]),
         "falsenodeids": np.concatenate([right, nothing]),
-        "missing": np.concatenate([tree.missing_left & ~tree.categorical, nothing]).astype(np.int64),
+        "missing": np.concatenate([tree.missing_left, nothing]).astype(np.int64),
     }
-    spare, chains = n_inner + n_leaves, [nodes]
-    for i in np.flatnonzero(tree.categorical):
-        ids = tree.sets[int(tree.threshold[i])]
-        links = np.concatenate([[i], spare + np.arange(len(ids) - 1)])
-        spare += len(ids) - 1
-        nodes["values"][i], nodes["falsenodeids"][i] = ids[0], links[1] if len(ids) > 1 else right[i]
-        rest = len(ids) - 1
-        chains.append(
-            {
-                "nodeids": links[1:],
-                "featureids": np.full(rest, tree.feature[i]),
-                "values": ids[1:].astype(np.float32),
-                "modes": np.ones(rest, np.int64),
-                "truenodeids": np.full(rest, left[i]),
-                "falsenodeids": np.append(links[2:], right[i])[:rest],
-                "missing": np.zeros(rest, np.int64),
-            }
-        )
-    whole = {name: np.concatenate([part[name] for part in chains]) for name in nodes}
-    whole["treeids"] = np.full(len(whole["nodeids"]), t)
-    return whole, {"treeids": np.full(n_leaves, t), "nodeids": number[n_inner:], "weights": tree.leaf}
+    return nodes, {"treeids": np.full(n_leaves, t), "nodeids": number[n_inner:], "weights": tree.leaf}

@@ -18,7 +18,8 @@ from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Model, Scores, Weights
 from modelinscale.models._forest import Tree, bounds, draw, read
 from modelinscale.models._lightgbm import lightgbm
-from modelinscale.models._matrix import Block, as_matrix, blocks_of, draw_matrix
+from modelinscale.models._matrix import Block, as_matrix, blocks_of
+from modelinscale.models._sets import Codes, codes_of, draw_coded
 
 _OBJECTIVE = {"binary": ("binary", "binary_logloss"), "multiclass": ("multiclass", "multi_logloss"), "regression": ("regression", "l2")}
 _ONE_THREAD_CELLS = 1_000_000
@@ -105,11 +106,15 @@ class Trees(Model):
         return scores * float(weights.meta["scale"]) + float(weights.meta["center"])
 
     def graph(self, weights: Weights, task: Task, layouts: dict[str, Layout], graph: Graph, blocks: dict[str, str]) -> str:
-        tensor = draw(_trees(weights), task.n_scores, graph, draw_matrix(graph, _blocks(weights), blocks))
+        trees, matrix = draw_coded(_trees(weights), _codes(weights), _blocks(weights), graph, blocks)
+        tensor = draw(trees, task.n_scores, graph, matrix)
         if task.type == "regression":
             scale, center = (graph.constant(weights.meta[name], np.float32) for name in ("scale", "center"))
             tensor = graph.op("Add", graph.op("Mul", tensor, scale), center)
         return tensor if task.n_scores > 1 else graph.op("Squeeze", tensor, graph.constant([1], np.int64))
+
+    def row_bytes(self, weights: Weights) -> int:
+        return sum(found.table.shape[1] * 9 for found in _codes(weights).values())  # as bytes, as float32, and side by side with the others
 
     def edges(self, weights: Weights) -> dict[str, NDArray[np.float32]]:
         columns = _by_column(_blocks(weights))
@@ -224,6 +229,15 @@ def _trees(weights: Weights) -> tuple[Tree, ...]:
 def _read(text: str) -> tuple[Tree, ...]:
     # Export asks for the trees of one model four times.
     return tuple(read(text))
+
+
+def _codes(weights: Weights) -> dict[int, Codes]:
+    return _coded(_text(weights), tuple(block.n_ids for block in _by_column(_blocks(weights))))
+
+
+@lru_cache(maxsize=2)
+def _coded(text: str, n_ids: tuple[int, ...]) -> dict[int, Codes]:
+    return codes_of(_read(text), dict(enumerate(n_ids)))
 
 
 def _blocks(weights: Weights) -> tuple[Block, ...]:
