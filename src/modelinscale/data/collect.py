@@ -71,7 +71,7 @@ class Collected:
     """What the user should know though nothing failed."""
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """A chunk without its raw cells, which are not needed any more."""
 
     cleaned: Cleaned
@@ -80,14 +80,14 @@ class _Piece(NamedTuple):
 
 
 @dataclass
-class _Unit:
+class Unit:
     """The rows of one commit."""
 
-    pieces: list[_Piece] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
     n_rows: int = 0
     n_bytes: int = 0
 
-    def add(self, piece: _Piece) -> None:
+    def add(self, piece: Piece) -> None:
         self.pieces.append(piece)
         self.n_rows += piece.cleaned.batch.num_rows
         self.n_bytes += piece.cleaned.batch.nbytes
@@ -118,13 +118,10 @@ def collect(
     of bad rows above which it stops with `DataError` (the share is taken over this collect; a table that exists bears up to 100 rows read).
     Raises `DataError` when a source never gave a row, `LakeError` when the columns differ from the table's, and what the source raises.
     """
-    table = open_table(lake) if table_exists(lake) else None
     notes: list[str] = []
-    rules = contract if table is None else _on(contract, table, notes)
-    raw = (reads or contract.schema) if table is None else table.read_schema
-    state = _State(source, lake, quarantine, rules, run, max_quarantined, table, progress, raw)
-    pieces = _pieces(source, state.cursor, raw, partial(_piece, raw, tuple(treatments)), compute or Local(), state.note_columns)
-    units = _units(pieces, commit_rows, commit_bytes)
+    state = begin(source, lake, quarantine, contract, run, max_quarantined, progress, reads, notes)
+    pieces = _pieces(source, state, partial(piece_of, state.raw, tuple(treatments)), compute or Local())
+    units = _units(pieces, commit_rows, commit_bytes, pin=state.table is None)
     # One unit is written while the next is read, cleaned and judged.
     with ThreadPoolExecutor(1, thread_name_prefix="lake") as writer, closing(units):
         writing: Future[None] | None = None
@@ -141,6 +138,31 @@ def collect(
     return found
 
 
+def begin(
+    source: Source,
+    lake: str,
+    quarantine: str,
+    contract: Contract,
+    run: str,
+    max_quarantined: float,
+    progress: Progress,
+    reads: Schema | None,
+    notes: list[str],
+) -> "State":
+    """Where the collect of a source into a table stands before it reads anything. The arguments are those of `collect`."""
+    table = open_table(lake) if table_exists(lake) else None
+    rules = contract if table is None else _on(contract, table, notes)
+    raw = (reads or contract.schema) if table is None else table.read_schema
+    return State(source, lake, quarantine, rules, run, max_quarantined, table, progress, raw)
+
+
+def standing(lake: str) -> Collected:
+    """What stands in the lake now, nothing collected. Raises `LakeError` when there is no table."""
+    table = open_table(lake)
+    n_quarantined = int(table.last.facts.get("n_quarantined", 0))
+    return Collected(version=table.rows_version, n_rows=table.n_rows, n_added=0, n_quarantined=n_quarantined, n_quarantined_now=0)
+
+
 def open_quarantine(quarantine: str, lake: str) -> "Iterator[pa.RecordBatch]":
     """The quarantine's lines in order, without those of rows that a killed collect did not get into the lake."""
     if not table_exists(quarantine) or not table_exists(lake):
@@ -149,7 +171,7 @@ def open_quarantine(quarantine: str, lake: str) -> "Iterator[pa.RecordBatch]":
     yield from open_table(quarantine).blocks_up_to(committed)
 
 
-class _State:
+class State:
     """Where a collect stands."""
 
     def __init__(
@@ -165,20 +187,32 @@ class _State:
         raw: Schema,
     ) -> None:
         self._lake, self._quarantine, self._rules, self._run, self._max, self._progress = lake, quarantine, rules, run, max_quarantined, progress
-        self.table, self._is_new, self._raw = table, table is None, raw
+        self.table, self._is_new, self.raw = table, table is None, raw
         last = table.last if table else None
         self._facts: Mapping[str, Any] = dict(last.facts) if last else {}
         self._seq = last.seq if last else 0
         self.cursor: Cursor | None = last.cursor if last else None
-        self._n_read = self._n_bad = self._n_good = 0
+        self._n_bad = self._n_good = 0
+        self._n_judged = self._n_judged_bad = 0
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._dropped: dict[str, None] = {}
+        self._known = set(raw.names)
         self._started = False
         self._indexes: dict[tuple[str, ...], KeyIndex] = {}
 
-    def note_columns(self, names: list[str]) -> None:
-        """Columns of the source that the table does not have."""
-        self._dropped.update(dict.fromkeys(names))
+    @property
+    def n_good(self) -> int:
+        """Rows added so far."""
+        return self._n_good
+
+    @property
+    def n_bad(self) -> int:
+        """Rows sent to quarantine so far."""
+        return self._n_bad
+
+    def note_columns(self, chunk: Chunk) -> None:
+        """Remembers columns of the source that the table does not have."""
+        self._dropped.update(dict.fromkeys(n for n in chunk.batch.schema.names if n not in self._known and not n.startswith(INTERNAL)))
 
     def _start(self) -> None:
         """What a killed collect left is undone, and the indexes are opened; put off until there is something to do."""
@@ -190,7 +224,7 @@ class _State:
         if self._rules.unique:
             self._indexes = open_indexes(self._rules, Path(self._lake) / f"{INTERNAL}keys", self.table)
 
-    def judge(self, unit: _Unit) -> Judged:
+    def judge(self, unit: Unit) -> Judged:
         """The contract's verdict on a unit."""
         import pyarrow as pa
 
@@ -205,8 +239,9 @@ class _State:
             before += piece.cleaned.batch.num_rows
         empty = pa.table({"row": pa.array([], pa.int64()), **{n: pa.array([], pa.string()) for n in ("column", "reason", "value")}})
         judged = self._rules.apply(rows, pa.concat_tables([empty, *faults]), self._indexes)
-        self._n_read += rows.num_rows
         self._n_bad += judged.n_bad
+        self._n_judged += rows.num_rows
+        self._n_judged_bad += judged.n_bad
         if judged.n_bad:
             counts = judged.entries.group_by(["column", "reason"]).aggregate([([], "count_all")])
             for column, reason, n in zip(*(counts.column(c).to_pylist() for c in ("column", "reason", "count_all")), strict=True):
@@ -215,19 +250,27 @@ class _State:
 
     def refuse_if_too_bad(self) -> None:
         """Raises `DataError` when too much of what this collect judged is bad. Not while a unit is written: what is kept would not be known."""
-        if self._n_bad <= self._max * self._n_read or (not self._is_new and self._n_read < ENOUGH_ROWS):
+        if self._n_judged_bad <= self._max * self._n_judged or (not self._is_new and self._n_judged < ENOUGH_ROWS):
             return
         top = "\n".join(f"  {n:,} × {column or 'whole row'}: {reason}" for column, reason, n in self._top(5))
         kept = f"{self._n_good:,} good rows before these are in the lake and stay" if self._n_good else "nothing of these rows was kept"
         raise DataError(
-            f"{self._n_bad:,} of {self._n_read:,} rows read break the contract ({self._n_bad / self._n_read:.0%}, allowed {self._max:.0%}).\n{top}\n",
+            f"{self._n_judged_bad:,} of {self._n_judged:,} rows read break the contract ({self._n_judged_bad / self._n_judged:.0%}, allowed {self._max:.0%})."
+            f"\n{top}\n",
             fix=f"Change `checks`, `key` or the types under `columns`, or mend the source; {kept}.",
         )
+
+    def forget_share(self, after_rows: int) -> None:
+        """Begins anew to take the share of bad rows once so many were judged: rows of last week say nothing of a source that goes wrong now."""
+        if self._n_judged >= after_rows:
+            self._is_new = False
+            self._n_judged = self._n_judged_bad = 0
+            self._reasons.clear()
 
     def _top(self, n: int | None = None) -> list[tuple[str, str, int]]:
         return [(*key, count) for key, count in sorted(self._reasons.items(), key=lambda item: (-item[1], item[0]))][:n]
 
-    def write(self, unit: _Unit, judged: Judged) -> None:
+    def write(self, unit: Unit, judged: Judged) -> None:
         """Quarantine first, then rows and cursor in one transaction. Runs beside `judge` of the next unit."""
         cursor = unit.pieces[-1].cursor
         seq, before = self._seq + 1, self.cursor
@@ -237,9 +280,7 @@ class _State:
             self._write_quarantine(_lines(unit, judged, read), batch, seq)
         facts = {"n_read": read + unit.n_rows, "n_quarantined": int(self._facts.get("n_quarantined", 0)) + judged.n_bad}
         if self.table is None:
-            self.table = create_table(
-                self._lake, self._rules.schema, judged.good, batch=batch, cursor=cursor, run=self._run, facts=facts, read_schema=self._raw
-            )
+            self.table = create_table(self._lake, self._rules.schema, judged.good, batch=batch, cursor=cursor, run=self._run, facts=facts, read_schema=self.raw)
         else:
             self.table = self.table.append(judged.good, batch=batch, cursor=cursor, run=self._run, facts=facts)
         self._seq, self.cursor, self._facts = seq, cursor, facts
@@ -282,39 +323,38 @@ class _State:
         )
 
 
-def _pieces(
-    source: Source, after: Cursor | None, schema: Schema, work: Callable[[Chunk], _Piece], compute: Compute, other: Callable[[list[str]], None]
-) -> Iterator[_Piece]:
+def _pieces(source: Source, state: State, work: Callable[[Chunk], Piece], compute: Compute) -> Iterator[Piece]:
     """Chunks read, cleaned and treated, in order; all but the reading runs beside it and everything after."""
-    known = set(schema.names)
 
     def chunks() -> Iterator[Chunk]:
-        for chunk in source.read(after, schema):
-            unknown = [n for n in chunk.batch.schema.names if n not in known and not n.startswith(INTERNAL)]
-            if unknown:
-                other(unknown)
+        for chunk in source.read(state.cursor, state.raw):
+            state.note_columns(chunk)
             yield chunk
 
     return compute.map(work, chunks())
 
 
-def _piece(schema: Schema, treatments: tuple[Treatment, ...], chunk: Chunk) -> _Piece:
-    return _Piece(treat(clean(chunk.batch, schema), treatments), chunk.cursor, chunk.where)
+def piece_of(schema: Schema, treatments: tuple[Treatment, ...], chunk: Chunk) -> Piece:
+    return Piece(treat(clean(chunk.batch, schema), treatments), chunk.cursor, chunk.where)
 
 
-def _units(pieces: Iterator[_Piece], max_rows: int, max_bytes: int) -> Generator[_Unit, None, None]:
-    """Pieces gathered up to a commit's size. A piece without rows still moves the cursor if rows follow or came before."""
-    unit = _Unit()
+def _units(pieces: Iterator[Piece], max_rows: int, max_bytes: int, *, pin: bool) -> Generator[Unit, None, None]:
+    """Pieces gathered up to a commit's size. A piece without rows still moves the cursor if rows follow or came before.
+
+    ``pin``: or if there is no table yet. A source that is read from now on says in such a piece where that is.
+    """
+    unit = Unit()
     for piece in pieces:
         unit.add(piece)
         if unit.n_rows >= max_rows or unit.n_bytes >= max_bytes:
             yield unit
-            unit = _Unit()
-    if unit.n_rows:
+            unit = Unit()
+            pin = False
+    if unit.n_rows or (pin and unit.pieces):
         yield unit
 
 
-def _lines(unit: _Unit, judged: Judged, n_before: int) -> "pa.Table":
+def _lines(unit: Unit, judged: Judged, n_before: int) -> "pa.Table":
     """The unit's quarantine lines; ``n_before`` rows were read before it."""
     import numpy as np
     import pyarrow as pa

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 POLL_S = 0.1
 """How long one call waits for messages; librdkafka fetches ahead meanwhile."""
+TELL_S = 5.0
+"""How long is tried to tell the group: it matters less than to go on."""
 LOOK_S = 30.0
 """How often a follower looks for new partitions."""
 
@@ -136,7 +138,7 @@ class Kafka(Stream):
             if self._live:
                 self._live[0].commit(offsets=offsets, asynchronous=True)
             else:
-                with self._connected() as link:
+                with self._connected(TELL_S) as link:
                     link.consumer.commit(offsets=offsets, asynchronous=False)
         except (KafkaException, SourceError) as error:
             # The lake has its own offsets: this only makes the group's lag look larger than it is.
@@ -164,8 +166,8 @@ class Kafka(Stream):
         return f"kafka topic {', '.join(self.topic)}"
 
     @contextmanager
-    def _connected(self) -> "Iterator[_Link]":
-        link = _Link(self)
+    def _connected(self, timeout_s: float | None = None) -> "Iterator[_Link]":
+        link = _Link(self, timeout_s or self.timeout)
         try:
             yield link
         finally:
@@ -298,11 +300,11 @@ class _Places(NamedTuple):
 class _Link:
     """An open consumer that reads only what it is told to, and what went wrong on it."""
 
-    def __init__(self, source: Kafka) -> None:
+    def __init__(self, source: Kafka, timeout_s: float) -> None:
         needs("confluent_kafka", extra="kafka")
         from confluent_kafka import Consumer, KafkaException
 
-        self._source = source
+        self._source, self._timeout_s = source, timeout_s
         self._errors: list[Any] = []
         self.ended: set[Part] = set()
         self._assigned: set[Part] = set()
@@ -325,7 +327,7 @@ class _Link:
         except (KafkaException, ValueError) as error:
             raise SourceError(f"{source._name()}: librdkafka refuses the settings: {error}.", fix="Check `servers` and `security`.") from None
         try:
-            self._about = self._ask(lambda: self.consumer.list_topics(timeout=source.timeout))
+            self._about = self._ask(lambda: self.consumer.list_topics(timeout=timeout_s))
         except BaseException:
             self.consumer.close()
             raise
@@ -333,7 +335,7 @@ class _Link:
 
     def partitions(self) -> list[Part]:
         """The partitions there are now, in order. Raises `SourceError` for a topic that is not there."""
-        self._about = self._ask(lambda: self.consumer.list_topics(timeout=self._source.timeout))
+        self._about = self._ask(lambda: self.consumer.list_topics(timeout=self._timeout_s))
         found: list[Part] = []
         for topic in self._source.topic:
             about = self._about.topics.get(topic)
@@ -350,7 +352,7 @@ class _Link:
         """The first offset there is and the one after the last."""
         from confluent_kafka import TopicPartition
 
-        low, high = self._ask(lambda: self.consumer.get_watermark_offsets(TopicPartition(*part), timeout=self._source.timeout))
+        low, high = self._ask(lambda: self.consumer.get_watermark_offsets(TopicPartition(*part), timeout=self._timeout_s))
         return int(low), int(high)
 
     def assign(self, places: Mapping[Part, int]) -> None:
@@ -388,7 +390,7 @@ class _Link:
 
         if any(e.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION) for e in self._errors):
             try:
-                self.consumer.list_topics(timeout=min(self._source.timeout, 2.0))
+                self.consumer.list_topics(timeout=min(self._timeout_s, 2.0))
             except KafkaException as error:
                 raise self._told(error.args[0]) from None
             self._errors.clear()
