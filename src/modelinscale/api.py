@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 from modelinscale.core.errors import NotSupportedYet, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from modelinscale.package import Package
     from modelinscale.pipeline import Described, Outcome, Plan
+    from modelinscale.pipeline._follow import Followed
     from modelinscale.score import Scored
     from modelinscale.serve import Serve
     from modelinscale.spec import ModelSpec
     from modelinscale.track import Tracker
+    from modelinscale.track.audit import Audit, Verdict
 
 Progress = Callable[[str, float | None, str], None]
 """Called with the step, the share of it done (0 to 1; None: not known) and a few words."""
@@ -85,6 +89,12 @@ class Project:
 
         return run(self.spec, self.base, until=until, progress=progress)
 
+    def follow(self, *, stop: Event, news: Callable[[Followed], None] = lambda followed: None, every_s: float | None = None) -> Followed:
+        """Brings rows into the lake as they arrive, until ``stop`` is set; ``news`` is called for every commit and whenever the source comes or goes."""
+        from modelinscale.pipeline import follow
+
+        return follow(self.spec, self.base, stop=stop, news=news, every_s=every_s)
+
     @cached_property
     def tracker(self) -> Tracker:
         """Runs and registered versions of this project."""
@@ -105,16 +115,30 @@ class Project:
 
     def promote(self, version: str) -> dict[str, Any]:
         """Makes a version the champion."""
-        return self._move(self.tracker.number(self.spec.name, version))
+        return self._move("promote", self.tracker.number(self.spec.name, version))
 
     def rollback(self) -> dict[str, Any]:
         """Makes the champion before this one the champion again. Raises `UsageError` when there was none."""
-        return self._move(self.tracker.before(self.spec.name, "champion"))
+        return self._move("rollback", self.tracker.before(self.spec.name, "champion"))
 
-    def _move(self, number: int) -> dict[str, Any]:
+    def _move(self, action: str, number: int) -> dict[str, Any]:
         before = self.tracker.aliases(self.spec.name).get("champion")
-        self.tracker.alias(self.spec.name, "champion", number)
+        # The line comes first and its hash goes with the move: a move that failed is in the log, one that is not in the log cannot be.
+        head = self.audit.write(action, f"{self.spec.name} version {number}", before=before)
+        self.tracker.alias(self.spec.name, "champion", number, anchor=head)
         return {"name": self.spec.name, "champion": number, "before": before}
+
+    @cached_property
+    def audit(self) -> Audit:
+        """What was done here, when and by whom."""
+        from modelinscale.pipeline._lineage import audit_of
+        from modelinscale.pipeline._place import Place
+
+        return audit_of(Place.of(self.spec, self.base))
+
+    def verify_audit(self, anchors: Sequence[str] = ()) -> Verdict:
+        """Whether the audit log is what was written, held against ``anchors`` and those that the registry kept at each promotion."""
+        return self.audit.verify([*anchors, *self.tracker.anchors(self.spec.name)])
 
     def card(self, version: str | None = None) -> str:
         """The model card, in Markdown."""
@@ -191,7 +215,7 @@ def kinds(folder: str | None = None) -> dict[str, dict[str, str]]:
 
     from modelinscale.core.kinds import load, names
 
-    folders = ("data.sources", "data.checks", "features", "models", "metrics", "compute", "store", "track.trackers")
+    folders = ("data.sources", "data.checks", "data.cleaners", "features", "models", "metrics", "compute", "store", "track.trackers")
     if folder is not None and folder not in folders:
         raise UsageError(f"there is no kind folder {folder!r}.{did_you_mean(folder, folders)}", fix=f"Known: {', '.join(folders)}.")
     return {f: {n: (inspect.getdoc(load(f, n)) or "").split("\n")[0] for n in names(f)} for f in folders if folder in (None, f)}

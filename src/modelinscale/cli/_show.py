@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from modelinscale.api import Checked, Drafted
     from modelinscale.demo import Demo, Payment, Stage
     from modelinscale.pipeline import Described, Outcome, Plan
+    from modelinscale.pipeline._follow import Followed
     from modelinscale.score import Scored
     from modelinscale.serve import Serve
+    from modelinscale.track.audit import Entry, Verdict
 
 Progress = Callable[[str, float | None, str], None]
 """Called with the step, the share of it done (0 to 1; None: not known) and a few words."""
@@ -173,6 +175,30 @@ def outcome(found: "Outcome", *, as_json: bool, next_step: bool = True) -> None:
             line("next: mis serve")
 
 
+@contextmanager
+def following(*, quiet: bool, as_json: bool) -> "Iterator[Callable[[Followed], None]]":
+    """What a follower reports to: one JSON object a line for every piece of news, or a line (on a terminal: one that changes) of words."""
+    if as_json:
+        yield lambda found: line(json.dumps(found.plain(), ensure_ascii=False))
+    elif quiet:
+        yield lambda found: None
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        with _bars() as report:
+            yield lambda found: report("collect", None, found.words)
+    else:
+        yield lambda found: aside(f"{'collect':<9} {found.words}")
+
+
+def followed(found: "Followed", *, as_json: bool) -> None:
+    """How a follower ended."""
+    if as_json:
+        line(json.dumps(found.plain(), ensure_ascii=False))
+        return
+    quarantined = f", {found.n_quarantined:,} to quarantine" if found.n_quarantined else ""
+    version = f"table version {found.version}: {found.n_rows:,} rows" if found.version is not None else "no table yet"
+    line(f"stopped; {found.n_added:,} rows came{quarantined}; {version}")
+
+
 def _metrics(found: "Outcome") -> None:
     baselines = list(found.baselines)
     header = ("on test rows", found.family or "model", "", *baselines)
@@ -225,6 +251,33 @@ def described(what: str, found: "Described", *, as_json: bool) -> None:
         table(part.header, part.rows)
     for note in found.notes:
         line(f"  · {note}")
+
+
+def audit(entries: "Sequence[Entry]", *, as_json: bool) -> None:
+    if as_json:
+        document([vars(entry) for entry in entries])
+        return
+    shown = [(str(e.seq), e.time[:19].replace("T", " "), e.actor, e.action, e.object, _facts(e.facts)) for e in entries]
+    table(("line", "time (UTC)", "who", "what", "to what", ""), shown) if shown else line("nothing was done yet.")
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    words = ", ".join(f"{k} {v if isinstance(v, str | int | float) else json.dumps(v)}" for k, v in facts.items() if v not in (None, [], ""))
+    return words if len(words) <= 80 else words[:79] + "…"
+
+
+def audit_verdict(found: "Verdict", *, as_json: bool) -> None:
+    if as_json:
+        document({**vars(found), "whole": found.whole})
+        return
+    if found.whole:
+        line(f"{found.n_lines:,} lines, and each follows from the one before; the newest: {found.head}")
+    if found.broken_line is not None:
+        line(f"line {found.broken_line} was tampered with: {found.because}. The {found.n_lines:,} lines before it are whole.")
+    for anchor in found.missing_anchors:
+        line(f"no line has the hash {anchor}, which was kept elsewhere: lines were cut off at the end, or this is another log.")
+    if found.torn_bytes:
+        line(f"  · {found.torn_bytes:,} bytes at the end are a line that a crash cut off; the next entry notes it.")
 
 
 def moved(found: Mapping[str, Any], *, as_json: bool) -> None:

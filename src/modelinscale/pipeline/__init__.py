@@ -12,9 +12,12 @@ from modelinscale.pipeline._plan import STEPS, Plan, Planned
 from modelinscale.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from modelinscale.pipeline._context import Context
+    from threading import Event
 
-__all__ = ["STEPS", "Described", "Outcome", "Plan", "Planned", "Progress", "Table", "describe", "learned", "plan", "run"]
+    from modelinscale.pipeline._context import Context
+    from modelinscale.pipeline._follow import Followed
+
+__all__ = ["STEPS", "Described", "Outcome", "Plan", "Planned", "Progress", "Table", "describe", "follow", "learned", "plan", "run"]
 
 Progress = Callable[[str, float | None, str], None]
 """Called with the step, the share of it done (0 to 1; None: not known) and a few words."""
@@ -77,6 +80,16 @@ def run(spec: ModelSpec, base: Path, *, until: str = "register", progress: Progr
     place = Place.of(spec, base)
     with place.store.lock("lock", wait_s=wait_s):
         return Runner(place, progress).run(until)
+
+
+def follow(
+    spec: ModelSpec, base: Path, *, stop: "Event", news: "Callable[[Followed], None]" = lambda followed: None, every_s: float | None = None
+) -> "Followed":
+    """Brings rows into the table as they arrive, until ``stop`` is set; ``every_s`` instead of `data.follow.every`. See `mis collect --follow`."""
+    from modelinscale.pipeline._follow import follow as go
+
+    settings = spec.data.follow if every_s is None else spec.data.follow.but(every=every_s)
+    return go(Place.of(spec, base), stop, settings, news)
 
 
 def learned(spec: ModelSpec, base: Path) -> "Context":

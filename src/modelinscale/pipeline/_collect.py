@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.identity import identity
+from modelinscale.pipeline._followed import bringing, followed
 from modelinscale.pipeline._look import named, schema_of
 from modelinscale.pipeline._place import Facts, Place, Result
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from modelinscale.core.schema import Schema
+    from modelinscale.data.clean import Cleaned
+    from modelinscale.data.cleaners import Cleaner
+    from modelinscale.data.cleaners._treatment import Cleaning
     from modelinscale.data.sources import Source
     from modelinscale.data.treatment import Treatment
     from modelinscale.pipeline._context import Context
 
 
+KEPT_CLEAN = "clean"
+"""Under this name a table keeps the cleaners whose bounds were found in its first rows."""
+
+
 def inputs(place: Place, done: dict[str, Result]) -> Facts:
-    """The table (which follows from source, types and contract) and what the source says it has now."""
-    return {"table": table_name(place), "source": place.spec.source_at(place.base).fingerprint()}
+    """The table (which follows from source, types and contract) and what the source says it has now; or what a follower has brought by now."""
+    table = table_name(place)
+    if followed(place, table):
+        return {"table": table, "followed": _stands_at(place.store.uri("lake", table))}
+    return {"table": table, "source": place.spec.source_at(place.base).fingerprint()}
 
 
 def table_name(place: Place) -> str:
@@ -28,8 +41,8 @@ def table_name(place: Place) -> str:
     The target is part of it: whether its words stay words depends on it (see `schema_of`).
     """
     data = place.spec.data
-    personal = [data.personal] if data.personal else []
-    made_of = identity(data.source.feed(), data.columns, {k: list(v) for k, v in data.checks.items()}, data.key, place.spec.target, *personal)
+    more = [part for part in ({name: list(steps) for name, steps in data.clean.items()}, data.personal) if part]
+    made_of = identity(data.source.feed(), data.columns, {k: list(v) for k, v in data.checks.items()}, data.key, place.spec.target, *more)
     return f"{place.spec.name}-{made_of[:8]}"
 
 
@@ -37,43 +50,111 @@ def quarantine_name(table: str) -> str:
     return f"{table}.quarantine"
 
 
-def work(context: Context, folder: Path) -> Facts:
-    """Reads, cleans, checks and appends. The table is its own truth: a kill here loses nothing, the next run goes on from its cursor."""
-    from modelinscale.data.collect import collect
+@dataclass(frozen=True)
+class Job:
+    """What is to be collected, and how: for `collect` and for a follower."""
+
+    source: Source
+    table: str
+    schema: Schema
+    """Of the table."""
+    how: dict[str, Any]
+    """The arguments that both take."""
+
+
+def job(place: Place) -> Job:
+    """What model.yaml asks to be collected. Raises `SpecError` where it names columns that are not there, and what the source raises."""
     from modelinscale.data.contract import contract
     from modelinscale.data.privacy import refuse_other_keys
     from modelinscale.data.treatment import treated_schema
 
-    place, spec = context.place, context.spec
+    spec = place.spec
     source, table = spec.source_at(place.base), table_name(place)
-    reads = _known_schema(place.store.uri("lake", table)) or schema_of(source, spec.data.columns, spec.target)
+    lake = place.store.uri("lake", table)
+    reads = _known_schema(lake) or schema_of(source, spec.data.columns, spec.target)
     treatments = treatments_of(place)
     schema = treated_schema(reads, treatments)
     named(spec, schema)
-    refuse_other_keys(place.store.uri("lake", table), treatments)
-    context.progress("collect", 0.0, "reading")
-    collected = collect(
-        source,
-        lake=place.store.uri("lake", table),
-        quarantine=place.store.uri("lake", quarantine_name(table)),
-        contract=contract(schema, spec.data.checks, spec.data.key),
-        compute=spec.compute,
-        progress=context.report("collect"),
-        reads=reads,
-        treatments=treatments,
-    )
-    return {"table": table, **asdict(collected), "content": _content(source, place.store.uri("lake", table), collected.version), "schema": schema.plain()}
+    refuse_other_keys(lake, treatments)
+    how = {
+        "lake": lake,
+        "quarantine": place.store.uri("lake", quarantine_name(table)),
+        "contract": contract(schema, spec.data.checks, spec.data.key),
+        "compute": spec.compute,
+        "reads": reads,
+        "treatments": treatments,
+    }
+    return Job(source, table, schema, how)
 
 
-def treatments_of(place: Place) -> tuple[Treatment, ...]:
-    """What model.yaml asks to be done to rows before the contract, in order: cleaning first, so that what is personal is recognised; privacy last."""
-    data = place.spec.data
-    if not data.personal:
-        return ()
-    from modelinscale.core.secrets import anchored
-    from modelinscale.data.privacy import Privacy
+def work(context: Context, folder: Path) -> Facts:
+    """Reads, cleans, checks and appends. The table is its own truth: a kill here loses nothing, the next run goes on from its cursor."""
+    from modelinscale.data.collect import collect, standing
 
-    return (Privacy(data.personal, anchored(data.pseudonym_key, place.base)),)
+    asked = job(context.place)
+    if followed(context.place, asked.table):
+        collected = standing(asked.how["lake"])
+        collected = replace(collected, notes=(*collected.notes, "taken as it stands: `mis collect --follow` brings rows into this table."))
+    else:
+        with bringing(context.place, asked.table):
+            context.progress("collect", 0.0, "reading")
+            collected = collect(asked.source, progress=context.report("collect"), **asked.how)
+    content = _content(asked.source, asked.how["lake"], collected.version)
+    return {"table": asked.table, **asdict(collected), "content": content, "schema": asked.schema.plain()}
+
+
+def treatments_of(place: Place, cleaning: Cleaning | None = None) -> tuple[Treatment, ...]:
+    """What model.yaml asks to be done to rows before the contract, in order: cleaning first, so that what is personal is recognised; privacy last.
+
+    ``cleaning``: with the bounds that the table keeps; left out: as the file has it.
+    """
+    data, found = place.spec.data, list[Treatment]()
+    if data.clean:
+        from modelinscale.data.cleaners._treatment import Cleaning
+
+        found.append(cleaning or Cleaning(data.clean))
+    if data.personal:
+        from modelinscale.core.secrets import anchored
+        from modelinscale.data.privacy import Privacy
+
+        found.append(Privacy(data.personal, anchored(data.pseudonym_key, place.base)))
+    return tuple(found)
+
+
+def _settled(clean: Mapping[str, tuple[Cleaner, ...]], source: Source, uri: str, reads: Schema) -> Mapping[str, tuple[Cleaner, ...]]:
+    """The cleaners with every bound known: those that the table keeps, or found in the first rows there are."""
+    from modelinscale.data.clean import clean as typed
+    from modelinscale.data.cleaners import Cleaner
+    from modelinscale.data.cleaners._treatment import frozen, unfrozen
+    from modelinscale.data.lake import open_table, table_exists
+    from modelinscale.pipeline._look import LOOK_ROWS
+
+    if not unfrozen(clean):
+        return clean
+    if table_exists(uri):
+        return {name: tuple(Cleaner.parse(step) for step in steps) for name, steps in open_table(uri).last.facts[KEPT_CLEAN].items()}
+
+    def first_rows() -> Iterator[Cleaned]:
+        n_rows = 0
+        for chunk in source.read(None, reads):
+            yield typed(chunk.batch, reads)
+            n_rows += chunk.batch.num_rows
+            if n_rows >= LOOK_ROWS:
+                return
+
+    return frozen(clean, first_rows())
+
+
+def _clean_facts(cleaning: Cleaning, reads: Schema) -> Facts:
+    """How the cells of cleaned columns come, and what is done to them: what the package must do to a row as well."""
+    steps = {column.name: (column, cleaning.of(column)) for column in reads.columns}
+    return {name: {"raw": column.plain(), "steps": [one.step() for one in wanted]} for name, (column, wanted) in steps.items() if wanted}
+
+
+def _stands_at(uri: str) -> int | None:
+    from modelinscale.data.lake import open_table, table_exists
+
+    return open_table(uri).rows_version if table_exists(uri) else None
 
 
 def stands(place: Place, facts: Facts) -> bool:

@@ -1,6 +1,6 @@
 """model.yaml as a value: every field checked, every mistake told at once with its line and column."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,9 +17,12 @@ from modelinscale.core.settings import Also, Settings
 from modelinscale.core.task import Label
 from modelinscale.core.units import Duration
 from modelinscale.data.checks import Check
+from modelinscale.data.cleaners import Cleaner
+from modelinscale.data.cleaners._treatment import parse_cleaners
 from modelinscale.data.contract import parse_checks
 from modelinscale.data.sources import Source
 from modelinscale.data.split import Split
+from modelinscale.data.tail import Follow
 from modelinscale.evaluate import Evaluate
 from modelinscale.export import Export
 from modelinscale.features import Feature
@@ -30,6 +33,7 @@ from modelinscale.spec._source import located, settings_of
 from modelinscale.spec._yaml import Mistake, parse
 from modelinscale.store import Store
 from modelinscale.store.local import Local as LocalStore
+from modelinscale.track.lineage import OpenLineage
 from modelinscale.train import Train
 
 FILE = "model.yaml"
@@ -47,8 +51,9 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many), Also({"type": 
 """A column name, or a list of them."""
 
 
-def _short_checks() -> dict[str, Any]:
-    one = {"anyOf": [{"enum": names(Check.folder)}, {"type": "object", "properties": dict.fromkeys(names(Check.folder), True), "additionalProperties": False}]}
+def _short_kinds(folder: str, *more: str) -> dict[str, Any]:
+    known = names(folder)
+    one = {"anyOf": [{"enum": known}, {"type": "object", "properties": dict.fromkeys([*known, *more], True), "additionalProperties": False}]}
     return {"type": "object", "additionalProperties": {"anyOf": [*one["anyOf"], {"type": "array", "items": one}]}}
 
 
@@ -67,14 +72,19 @@ class Data(Settings):
     """Which rows train, which choose (calibration, threshold, early stopping), and which test."""
     columns: dict[str, ColumnType] = {}
     """Types to hold by force where inference would find another: ``{zip: string}``."""
-    checks: Annotated[dict[str, tuple[Check, ...]], Also(_short_checks)] = {}
+    checks: Annotated[dict[str, tuple[Check, ...]], Also(partial(_short_kinds, Check.folder))] = {}
     """What each column must fulfil (``amount: {between: [0, 1000000]}``, ``card_id: present``); rows that fail go to quarantine."""
     personal: dict[str, Annotated[Rule, BeforeValidator(short), Also({"enum": ["drop", "pseudonym", "mask"]})]] = {}
     """What is done to personal columns before anything is stored: ``{name: drop, card_id: pseudonym, email: mask, age: {type: mask, step: 10}}``."""
+    clean: Annotated[dict[str, tuple[Cleaner, ...]], Also(partial(_short_kinds, Cleaner.folder))] = {}
+    """What is done to each column's cells before the contract, step by step, at collection and to every row that is asked about
+    (``weight: [trim, {units: kg}]``); ``"*"`` means all other text columns."""
     person: str | None = None
     """The column that says whose row it is: what ``mis forget --key`` looks for. Left out: the key, where that is one column."""
     pseudonym_key: Annotated[tuple[Reference, ...], BeforeValidator(_one_or_many), Also({"type": "string"})] = ()
     """Where the key of pseudonyms is found (``${ENV:MIS_KEY}``); after rotations all of them, the oldest first."""
+    follow: Follow = Follow()
+    """How ``mis collect --follow`` keeps up: ``{every: 5s, rows: 100000}``."""
     leave_out: Names = ()
     """Columns the model must not see (they stay in the lake)."""
 
@@ -82,6 +92,11 @@ class Data(Settings):
     @classmethod
     def _checks(cls, value: Any) -> Any:
         return parse_checks(value) if isinstance(value, dict) else value
+
+    @field_validator("clean", mode="before")
+    @classmethod
+    def _clean(cls, value: Any) -> Any:
+        return parse_cleaners(value) if isinstance(value, dict) else value
 
 
 def _store(value: Any) -> Any:
@@ -120,6 +135,8 @@ class ModelSpec(Settings):
     """Address and limits of the server."""
     compute: Compute = LocalCompute()
     """Where work runs."""
+    lineage: OpenLineage = OpenLineage()
+    """Where it is told what came from what (OpenLineage events): a file, a collector; left out: a file in the store."""
     store: Annotated[Store, BeforeValidator(_store), Also({"type": "string"})] = LocalStore()
     """Where everything lies: a folder, taken from where this file lies."""
 
@@ -164,8 +181,8 @@ class ModelSpec(Settings):
                 "`data.personal` asks for pseudonyms, and `data.pseudonym_key` is missing.",
                 fix="Write `pseudonym_key: ${ENV:MIS_KEY}` under `data`, and make a key with `openssl rand -hex 32`.",
             )
-        for place, names in (("data.person", (data.person,)), ("data.key", data.key)):
-            masked = [name for name in names if name in rules and rules[name].type == "mask"]
+        for place, columns in (("data.person", (data.person,)), ("data.key", data.key)):
+            masked = [name for name in columns if name in rules and rules[name].type == "mask"]
             if masked:
                 raise SpecError(f"`{place}` {masked[0]!r} is masked: many rows share a masked value.", fix="Use `pseudonym`.")
 
