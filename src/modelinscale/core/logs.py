@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from modelinscale.core.secrets import veil
+from modelinscale.core.secrets import veil, veiled
 
 _BARE = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -22,7 +22,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 def _word(value: Any) -> str:
     """A field's value as one word on one line; quoted where it has spaces or line ends."""
-    text = str(value)
+    text = veil(str(value))
     return text if text.isprintable() and text and " " not in text else json.dumps(text, ensure_ascii=False)
 
 
@@ -39,7 +39,7 @@ class _Json(logging.Formatter):
         line: dict[str, Any] = {"time": moment, "level": record.levelname.lower(), "from": record.name, "event": record.getMessage(), **_fields(record)}
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return veil(json.dumps(line, default=str, ensure_ascii=False))
+        return json.dumps(veiled(json.loads(json.dumps(line, default=str))), ensure_ascii=False)
 
 
 def to_stderr(level: str = "warning", form: Literal["text", "json"] = "text") -> None:

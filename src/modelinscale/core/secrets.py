@@ -44,6 +44,17 @@ def veil(text: str) -> str:
     return text
 
 
+def veiled(value: Any) -> Any:
+    """Plain data with every text in it veiled: before it becomes JSON, whose escapes would hide a value from `veil`."""
+    if isinstance(value, str):
+        return veil(value)
+    if isinstance(value, dict):
+        return {veil(key) if isinstance(key, str) else key: veiled(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [veiled(one) for one in value]
+    return value
+
+
 def anchored(value: Any, base: Path) -> Any:
     """Plain settings with the relative paths of ``${FILE:...}`` taken from ``base``."""
     if isinstance(value, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
@@ -11,6 +12,7 @@ from modelinscale.core.logs import log
 from modelinscale.pipeline import _collect, _evaluate, _export, _prepare, _register, _train
 from modelinscale.pipeline._ahead import import_ahead
 from modelinscale.pipeline._context import Context
+from modelinscale.pipeline._lineage import Witness
 from modelinscale.pipeline._look import named
 from modelinscale.pipeline._place import Facts, Place, Result
 from modelinscale.pipeline._plan import STEPS, Inputs
@@ -36,6 +38,7 @@ class Runner:
 
     def __init__(self, place: Place, progress: Progress) -> None:
         self.context = Context(place, progress)
+        self.witness = Witness(self.context)
 
     def run(self, until: str) -> Outcome:
         """Everything up to ``until`` that is not done yet."""
@@ -51,13 +54,18 @@ class Runner:
                 if step == "collect" and STEPS.index(until) >= STEPS.index("train"):
                     import_ahead()
                 work = cast("Callable[[Context, Path], Facts]", _MODULES[step].work)
-                found = place.make(step, wanted, lambda folder, work=work: work(context, folder))  # type: ignore[misc]
+                make = partial(place.make, step, wanted, partial(work, context))
+                found = self.witness.made(step, place.name(step, wanted), make)
                 log(__name__).info("step done", extra={"step": step, "identity": found.identity, "seconds": found.seconds})
             context.done[step] = found
             if step == "collect":  # also when it was done before: the file may name other columns now
                 named(place.spec, context.schema)
             context.progress(step, 1.0, WORDS[step](found.facts))
-        return _outcome(context)
+        outcome = _outcome(context)
+        if outcome.fresh:
+            done = [s.step for s in outcome.steps if s.fresh]
+            self.witness.audit.write("run", place.spec.name, steps=done, version=outcome.version, aliases=list(outcome.aliases))
+        return outcome
 
 
 def _outcome(context: Context) -> Outcome:

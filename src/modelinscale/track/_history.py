@@ -14,20 +14,22 @@ class Move(NamedTuple):
     number: int
     at: str
     """When, ISO 8601 in UTC."""
+    anchor: str = ""
+    """The audit log's newest hash then."""
 
 
 def parse(text: str | None) -> tuple[Move, ...]:
     """Moves from a tag's text, oldest first; a tag somebody else wrote over counts as no moves."""
     try:
         found = json.loads(text or "[]")
-        return tuple(Move(int(number), str(at)) for number, at in found)
+        return tuple(Move(int(number), str(at), str(anchor[0]) if anchor else "") for number, at, *anchor in found)
     except (ValueError, TypeError):
         return ()
 
 
 def render(moves: Sequence[Move]) -> str:
     """Moves as a tag's text, the newest that fit."""
-    kept: list[Any] = [list(move) for move in moves]
+    kept: list[Any] = [list(move if move.anchor else move[:2]) for move in moves]
     while len(text := json.dumps(kept, separators=(",", ":"))) > KEPT_CHARS:
         kept = kept[1 + len(kept) // 10 :]
     return text

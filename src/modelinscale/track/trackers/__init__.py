@@ -92,8 +92,11 @@ class Tracker(Kind):
         """
 
     @abstractmethod
-    def alias(self, name: str, alias: str, number: int) -> None:
-        """Moves an alias to a version. Moving it to the version it was at before takes the last move back (see `before`)."""
+    def alias(self, name: str, alias: str, number: int, *, anchor: str = "") -> None:
+        """Moves an alias to a version. Moving it to the version it was at before takes the last move back (see `before`).
+
+        ``anchor``: the audit log's newest hash, kept beside the move.
+        """
 
     @abstractmethod
     def aliases(self, name: str) -> dict[str, int]:
@@ -106,6 +109,10 @@ class Tracker(Kind):
     @abstractmethod
     def before(self, name: str, alias: str) -> int:
         """The version an alias was at before. Raises `UsageError` when there was none."""
+
+    @abstractmethod
+    def anchors(self, name: str) -> tuple[str, ...]:
+        """The audit log's hashes kept at moves of the champion, oldest first."""
 
     @abstractmethod
     def number(self, name: str, version: str) -> int:

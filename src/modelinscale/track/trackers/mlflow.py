@@ -64,13 +64,13 @@ class Mlflow(Tracker):
             because = self._placed(writer, name, found)
             return Registered(self._version(name, found.number), fresh=False, because=because)
 
-    def alias(self, name: str, alias: str, number: int) -> None:
+    def alias(self, name: str, alias: str, number: int, *, anchor: str = "") -> None:
         _checked(name)
         if not _ALIAS.fullmatch(alias):
             raise UsageError(f"{alias!r} cannot be an alias.", fix="Use letters, digits, '_' and '-', and no version number.")
         self.number(name, str(number))
         with self._writing() as writer:
-            history = self._history_with(name, alias, number)
+            history = self._history_with(name, alias, number, anchor)
             writer.write_alias(name, alias, number, history)
 
     def aliases(self, name: str) -> dict[str, int]:
@@ -91,6 +91,9 @@ class Mlflow(Tracker):
         if found is None:
             raise UsageError(f"{name} had no other {alias} before.", fix=f"Name one: {_listed(self.versions(name))}.")
         return found
+
+    def anchors(self, name: str) -> tuple[str, ...]:
+        return tuple(move.anchor for move in self._history(name, CHAMPION) if move.anchor)
 
     def number(self, name: str, version: str) -> int:
         versions = self.versions(name)
@@ -179,14 +182,14 @@ class Mlflow(Tracker):
         with self._reading() as rows:
             return _history.parse(rows.model_tags(name).get(f"{HISTORY}.{alias}")) if rows else ()
 
-    def _history_with(self, name: str, alias: str, number: int) -> str:
+    def _history_with(self, name: str, alias: str, number: int, anchor: str = "") -> str:
         """The moves of an alias with this one; where it was moved by others since, that is noted first."""
         moves, at = list(self._history(name, alias)), now().isoformat(timespec="seconds")
         present = self.aliases(name).get(alias)
         if present is not None and (not moves or moves[-1].number != present):
             moves.append(_history.Move(present, at))
         if present != number:
-            moves.append(_history.Move(number, at))
+            moves.append(_history.Move(number, at, anchor))
         return _history.render(moves)
 
     # -- the database
