@@ -36,7 +36,46 @@ def _parquet(folder: Path) -> Source:
     return Source.parse({"type": "parquet", "path": str(folder / "*.parquet"), "rows": 32})
 
 
+def _rows(n: int, first: int = 0) -> pa.Table:
+    """Rows as tables with versions hold them."""
+    number = range(first, first + n)
+    columns = {"id": list(number), "share": [i / 4 for i in number], "note": [None if i % 7 == 0 else f"word {i}" for i in number]}
+    return pa.table(columns, pa.schema({"id": pa.int64(), "share": pa.float64(), "note": pa.string()}))
+
+
+def _delta(folder: Path) -> Source:
+    from deltalake import write_deltalake
+
+    for part in range(3):
+        write_deltalake(folder / "t", _rows(100, 100 * part), mode="append")
+    return Source.parse({"type": "delta", "path": str(folder / "t"), "rows": 32})
+
+
+def _lance(folder: Path) -> Source:
+    import lance
+
+    for part in range(3):
+        lance.write_dataset(_rows(100, 100 * part), folder / "t.lance", mode="append" if part else "create")
+    return Source.parse({"type": "lance", "path": str(folder / "t.lance"), "rows": 32})
+
+
+def _iceberg(folder: Path) -> Source:
+    from pyiceberg.catalog import load_catalog
+
+    catalog = {"type": "sql", "uri": f"sqlite:///{folder}/catalog.db"}
+    made = load_catalog("default", warehouse=f"file://{folder}/warehouse", **catalog)
+    made.create_namespace("shop")
+    table = made.create_table("shop.orders", schema=_rows(0).schema)
+    for part in range(3):
+        table.append(_rows(100, 100 * part))
+    made.close()
+    return Source.parse({"type": "iceberg", "table": "shop.orders", "catalog": catalog, "rows": 32})
+
+
 MAKERS: dict[str, Make] = {
+    "delta": _delta,
+    "iceberg": _iceberg,
+    "lance": _lance,
     "csv": _csv,
     "jsonl": _jsonl,
     "parquet": _parquet,
