@@ -7,6 +7,7 @@ from typing import Any
 
 from modelinscale.pipeline._collect import treatments_of
 from modelinscale.pipeline._look import look, named
+from modelinscale.pipeline._personal import look_personal
 from modelinscale.pipeline._place import Place
 from modelinscale.pipeline._resolve import resolve
 from modelinscale.spec import ModelSpec
@@ -14,12 +15,13 @@ from modelinscale.spec import ModelSpec
 
 def check(spec: ModelSpec, base: Path) -> dict[str, Any]:
     """Columns, features, target and notes as plain data; raises what a run would raise about the file."""
+    from modelinscale.data.cleaners._treatment import as_text
     from modelinscale.data.contract import contract
     from modelinscale.data.split import assign
     from modelinscale.evaluate import check as suits
     from modelinscale.train import find_task, row_weights
 
-    seen = look(spec.source_at(base), spec.data.columns, spec.target, treatments_of(Place.of(spec, base)))
+    seen = look(spec.source_at(base), spec.data.columns, spec.target, treatments_of(Place.of(spec, base)), as_text(spec.data.clean))
     named(spec, seen.schema)
     task = find_task(seen.frame[spec.target], spec.target, spec.task, spec.positive)
     suits(spec.evaluate, task)
@@ -37,6 +39,9 @@ def check(spec: ModelSpec, base: Path) -> dict[str, Any]:
         classes=task.type != "regression",
     )
     notes = [] if seen.exact else [f"seen: the first {seen.n_rows:,} rows"]
+    for one in look_personal(seen.frame, seen.schema, {spec.target, *spec.data.personal}):
+        what = "holds" if one.sure else "may hold (by its name)"
+        notes.append(f"{one.column!r} {what} {one.words} and has no rule: `data: {{personal: {{{one.column}: {one.rule.type}}}}}`, or another one.")
     if spec.model != "auto":
         notes.append(f"model: {spec.model.type}")
     return {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from modelinscale.core.errors import DataError, UsageError, did_you_mean
 from modelinscale.data.sources import Source
 from modelinscale.pipeline._look import Look, look
+from modelinscale.pipeline._personal import look_personal, told
 from modelinscale.pipeline._roles import choose
 from modelinscale.spec import draft
 from modelinscale.spec._source import settings_of
@@ -36,10 +37,15 @@ class _Split:
 def sketch(data: list[str], *, target: str, out: Path, name: str | None, model: str) -> tuple[draft.Sketch, tuple[str, ...]]:
     """The contents of a first model.yaml, and notes for whoever asked. Raises `DataError` when the target cannot be learned."""
     from modelinscale.data.leaks import suspects
+    from modelinscale.data.privacy import Privacy
     from modelinscale.train import find_task
 
     source = Source.parse(settings_of(data if len(data) > 1 else data[0]))
     seen = look(source, {}, target)
+    personal = look_personal(seen.frame, seen.schema, (target,))
+    treated = {one.column: one.rule for one in personal if one.sure}
+    if treated:  # nothing of them may stand in the file, not even in a comment
+        seen = look(source, {}, target, (Privacy(treated),))
     if target not in seen.schema:
         columns = ", ".join(seen.schema.names[:40])
         raise UsageError(f"there is no column {target!r} to predict.{did_you_mean(target, seen.schema.names)}", fix=f"Columns: {columns}.")
@@ -67,9 +73,10 @@ def sketch(data: list[str], *, target: str, out: Path, name: str | None, model: 
         features=roles.features,
         left_out=roles.left_out,
         target_note=_target_note(seen, target, task.type, task.labels),
+        personal=personal,
         model=model,
     )
-    return sketched, _notes(seen, split, roles.left_out, target)
+    return sketched, (*(told(one) for one in personal), *_notes(seen, split, roles.left_out, target))
 
 
 def _split(seen: Look, target: str) -> _Split:

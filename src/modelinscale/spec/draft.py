@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from modelinscale.core.personal import Rule
     from modelinscale.core.schema import Column, Schema
     from modelinscale.core.task import Task
     from modelinscale.data.infer import Profile
@@ -16,6 +18,22 @@ if TYPE_CHECKING:
 
 _PLAIN = re.compile(r"^[A-Za-z_][A-Za-z0-9_ ./%()-]*$")
 _WORDS = {"true", "false", "null", "yes", "no", "on", "off", "nan", "inf"}
+
+
+class Finding(Protocol):
+    """A column that looks personal."""
+
+    @property
+    def column(self) -> str: ...
+    @property
+    def words(self) -> str:
+        """What it seems to hold."""
+
+    @property
+    def rule(self) -> Rule: ...
+    @property
+    def sure(self) -> bool:
+        """Whether its cells say so; otherwise only its name does."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,8 @@ class Sketch:
     """Column → why."""
     target_note: str
     model: str
+    personal: Sequence[Finding] = ()
+    """Columns that look personal."""
 
 
 def write(sketch: Sketch) -> str:
@@ -56,10 +76,15 @@ def write(sketch: Sketch) -> str:
         lines.append(f"  time: {quoted(sketch.time)}")
     if sketch.split:
         lines.append(f"  split: {sketch.split}" + (f"  # {_plain(sketch.split_note)}" if sketch.split_note else ""))
+    lines += _personal(sketch.personal)
+    unshown = {one.column for one in sketch.personal if not one.sure}
     lines += [
         f"target: {quoted(sketch.task.target)}  # {_plain(sketch.target_note)}",
         "features:",
-        *(f"  {_feature(name, feature, width)}  # {about(sketch.schema[name], sketch.profiles[name])}" for name, feature in sketch.features.items()),
+        *(
+            f"  {_feature(name, feature, width)}  # {about(sketch.schema[name], sketch.profiles[name], name not in unshown)}"
+            for name, feature in sketch.features.items()
+        ),
     ]
     lines += [f"  # {_plain(name)}: left out, {_plain(why)}" for name, why in sketch.left_out.items()]
     lines += [
@@ -69,8 +94,22 @@ def write(sketch: Sketch) -> str:
     return "\n".join(lines) + "\n"
 
 
-def about(column: Column, profile: Profile) -> str:
-    """A few words on a column."""
+def _personal(found: Sequence[Finding]) -> list[str]:
+    """The rules for columns that are personal, and as a comment those for columns that may be."""
+    sure, maybe = ([one for one in found if one.sure == is_sure] for is_sure in (True, False))
+    lines = ["  personal:  # done before anything is stored", *(f"    {quoted(o.column)}: {o.rule.type}  # {o.words}" for o in sure)] if sure else []
+    if sure:
+        lines += [f"    # {_plain(quoted(one.column))}: {one.rule.type}  # may hold {one.words} by its name" for one in maybe]
+    elif maybe:
+        rules = ", ".join(f"{quoted(one.column)}: {one.rule.type}" for one in maybe)
+        lines.append(f"  # {_plain(f'personal: {{{rules}}}')}  # may be personal by {'their names' if len(maybe) > 1 else 'its name'}")
+    return lines
+
+
+def about(column: Column, profile: Profile, values: bool = True) -> str:
+    """A few words on a column; without ``values`` none of its cells is shown."""
+    if not values:
+        return f"{profile.n_distinct:,} values, perhaps personal"
     missing = f", {_share(profile.n_missing / profile.n_rows)} missing" if profile.n_rows and profile.n_missing else ""
     if column.type in ("int", "float", "time") and profile.low is not None and profile.high is not None:
         low, high = (end.removesuffix(" 00:00:00") if column.type == "time" else end for end in (profile.low, profile.high))
