@@ -56,10 +56,10 @@ def ordered(one: Hashes, two: Hashes | None) -> Keys:
     return Keys(one[rows], None if two is None else two[rows], rows)
 
 
-def keys_of(table: "pa.Table", columns: Sequence[Column]) -> Keys:
-    """The keys that these columns make; no cell of them is missing."""
+def keys_of(table: "pa.Table", columns: Sequence[Column], *, nulls: bool = False) -> Keys:
+    """The keys that these columns make; no cell of them is missing, unless ``nulls`` says that missing equals missing."""
     arrays = [table.column(c.name) for c in columns]
-    if _exact(columns):
+    if _exact(columns) and not nulls:
         import pyarrow as pa
 
         array = arrays[0] if columns[0].type != "bool" else arrays[0].cast(pa.int8())
@@ -171,9 +171,10 @@ class _Filter:
 class KeyIndex:
     """The keys of every row of a table, for one set of columns."""
 
-    def __init__(self, folder: Path, columns: Sequence[Column]) -> None:
+    def __init__(self, folder: Path, columns: Sequence[Column], *, nulls: bool = False) -> None:
         """Use `open_index`."""
-        self.folder, self.columns = folder, tuple(columns)
+        self.folder, self.columns, self.nulls = folder, tuple(columns), nulls
+        self._pairs = nulls or not _exact(self.columns)
         self._runs: list[_Run] = []
         self._claimed: list[Keys] = []
         self._filter: _Filter | None = None
@@ -246,10 +247,10 @@ class KeyIndex:
                     file.seek((n + at) * 8)
                     file.write(part.two.data)
                 at += len(part.one)
-        return _Run(path, n, level, low, high, not _exact(self.columns), np.concatenate(fences))
+        return _Run(path, n, level, low, high, self._pairs, np.concatenate(fences))
 
     def _about(self) -> dict[str, object]:
-        return {"format": FORMAT, "columns": [[c.name, c.type] for c in self.columns]}
+        return {"format": FORMAT, "columns": [[c.name, c.type] for c in self.columns], **({"nulls": True} if self.nulls else {})}
 
     def _save(self) -> None:
         runs = [{"file": r.path.name, "n": r.n, "level": r.level, "low": r.low, "high": r.high} for r in self._runs]
@@ -263,14 +264,14 @@ class KeyIndex:
         """Whether what lies there could be used."""
         try:
             found = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
-            if {k: found[k] for k in self._about()} != self._about():
+            if {k: found.get(k) for k in self._about()} != self._about():
                 return False
             for run in found["runs"]:
                 path = self.folder / run["file"]
-                if path.stat().st_size != run["n"] * (8 if _exact(self.columns) else 16):
+                if path.stat().st_size != run["n"] * (16 if self._pairs else 8):
                     return False
                 words = np.memmap(path, dtype=np.uint64, mode="r", shape=(run["n"],))
-                self._runs.append(_Run(path, run["n"], run["level"], run["low"], run["high"], not _exact(self.columns), np.array(words[::_BLOCK])))
+                self._runs.append(_Run(path, run["n"], run["level"], run["low"], run["high"], self._pairs, np.array(words[::_BLOCK])))
             self.seq, self.n_rows = found["seq"], found["n_rows"]
         except (OSError, ValueError, KeyError):
             self._runs = []
@@ -278,17 +279,20 @@ class KeyIndex:
         return True
 
 
-def open_index(folder: Path, columns: Sequence[Column], table: "Table | None") -> KeyIndex:
-    """The index of a table's keys, brought up to its newest commit (None: there is no table yet). Builds it anew when it does not fit the table."""
+def open_index(folder: Path, columns: Sequence[Column], table: "Table | None", *, nulls: bool = False) -> KeyIndex:
+    """The index of a table's keys, brought up to its newest commit (None: there is no table yet). Builds it anew when it does not fit the table.
+
+    ``nulls``: rows with a missing cell have a key too.
+    """
     with files.told(folder, "write"):
         folder.mkdir(parents=True, exist_ok=True)
-    index = KeyIndex(folder, columns)
+    index = KeyIndex(folder, columns, nulls=nulls)
     if table is None:
         index._save()
         return index
     if index._load() and index.seq <= table.last.seq and _catch_up(index, table):
         return index
-    index = KeyIndex(folder, columns)
+    index = KeyIndex(folder, columns, nulls=nulls)
     complete = _catch_up(index, table)
     assert complete, "an index built from the whole table covers it"
     return index
@@ -305,7 +309,8 @@ def _catch_up(index: KeyIndex, table: "Table") -> bool:
     n_rows = n_parts = 0
     for block in table.blocks_after(index.seq, names):
         n_rows += block.num_rows
-        parts.append(keys_of(pa.Table.from_batches([block]).drop_null(), index.columns))
+        rows = pa.Table.from_batches([block])
+        parts.append(keys_of(rows if index.nulls else rows.drop_null(), index.columns, nulls=index.nulls))
         n_parts += len(parts[-1].one)
         if n_parts >= 1 << 20:
             index._add(_joined(parts))

@@ -1,6 +1,7 @@
 """Raw cells to typed cells: what a column's habits allow is read, anything else becomes null and a fault that says why."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from modelinscale.core.schema import Schema
@@ -40,6 +41,8 @@ class Cleaned:
 
     batch: "pa.RecordBatch"
     faults: Faults
+    changed: Mapping[str, int] = field(default_factory=dict)
+    """Cells that cleaners made others, by column."""
 
 
 def clean(batch: "pa.RecordBatch", schema: Schema) -> Cleaned:

@@ -17,7 +17,7 @@ from modelinscale.core.logs import log
 from modelinscale.core.schema import Column, Schema
 from modelinscale.data.arrow import INTERNAL
 from modelinscale.data.clean import Cleaned, clean
-from modelinscale.data.contract import Contract, Judged, contract, open_indexes
+from modelinscale.data.contract import Contract, Distinct, Judged, contract, open_indexes
 from modelinscale.data.lake import Table, create_table, open_table, table_exists
 from modelinscale.data.sources import Chunk, Cursor, Source
 from modelinscale.data.treatment import Treatment, treat
@@ -65,6 +65,8 @@ class Collected:
     """Rows in quarantine, over all collects; a row with several faults counts once."""
     n_quarantined_now: int
     """Rows that this collect sent there."""
+    n_dropped: int = 0
+    """Rows that this collect took away because an earlier row says the same."""
     reasons: tuple[tuple[str, str, int], ...] = ()
     """Column, reason, faults of this collect, the most frequent first."""
     notes: tuple[str, ...] = ()
@@ -107,6 +109,7 @@ def collect(
     progress: Progress = lambda share, note: None,
     reads: Schema | None = None,
     treatments: Sequence[Treatment] = (),
+    facts: Mapping[str, Any] | None = None,
 ) -> Collected:
     """Reads what is new since the lake's cursor and adds it, a bounded number of rows a commit.
 
@@ -119,7 +122,7 @@ def collect(
     Raises `DataError` when a source never gave a row, `LakeError` when the columns differ from the table's, and what the source raises.
     """
     notes: list[str] = []
-    state = begin(source, lake, quarantine, contract, run, max_quarantined, progress, reads, notes)
+    state = begin(source, lake, quarantine, contract, run, max_quarantined, progress, reads, notes, facts)
     pieces = _pieces(source, state, partial(piece_of, state.raw, tuple(treatments)), compute or Local())
     units = _units(pieces, commit_rows, commit_bytes, pin=state.table is None)
     # One unit is written while the next is read, cleaned and judged.
@@ -148,12 +151,13 @@ def begin(
     progress: Progress,
     reads: Schema | None,
     notes: list[str],
+    facts: Mapping[str, Any] | None = None,
 ) -> "State":
     """Where the collect of a source into a table stands before it reads anything. The arguments are those of `collect`."""
     table = open_table(lake) if table_exists(lake) else None
     rules = contract if table is None else _on(contract, table, notes)
     raw = (reads or contract.schema) if table is None else table.read_schema
-    return State(source, lake, quarantine, rules, run, max_quarantined, table, progress, raw)
+    return State(source, lake, quarantine, rules, run, max_quarantined, table, progress, raw, facts or {})
 
 
 def standing(lake: str) -> Collected:
@@ -185,20 +189,21 @@ class State:
         table: Table | None,
         progress: Progress,
         raw: Schema,
+        facts: Mapping[str, Any],
     ) -> None:
         self._lake, self._quarantine, self._rules, self._run, self._max, self._progress = lake, quarantine, rules, run, max_quarantined, progress
         self.table, self._is_new, self.raw = table, table is None, raw
         last = table.last if table else None
-        self._facts: Mapping[str, Any] = dict(last.facts) if last else {}
+        self._facts: Mapping[str, Any] = dict(last.facts) if last else dict(facts)
         self._seq = last.seq if last else 0
         self.cursor: Cursor | None = last.cursor if last else None
-        self._n_bad = self._n_good = 0
+        self._n_bad = self._n_good = self._n_dropped = 0
         self._n_judged = self._n_judged_bad = 0
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._dropped: dict[str, None] = {}
         self._known = set(raw.names)
         self._started = False
-        self._indexes: dict[tuple[str, ...], KeyIndex] = {}
+        self._indexes: dict[Distinct, KeyIndex] = {}
 
     @property
     def n_good(self) -> int:
@@ -240,6 +245,7 @@ class State:
         empty = pa.table({"row": pa.array([], pa.int64()), **{n: pa.array([], pa.string()) for n in ("column", "reason", "value")}})
         judged = self._rules.apply(rows, pa.concat_tables([empty, *faults]), self._indexes)
         self._n_bad += judged.n_bad
+        self._n_dropped += judged.n_dropped
         self._n_judged += rows.num_rows
         self._n_judged_bad += judged.n_bad
         if judged.n_bad:
@@ -278,7 +284,7 @@ class State:
         read = int(self._facts.get("n_read", 0))
         if judged.n_bad:
             self._write_quarantine(_lines(unit, judged, read), batch, seq)
-        facts = {"n_read": read + unit.n_rows, "n_quarantined": int(self._facts.get("n_quarantined", 0)) + judged.n_bad}
+        facts = {**self._facts, "n_read": read + unit.n_rows, "n_quarantined": int(self._facts.get("n_quarantined", 0)) + judged.n_bad}
         if self.table is None:
             self.table = create_table(self._lake, self._rules.schema, judged.good, batch=batch, cursor=cursor, run=self._run, facts=facts, read_schema=self.raw)
         else:
@@ -318,6 +324,7 @@ class State:
             n_added=self._n_good,
             n_quarantined=int(self._facts.get("n_quarantined", 0)),
             n_quarantined_now=self._n_bad,
+            n_dropped=self._n_dropped,
             reasons=tuple(self._top()),
             notes=tuple(notes),
         )
@@ -389,4 +396,4 @@ def _on(wanted: Contract, table: Table, notes: list[str]) -> Contract:
         raise LakeError(
             f"{table.uri} has other columns than asked for: {what}.", fix="Take the change back, or move the table away and collect everything again."
         )
-    return contract(stored, wanted.checks, wanted.key)
+    return contract(stored, wanted.checks, wanted.key, wanted.drops)

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.errors import SpecError, did_you_mean
 from modelinscale.core.schema import Schema
+from modelinscale.data.by_column import parse, tell
 from modelinscale.data.checks import Check
 
 if TYPE_CHECKING:
@@ -27,66 +28,7 @@ def parse_checks(value: Mapping[str, Any]) -> dict[str, tuple[Check, ...]]:
 
     Raises `SpecError` that lists every mistake in it.
     """
-    from pydantic import ValidationError
-
-    found: dict[str, tuple[Check, ...]] = {}
-    mistakes: list[SpecError] = []
-    for column, written in value.items():
-        checks: list[Check] = []
-        for one in written if isinstance(written, list | tuple) else [written]:
-            try:
-                checks += _parse(one)
-            except SpecError as error:
-                mistakes.append(SpecError(f"{column}: {error.message}", fix=error.fix))
-            except ValidationError as error:
-                for detail in error.errors():
-                    place = ".".join([str(column), *map(str, detail["loc"])])
-                    cause = detail.get("ctx", {}).get("error")
-                    mistakes.append(
-                        SpecError(f"{place}: {cause.message}", fix=cause.fix) if isinstance(cause, SpecError) else SpecError(f"{place}: {detail['msg']}.")
-                    )
-        types = [c.type for c in checks]
-        doubled = sorted({t for t in types if types.count(t) > 1})
-        if doubled:
-            mistakes.append(SpecError(f"{column}: `{doubled[0]}` is there twice.", fix="Keep one of them."))
-        found[str(column)] = tuple(checks)
-    _raise(mistakes)
-    return found
-
-
-def _parse(value: Any) -> list[Check]:
-    from modelinscale.core.kinds import names
-
-    known = names(Check.folder)
-    if isinstance(value, Check):
-        return [value]
-    if isinstance(value, str):
-        return [_load(value).short(True)]
-    if isinstance(value, Mapping) and "type" in value:
-        return [Check.parse(value)]
-    if isinstance(value, Mapping) and value:
-        off = [str(name) for name, argument in value.items() if argument is False]
-        if off:
-            raise SpecError(f"`{off[0]}: false` checks nothing.", fix=f"Remove `{off[0]}`.")
-        return [_load(str(name)).short(argument) for name, argument in value.items()]
-    if value is None or value in ({}, []):
-        raise SpecError("no check is named.", fix=f"Known: {', '.join(known)}.")
-    raise SpecError(f"expected a check's name or `name: settings`, found {value!r}.", fix=f"Known: {', '.join(known)}.")
-
-
-def _load(name: str) -> type[Check]:
-    from modelinscale.core.kinds import load
-
-    found = load(Check.folder, name)
-    assert issubclass(found, Check)
-    return found
-
-
-def _raise(mistakes: list[SpecError]) -> None:
-    if len(mistakes) == 1:
-        raise mistakes[0]
-    if mistakes:
-        raise SpecError("\n".join(f"  {m}" for m in mistakes).lstrip())
+    return parse(Check, value, twice=False)  # type: ignore[type-abstract]
 
 
 @dataclass(frozen=True)
@@ -100,7 +42,17 @@ class Judged:
     entries: "pa.Table"
     """One line for each fault, by row, then column: row (position), column, reason, value. A row may have several."""
     n_bad: int
-    """Rows with at least one fault; with ``len(rows)`` it makes N."""
+    """Rows with at least one fault; with ``len(rows)`` and ``n_dropped`` it makes N."""
+    n_dropped: int = 0
+    """Rows taken away because they say what an earlier row says (see `Contract.drops`)."""
+
+
+class Distinct(NamedTuple):
+    """A column set whose values occur once."""
+
+    columns: tuple[str, ...]
+    drops: bool = False
+    """Whether a row with a value that is there is taken away, rather than sent to quarantine; missing equals missing then."""
 
 
 @dataclass(frozen=True)
@@ -110,15 +62,18 @@ class Contract:
     schema: Schema
     checks: Mapping[str, tuple[Check, ...]]
     key: tuple[str, ...] = ()
+    drops: tuple[tuple[str, ...], ...] = ()
+    """Column sets in which a row that equals an earlier one is taken away without a word; missing equals missing there."""
 
     @property
-    def unique(self) -> tuple[tuple[str, ...], ...]:
-        """The column sets whose values must not occur twice, the key first."""
-        sets = [self.key] if self.key else []
-        sets += [(name,) for name, checks in self.checks.items() if any(c.across_rows for c in checks) and (name,) != self.key]
+    def unique(self) -> tuple["Distinct", ...]:
+        """The column sets whose values must not occur twice: those that take rows away, the key, the others."""
+        sets = [Distinct(columns, drops=True) for columns in self.drops]
+        sets += [Distinct(self.key)] if self.key else []
+        sets += [Distinct((name,)) for name, checks in self.checks.items() if any(c.across_rows for c in checks) and (name,) != self.key]
         return tuple(sets)
 
-    def apply(self, rows: "pa.Table", faults: "pa.Table", seen: "Mapping[tuple[str, ...], KeyIndex] | None" = None) -> Judged:
+    def apply(self, rows: "pa.Table", faults: "pa.Table", seen: "Mapping[Distinct, KeyIndex] | None" = None) -> Judged:
         """Judges rows in lake types, as `data.clean` leaves them with its faults (row, column, reason, value).
 
         A row counts as taken only when it is good: a key seen first in a row that breaks something else is still free. What rows come
@@ -142,7 +97,7 @@ class Contract:
     def _asks_presence(self, name: str) -> bool:
         return any(c.type == "present" for c in self.checks.get(name, ()))
 
-    def _find_repeated(self, found: "_Entries", seen: "Mapping[tuple[str, ...], KeyIndex]") -> None:
+    def _find_repeated(self, found: "_Entries", seen: "Mapping[Distinct, KeyIndex]") -> None:
         """Faults for keys that are taken. Rows with another fault neither take a key nor are told of it."""
         from modelinscale.data._keys import keys_of, repeated
 
@@ -150,27 +105,31 @@ class Contract:
         keys: list[Keys] = []  # of each set, those of its rows that may still be good
         taken: list[NDArray[np.bool_]] = []  # (N,) by row: the table has it
         again: list[NDArray[np.bool_]] = []  # (N,) by row: an earlier row here has it
-        for columns in self.unique:
+        for one in self.unique:
             whole = free.copy()
-            for name in columns:
+            for name in () if one.drops else one.columns:
                 if found.rows.column(name).null_count:
                     whole &= found.rows.column(name).is_valid().to_numpy()
             at = np.flatnonzero(whole)
-            part = found.rows.select(list(columns))
-            made = keys_of(part if len(at) == len(free) else part.take(at), [self.schema[n] for n in columns])
+            part = found.rows.select(list(one.columns))
+            made = keys_of(part if len(at) == len(free) else part.take(at), [self.schema[n] for n in one.columns], nulls=one.drops)
             made = made._replace(rows=at[made.rows])
             keys.append(made)
-            taken.append(_rows(made, seen[columns].find(made) if columns in seen else None, len(free)))
+            taken.append(_rows(made, seen[one].find(made) if one in seen else None, len(free)))
             again.append(_rows(made, repeated(made), len(free)))
         if len(keys) > 1 and any(a.any() for a in again):
             _settle(keys, taken, again)
-        for i, columns in enumerate(self.unique):
+        for i, (columns, drops) in enumerate(self.unique):
+            if drops:
+                found.dropped |= taken[i] | again[i]
+                continue
             # The same words whether the earlier row is in the table or in these rows: what arrives together must not matter.
-            found.add_rows(np.flatnonzero(taken[i] | again[i]), columns, f"an earlier row has the same {'key' if columns == self.key else 'value'}")
-        for columns, made in zip(self.unique, keys, strict=True):
-            if columns in seen:
-                good = ~found.bad[made.rows]
-                seen[columns].claim(made if good.all() else made.where(good))
+            at = np.flatnonzero((taken[i] | again[i]) & ~found.dropped)
+            found.add_rows(at, columns, f"an earlier row has the same {'key' if columns == self.key else 'value'}")
+        for one, made in zip(self.unique, keys, strict=True):
+            if one in seen:
+                good = ~(found.bad | found.dropped)[made.rows]
+                seen[one].claim(made if good.all() else made.where(good))
 
 
 def _rows(keys: "Keys", found: "NDArray[np.bool_] | None", n_rows: int) -> NDArray[np.bool_]:
@@ -209,6 +168,7 @@ class _Entries:
     def __init__(self, rows: "pa.Table", faults: "pa.Table") -> None:
         self.rows = rows
         self.bad = np.zeros(rows.num_rows, dtype=np.bool_)
+        self.dropped = np.zeros(rows.num_rows, dtype=np.bool_)
         self._parts: list[pa.Table] = []
         self._unread: dict[str, NDArray[np.int64]] = {}  # column → rows whose cell could not be read and became null: not missing as well
         self._broken = np.zeros(0, dtype=np.int64)
@@ -269,12 +229,13 @@ class _Entries:
         empty = pa.table(
             {"row": pa.array([], pa.int64()), "column": pa.array([], pa.string()), "reason": pa.array([], pa.string()), "value": pa.array([], pa.string())}
         )
-        good = np.flatnonzero(~self.bad)
+        left = ~(self.bad | self.dropped)
+        good = np.flatnonzero(left)
         entries = pa.concat_tables([empty, *(p.select(empty.column_names).cast(empty.schema) for p in self._parts)])
         if entries.num_rows:
             entries = entries.sort_by([("row", "ascending"), ("column", "ascending"), ("reason", "ascending")])
-        rows = self.rows if len(good) == self.rows.num_rows else self.rows.filter(pa.array(~self.bad))
-        return Judged(rows, good, entries, self.rows.num_rows - len(good))
+        rows = self.rows if len(good) == self.rows.num_rows else self.rows.filter(pa.array(left))
+        return Judged(rows, good, entries, int(self.bad.sum()), int(self.dropped.sum()))
 
 
 def _text(values: "pa.ChunkedArray") -> "pa.ChunkedArray":
@@ -286,7 +247,9 @@ def _text(values: "pa.ChunkedArray") -> "pa.ChunkedArray":
     return values.cast(pa.string())
 
 
-def contract(schema: Schema, checks: Mapping[str, Iterable[Check]] | None = None, key: tuple[str, ...] = ()) -> Contract:
+def contract(
+    schema: Schema, checks: Mapping[str, Iterable[Check]] | None = None, key: tuple[str, ...] = (), drops: tuple[tuple[str, ...], ...] = ()
+) -> Contract:
     """A contract whose every part fits the columns. Raises `SpecError` that lists every mistake."""
     mistakes: list[SpecError] = []
 
@@ -306,13 +269,16 @@ def contract(schema: Schema, checks: Mapping[str, Iterable[Check]] | None = None
             objection = check.objection(column) if check.suits(column) else f"`{check.type}` cannot be held against a column of type {column.type}"
             if objection:
                 mistakes.append(SpecError(f"`checks`: {name}: {objection}.", fix=f"Change the check, or the column's type under `columns: {{{name}: ...}}`."))
-    _raise(mistakes)
-    return Contract(schema, {name: tuple(wanted) for name, wanted in (checks or {}).items()}, key)
+    tell(mistakes)
+    return Contract(schema, {name: tuple(wanted) for name, wanted in (checks or {}).items()}, key, drops)
 
 
-def open_indexes(contract: Contract, folder: Path, table: "Table | None") -> "dict[tuple[str, ...], KeyIndex]":
+def open_indexes(contract: Contract, folder: Path, table: "Table | None") -> "dict[Distinct, KeyIndex]":
     """For each column set that must be unique, the keys the table has."""
     from modelinscale.core.identity import identity
     from modelinscale.data._keys import open_index
 
-    return {columns: open_index(folder / identity(columns), contract.schema.only(columns).columns, table) for columns in contract.unique}
+    return {
+        one: open_index(folder / identity(one.columns, *(["nulls"] if one.drops else [])), contract.schema.only(one.columns).columns, table, nulls=one.drops)
+        for one in contract.unique
+    }

@@ -1,12 +1,12 @@
 """Follow: a collect that does not end. What arrives is committed every few seconds; a kill at any moment loses and doubles nothing."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from threading import Event
 from time import monotonic
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -80,6 +80,7 @@ def tail(
     news: Callable[[Step], None] = lambda step: None,
     reads: Schema | None = None,
     treatments: Sequence[Treatment] = (),
+    facts: Mapping[str, Any] | None = None,
 ) -> Collected | None:
     """Collects what the source has and then what arrives, until ``stop`` is set: what was read by then is committed. None if no row ever came.
 
@@ -87,7 +88,7 @@ def tail(
     A source out of reach is tried again, with growing pauses; any other error ends it, and what was committed stays.
     """
     how, notes = settings or Follow(), list[str]()
-    state = begin(source, lake, quarantine, contract, run, max_quarantined, lambda share, note: None, reads, notes)
+    state = begin(source, lake, quarantine, contract, run, max_quarantined, lambda share, note: None, reads, notes, facts)
     follower = _Follower(source, state, how, stop, news)
     work, place = partial(piece_of, state.raw, tuple(treatments)), compute or Local()
     with ThreadPoolExecutor(1, thread_name_prefix="lake") as writer, closing(follower.gathered()) as batches:

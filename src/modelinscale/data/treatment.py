@@ -1,6 +1,7 @@
 """Treatments: what is done to typed rows between reading and the contract, such as cleaning and the removal of personal data."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from modelinscale.core.schema import Schema
@@ -31,5 +32,7 @@ def treated_schema(schema: Schema, treatments: Sequence[Treatment]) -> Schema:
 def treat(rows: Cleaned, treatments: Sequence[Treatment]) -> Cleaned:
     """The rows after all of them, in order."""
     for treatment in treatments:
-        rows = treatment.apply(rows)
+        before, rows = rows.changed, treatment.apply(rows)
+        if before:  # a treatment need not know what others count
+            rows = replace(rows, changed={**before, **rows.changed})
     return rows

@@ -1,6 +1,6 @@
 """Golden rows: rows as a client would send them, kept with their answers and replayed whenever the package is opened."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from modelinscale.export import Parts
     from modelinscale.export._parity import Truth
-    from modelinscale.package import Package
+    from modelinscale.package import InputColumn, Package
 
 CHECKED_ROWS = 200
 """Rows read both as typed cells and as JSON; both roads must give the same tensors."""
@@ -26,18 +26,32 @@ def choose(package: "Package", parts: "Parts", frame: "pl.DataFrame", truth: "Tr
     Raises `ExportError` when a row sent as JSON is not the row of the table.
     """
     index = _spread(truth, max(n, min(CHECKED_ROWS, len(truth))))
-    rows = json_rows(frame[index], [schema[name] for name in parts.features])
-    _same_tensors(package, rows, {name: tensor[index] for name, tensor in truth.tensors.items()})
+    kept = [column for column in package.inputs if not _changes_again(column)]
+    rows = json_rows(frame[index], [column.column for column in kept], {c.name: c.clean for c in kept})
+    _same_tensors(package, rows, {column.name: truth.tensors[column.name][index] for column in kept})
     picked = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, min(n, len(rows))).astype(int))] if rows else []
     if not any(column.required for column in package.inputs):
         picked.append({})
     return {"rows": picked, "answers": package.predict(picked), "tolerance": bound}
 
 
-def json_rows(frame: "pl.DataFrame", columns: list[Column]) -> list[dict[str, Any]]:
-    """Typed rows of the table as a client would write them in JSON, by the habits of each column; missing cells are left out."""
-    cells = {column.name: written(frame[column.name], column) for column in columns}
+def json_rows(frame: "pl.DataFrame", columns: list[Column], clean: "Mapping[str, Sequence[Mapping[str, Any]]] | None" = None) -> list[dict[str, Any]]:
+    """Typed rows of the table as a client would write them in JSON, by the habits of each column; missing cells are left out.
+
+    ``clean``: steps by column. A quantity is written with its unit where a number alone would be taken to be in another.
+    """
+    cells = {column.name: _with_unit(written(frame[column.name], column), (clean or {}).get(column.name, ())) for column in columns}
     return [{name: values[i] for name, values in cells.items() if values[i] is not None} for i in range(len(frame))]
+
+
+def _changes_again(column: "InputColumn") -> bool:
+    """Whether a cleaned cell may become another when it is cleaned again: such a cell is no example of what a client sends, so it is left out."""
+    return any(step["type"] == "extract" for step in column.clean)
+
+
+def _with_unit(cells: list[Any], steps: "Sequence[Mapping[str, Any]]") -> list[Any]:
+    to = next((step["to"] for step in steps if step["type"] == "units" and step.get("bare") and step["bare"] != step["to"]), None)
+    return cells if to is None else [None if v is None else f"{v!r} {to}" for v in cells]
 
 
 def written(values: "pl.Series", column: Column) -> list[Any]:

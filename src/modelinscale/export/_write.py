@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from modelinscale import __version__
 from modelinscale.core.files import write_bytes
-from modelinscale.core.schema import Schema
+from modelinscale.core.schema import Column, Schema
 from modelinscale.export import _card
 from modelinscale.package import InputColumn, Manifest
 from modelinscale.package.manifest import FILES, FileFacts
@@ -23,7 +24,11 @@ REFERENCE_FORMAT = 1
 _QUANTILES = np.linspace(0, 1, 21)
 
 
-def manifest(parts: "Parts", named: "Named", schema: Schema) -> Manifest:
+Clean = Mapping[str, Mapping[str, Any]]
+"""Column -> ``raw``, how its cells come, and ``steps``, what is done to them."""
+
+
+def manifest(parts: "Parts", named: "Named", schema: Schema, clean: Clean) -> Manifest:
     """The manifest as far as it is known before the files are."""
     return Manifest(
         name=named.name,
@@ -31,7 +36,7 @@ def manifest(parts: "Parts", named: "Named", schema: Schema) -> Manifest:
         created=named.created.isoformat(timespec="seconds"),
         family=parts.model.type,
         task=parts.task,
-        inputs=tuple(_input(parts, schema, name) for name in parts.features),
+        inputs=tuple(_input(parts, schema, name, clean) for name in parts.features),
         ignored=tuple(name for name in schema.names if name not in parts.features),
         row_bytes=_row_bytes(parts),
         lineage=named.lineage,
@@ -48,9 +53,12 @@ def _row_bytes(parts: "Parts") -> int:
     )
 
 
-def _input(parts: "Parts", schema: Schema, name: str) -> InputColumn:
-    column = schema[name]
-    return InputColumn(column=column, input=parts.features[name].input, required=not column.nullable)
+def _input(parts: "Parts", schema: Schema, name: str, clean: "Clean") -> InputColumn:
+    column, cleaned = schema[name], clean.get(name, {})
+    raw = Column.model_validate(cleaned["raw"]) if cleaned else None
+    return InputColumn(
+        column=column, input=parts.features[name].input, required=not column.nullable, raw=None if raw == column else raw, clean=tuple(cleaned.get("steps", ()))
+    )
 
 
 def measured(story: "Story") -> dict[str, Any]:

@@ -86,8 +86,10 @@ class Reader:
         self.column = spec.column
         self.input = spec.input
         self.required = spec.required
-        self._typed = _typed(spec.column)
-        self._fast = _fast_road(spec.column, spec.input)
+        self.accepts = spec.accepts
+        self._typed = _cleaned(spec) if spec.clean else _typed(spec.column)
+        self._fast = None if spec.clean else _fast_road(spec.column, spec.input)
+        self.cleans = bool(spec.clean)
         self._nulls = frozenset(spec.column.nulls)
 
     def read(self, cells: list[Cell]) -> NDArray[Any]:
@@ -102,7 +104,7 @@ class Reader:
         """One cell in graph-input form. Raises `_Unreadable` with what was expected."""
         value = self._typed(cell)
         if value is None and self.required:
-            raise _Unreadable(f"{describe(self.column)} (this column may not be missing)")
+            raise _Unreadable(f"{describe(self.accepts)} (this column may not be missing)")
         return _fed(value, self.column, self.input)
 
     def _one_by_one(self, cells: list[Cell]) -> NDArray[Any]:
@@ -125,6 +127,12 @@ class Reader:
             assert self.column.width is not None
             return np.stack(values) if values else np.zeros((0, self.column.width), np.float32)
         return np.array(values, {"float64": np.float64, "int64": np.int64, "string": object}[self.input])
+
+
+def _cleaned(spec: InputColumn) -> Callable[[Cell], Any]:
+    from modelinscale.package._clean import chain  # here: it stands on this module
+
+    return chain(spec.accepts, spec.clean, spec.column)
 
 
 def describe(column: Column) -> str:

@@ -39,6 +39,15 @@ class InputColumn(Settings):
     """The form in which it enters the graph."""
     required: bool = False
     """Whether a cell must be there; otherwise a missing cell is fed as missing."""
+    raw: Column | None = None
+    """How cells come before they are cleaned; none: as ``column``."""
+    clean: tuple[dict[str, Any], ...] = ()
+    """What is done to a cell between ``raw`` and ``column``, in order: settings of cleaners."""
+
+    @property
+    def accepts(self) -> Column:
+        """The column as a client sends it."""
+        return self.raw or self.column
 
     @property
     def name(self) -> str:

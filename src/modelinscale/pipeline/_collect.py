@@ -58,12 +58,15 @@ class Job:
     table: str
     schema: Schema
     """Of the table."""
+    clean: Facts
+    """Cleaned columns: how their cells come, and what is done to them."""
     how: dict[str, Any]
     """The arguments that both take."""
 
 
 def job(place: Place) -> Job:
     """What model.yaml asks to be collected. Raises `SpecError` where it names columns that are not there, and what the source raises."""
+    from modelinscale.data.cleaners._treatment import Cleaning, as_text, unfrozen
     from modelinscale.data.contract import contract
     from modelinscale.data.privacy import refuse_other_keys
     from modelinscale.data.treatment import treated_schema
@@ -71,20 +74,22 @@ def job(place: Place) -> Job:
     spec = place.spec
     source, table = spec.source_at(place.base), table_name(place)
     lake = place.store.uri("lake", table)
-    reads = _known_schema(lake) or schema_of(source, spec.data.columns, spec.target)
-    treatments = treatments_of(place)
+    reads = _known_schema(lake) or schema_of(source, spec.data.columns, spec.target, as_text(spec.data.clean))
+    cleaning = Cleaning(_settled(spec.data.clean, source, lake, reads))
+    treatments = treatments_of(place, cleaning)
     schema = treated_schema(reads, treatments)
     named(spec, schema)
     refuse_other_keys(lake, treatments)
     how = {
         "lake": lake,
         "quarantine": place.store.uri("lake", quarantine_name(table)),
-        "contract": contract(schema, spec.data.checks, spec.data.key),
+        "contract": contract(schema, spec.data.checks, spec.data.key, cleaning.dropping(schema)),
         "compute": spec.compute,
         "reads": reads,
         "treatments": treatments,
+        "facts": {KEPT_CLEAN: {name: [one.plain() for one in steps] for name, steps in cleaning.cleaners.items()}} if unfrozen(spec.data.clean) else {},
     }
-    return Job(source, table, schema, how)
+    return Job(source, table, schema, _clean_facts(cleaning, reads), how)
 
 
 def work(context: Context, folder: Path) -> Facts:
@@ -100,7 +105,8 @@ def work(context: Context, folder: Path) -> Facts:
             context.progress("collect", 0.0, "reading")
             collected = collect(asked.source, progress=context.report("collect"), **asked.how)
     content = _content(asked.source, asked.how["lake"], collected.version)
-    return {"table": asked.table, **asdict(collected), "content": content, "schema": asked.schema.plain()}
+    facts = {"table": asked.table, **asdict(collected), "content": content, "schema": asked.schema.plain()}
+    return facts | ({"clean": asked.clean} if asked.clean else {})
 
 
 def treatments_of(place: Place, cleaning: Cleaning | None = None) -> tuple[Treatment, ...]:
@@ -108,7 +114,8 @@ def treatments_of(place: Place, cleaning: Cleaning | None = None) -> tuple[Treat
 
     ``cleaning``: with the bounds that the table keeps; left out: as the file has it.
     """
-    data, found = place.spec.data, list[Treatment]()
+    data = place.spec.data
+    found: list[Treatment] = []
     if data.clean:
         from modelinscale.data.cleaners._treatment import Cleaning
 

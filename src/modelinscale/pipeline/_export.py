@@ -56,6 +56,7 @@ def work(context: Context, folder: Path) -> Facts:
         Proving(context.frame[context.index["valid"]], context.valid_scores),
         Named(spec.name, name, lineage),
         schema=context.schema,
+        clean=collected.get("clean"),
         story=story,
         settings=spec.export,
         progress=context.report("export"),

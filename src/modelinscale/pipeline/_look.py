@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,7 @@ class Look:
         return len(self.frame)
 
 
-def look(source: Source, force: Mapping[str, ColumnType], target: str, treatments: Sequence[Treatment] = ()) -> Look:
+def look(source: Source, force: Mapping[str, ColumnType], target: str, treatments: Sequence[Treatment] = (), text: Collection[str] = ()) -> Look:
     """The first rows of a source, typed, treated and profiled; the types as `schema_of` says. Raises `SourceError` when there are no rows."""
     import polars as pl
     import pyarrow as pa
@@ -48,7 +48,7 @@ def look(source: Source, force: Mapping[str, ColumnType], target: str, treatment
     from modelinscale.data.infer import profile
     from modelinscale.data.treatment import treat, treated_schema
 
-    schema = schema_of(source, force, target)
+    schema = schema_of(source, force, target, text)
     treated = treated_schema(schema, treatments)
     batches, n_rows, n_bytes, exact = [], 0, 0, True
     for chunk in source.read(None, schema):
@@ -66,11 +66,13 @@ def look(source: Source, force: Mapping[str, ColumnType], target: str, treatment
     return Look(treated, frame, profile(table), exact)
 
 
-def schema_of(source: Source, force: Mapping[str, ColumnType], target: str) -> Schema:
+def schema_of(source: Source, force: Mapping[str, ColumnType], target: str, text: Collection[str] = ()) -> Schema:
     """The columns of a source, some types held by force. Raises `SpecError` for forced columns that are not there.
 
+    ``text``: columns whose cells are cleaned as they were written, so they are read as text wherever the source has text.
     A target written in two words (``yes`` / ``no``) stays text: answers are given in the words they were learned from.
     """
+    from modelinscale.data.arrow import is_text
     from modelinscale.data.infer import infer
 
     schema = source.columns()
@@ -80,9 +82,14 @@ def schema_of(source: Source, force: Mapping[str, ColumnType], target: str) -> S
     held = dict(force)
     if target in schema and target not in force and schema[target].type == "bool" and set(schema[target].true_words) - {"true"}:
         held[target] = "string"
-    if not held:
+    both = [f"{name} ({force[name]})" for name in text if force.get(name, "string") != "string"]
+    if both:
+        raise SpecError(f"`data.columns` names a type for what `data.clean` reads as text: {', '.join(both)}.", fix="Let `cast: {to: ...}` name the type.")
+    if not held and not text:
         return schema
     sample = source.sample()
+    if sample is not None:
+        held |= {name: "string" for name in text if name in schema and is_text(sample.schema.field(name).type)}
     if sample is not None:
         return infer(sample, force=held, typed=source.typed)
     return Schema(columns=tuple(_as(column, held.get(column.name, column.type)) for column in schema.columns))

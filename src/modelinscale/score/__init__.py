@@ -78,7 +78,7 @@ def _parts(source: "Source", schema: Schema) -> Iterator[Part]:
 def _columns(package: "Package", source: "Source") -> Schema:
     """The package's input columns, as they were in training. Raises `SourceError` listing all that the source lacks."""
     there = source.columns().names
-    wanted = Schema(columns=tuple(c.column for c in package.inputs))
+    wanted = Schema(columns=tuple(c.accepts for c in package.inputs))
     missing = [name for name in wanted.names if name not in there]
     if missing:
         words = ", ".join(f"{name!r}{did_you_mean(name, there)}" for name in missing[:10])

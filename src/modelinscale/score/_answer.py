@@ -40,8 +40,11 @@ class Scorer:
 
     def __init__(self, package: "Package", *, strict: bool) -> None:
         self._package = package
+        from modelinscale.data.cleaners._treatment import served_cleaning
+
         self._strict = strict
-        self._columns = Schema(columns=tuple(c.column for c in package.inputs))
+        self._columns = Schema(columns=tuple(c.accepts for c in package.inputs))
+        self._cleaning = served_cleaning(package.inputs)
         self._required = [c.name for c in package.inputs if c.required]
 
     @property
@@ -63,6 +66,8 @@ class Scorer:
 
         chunk = part.chunk
         cleaned = clean(chunk.batch, self._columns)
+        if self._cleaning is not None:
+            cleaned = self._cleaning.apply(cleaned)
         n_faults = self._faults(cleaned, chunk.where)
         frame = pl.DataFrame(cleaned.batch)
         tensors = {c.name: to_numpy(to_input(frame[c.name], c.input), c.input) for c in self._package.inputs}

@@ -107,7 +107,7 @@ def model_metadata(package: "Package") -> dict[str, Any]:
 
 def datatype_of(column: "InputColumn") -> str:
     """The datatype that suits a column best; others are read too where they can hold its cells."""
-    return {"int": "INT64", "float": "FP64", "bool": "BOOL", "string": "BYTES", "time": "BYTES", "vector": "FP32"}[column.column.type]
+    return {"int": "INT64", "float": "FP64", "bool": "BOOL", "string": "BYTES", "time": "BYTES", "vector": "FP32"}[column.accepts.type]
 
 
 def outputs_of(package: "Package") -> list[tuple[str, str, list[int]]]:
@@ -303,6 +303,8 @@ def _refuse_shared_memory(parameters: dict[str, Any]) -> None:
 def _straight(values: NDArray[Any], reader: Reader, n_rows: int) -> NDArray[Any] | None:
     """Elements that need no thought, without a Python object each; None where the slow road must look."""
     column, kind = reader.column, values.dtype.kind
+    if reader.cleans:
+        return None
     if reader.input == "vector" and kind in "fiu":
         with np.errstate(over="ignore"):  # becomes infinite, and is looked at on the slow road
             vectors = np.ascontiguousarray(values.reshape(n_rows, column.width or 1), np.float32)

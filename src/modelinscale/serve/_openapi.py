@@ -132,7 +132,7 @@ def _row(package: "Package") -> Schema:
 
 
 def _cell(column: "InputColumn") -> Schema:
-    one = column.column
+    one = column.accepts
     # Cells may also be written as the data's own text (with its thousands marks, currency signs, date formats).
     kinds = {
         "int": ["integer", "string"],

@@ -44,8 +44,8 @@ def _facts(name: str, package: "Package", rows: Sequence[Mapping[str, Any]]) -> 
     columns = [
         {
             "name": c.name,
-            "type": c.column.type,
-            "words": describe(c.column),
+            "type": c.accepts.type,
+            "words": describe(c.accepts),
             "datatype": datatype_of(c),
             "required": c.required,
         }
