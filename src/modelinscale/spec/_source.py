@@ -19,6 +19,8 @@ SUFFIXES = {
     ".json": "jsonl",
 }
 PACKED = (".gz", ".bz2", ".zst", ".xz")
+DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "sqlite")
+"""Schemes of addresses that `type: sql` reads."""
 
 
 def settings_of(value: Any) -> Any:
@@ -41,6 +43,11 @@ def type_of(path: str) -> str:
     """The source type that a path or address names. Raises `SpecError` naming the suffixes known."""
     if "://" in path:
         scheme = path.split("://")[0]
+        if scheme.lower() in DATABASES:
+            # Not shown whole: somebody may have written a password into it.
+            raise SpecError(
+                "an address alone does not say what to read.", fix=f"Write `source: {{type: sql, url: {scheme}://..., table: NAME, cursor: COLUMN}}`."
+            )
         raise SpecError(f"sources at {scheme}:// are planned and not supported yet.", fix="Name local files: csv, parquet, jsonl.")
     name = path.lower()
     for packed in PACKED:
@@ -62,4 +69,7 @@ def located(settings: Mapping[str, Any], base: Path) -> dict[str, Any]:
         moved["path"] = str(base / path)
     elif isinstance(path, (list, tuple)):
         moved["path"] = [str(base / p) for p in path]
+    url = moved.get("url")
+    if isinstance(url, str) and url.startswith("sqlite:///"):
+        moved["url"] = f"sqlite:///{base / url.removeprefix('sqlite:///')}"
     return moved
