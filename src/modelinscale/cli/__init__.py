@@ -53,4 +53,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone: nothing left to say
         sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - whatever it is: Python's own way of telling would show values and secrets
+        _show.crashed(error, as_json=as_json)
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

@@ -62,6 +62,24 @@ def failed(error: MisError, *, as_json: bool) -> None:
     aside(f"error: {error.message}" + (f"\n  {error.fix}" if error.fix else ""))
 
 
+def crashed(error: Exception, *, as_json: bool) -> None:
+    """An error that nobody foresaw. Where it happened is told; its words are not, unless asked for: another library's may hold cells of rows."""
+    import traceback
+
+    from modelinscale.core.logs import log
+    from modelinscale.core.secrets import veil
+
+    log("modelinscale.cli").debug("this was not foreseen", exc_info=error)
+    steps = [f"{type(error).__name__}, raised in"] + [f"    {s.filename}:{s.lineno} ({s.name})" for s in traceback.extract_tb(error.__traceback__)[-6:]]
+    message, fix = (
+        "something happened that this program did not foresee: " + "\n".join(steps),
+        "`mis --log debug ...` shows its words, which may hold values of rows.",
+    )
+    if as_json:
+        document({"error": {"type": type(error).__name__, "message": veil(message), "fix": fix}})
+    aside(veil(f"error: {message}\n  {fix}"))
+
+
 def misused(error: BaseException, *, as_json: bool) -> int:
     """A command line that cannot be understood (typer's own refusal); returns the exit code."""
     context = getattr(error, "ctx", None)

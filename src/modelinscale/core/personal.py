@@ -118,10 +118,14 @@ class Keys:
         """The name of the whole chain, which every pseudonym starts with."""
         return self.ids[-1]
 
+    def is_pseudonym(self, text: str) -> bool:
+        """Whether text looks like what these keys make."""
+        return self._own.fullmatch(text) is not None
+
     def pseudonym(self, value: Any) -> str:
         """The word that stands for a value; one that is such a word already stays."""
         text = text_of(value)
-        if self._own.fullmatch(text):
+        if self.is_pseudonym(text):
             return text
         return f"{self.id}.{self._digest(text.encode('utf-8', 'surrogatepass'), self._keys)}"
 
@@ -148,29 +152,32 @@ class Keys:
         return value[:_ID_BYTES].hex()
 
 
-class Personal(Settings):
-    """The personal columns that a package takes, as it must treat them before anything else looks at a row."""
+class Treated(Settings):
+    """How a package must treat one of its columns before anything else looks at a cell of it."""
 
-    rules: dict[str, Rule] = {}
-    """Column -> what is done to it. Dropped ones are no inputs; they may be sent and are not looked at."""
-    reads: tuple[Column, ...] = ()
-    """The raw columns behind treated inputs."""
+    rule: Rule
+    """What is done."""
+    before: Column
+    """The column before it."""
     key: tuple[Reference, ...] = ()
-    """Where the keys of pseudonyms are found, if an input is one."""
+    """Where the keys of pseudonyms are found."""
     key_id: str = ""
     """Which keys these must be."""
 
-    def keys(self) -> Keys | None:
-        """The keys. Raises `UsageError` when they are not there, or are others than those the rows were collected with."""
-        if not self.key:
-            return None
+    def treatment(self) -> tuple[Treat, Callable[[str], bool]]:
+        """What is done to a present cell, and whether text is a treated cell already.
+
+        Raises `UsageError` when the keys are not there, or are others than those the rows were collected with.
+        """
+        if self.rule.type != "pseudonym":
+            return self.rule.treatment(self.before, None), lambda text: _MASKED.fullmatch(text) is not None
         keys = Keys.revealed(self.key)
         if keys.id != self.key_id:
             raise UsageError(
                 f"{', '.join(self.key)} makes pseudonyms {keys.id}.…, and the model knows {self.key_id}.…: it is another key.",
                 fix="Give the key that the rows were collected with.",
             )
-        return keys
+        return self.rule.treatment(self.before, keys), keys.is_pseudonym
 
 
 def mask(text: str, keep: str | None = None) -> str:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from modelinscale.data.treatment import Treatment
+    from modelinscale.package import InputColumn
 
-__all__ = ["Keys", "Privacy", "Rule", "key_id_of", "refuse_other_keys"]
+__all__ = ["Keys", "Privacy", "Rule", "key_id_of", "refuse_other_keys", "served_privacy"]
 
 
 class Privacy:
@@ -120,3 +121,10 @@ def refuse_other_keys(uri: str, treatments: "Iterable[Treatment]") -> None:
                     f"the pseudonyms in {uri} were made by other keys ({found}) than `data.pseudonym_key` names now ({one.keys.id}).",
                     fix="Run `mis rotate`: it gives old rows the new key." if known else "Name the keys that made them, the oldest first.",
                 )
+
+
+def served_privacy(inputs: "Iterable[InputColumn]") -> Privacy | None:
+    """What is done to a package's personal columns, for rows that are answered many at a time; None where nothing is personal."""
+    found = {column.name: column.personal for column in inputs if column.personal is not None}
+    keys = next((one.key for one in found.values() if one.key), ())
+    return Privacy({name: one.rule for name, one in found.items()}, keys) if found else None

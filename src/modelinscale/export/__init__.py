@@ -10,6 +10,7 @@ from pydantic import Field
 
 from modelinscale.core.clock import now
 from modelinscale.core.decision import Decision
+from modelinscale.core.personal import Treated
 from modelinscale.core.schema import Schema
 from modelinscale.core.settings import Settings
 from modelinscale.core.task import Task
@@ -85,12 +86,14 @@ def export(
     schema: Schema,
     story: "Story",
     clean: Mapping[str, Mapping[str, Any]] | None = None,
+    personal: Mapping[str, Treated] | None = None,
     settings: Export | None = None,
     progress: Progress = lambda share, note: None,
 ) -> "Manifest":
     """Draws the graph, proves it, writes the package folder (whole or not at all; it must not exist yet) and returns its manifest.
 
-    ``schema`` is the table's; ``clean`` says for cleaned columns how their cells come and what is done to them.
+    ``schema`` is the table's; ``clean`` says for cleaned columns how their cells come and what is done to them,
+    ``personal`` what is done to personal ones after that.
     Raises `ExportError` showing the worst row when the graph decides otherwise than the training code on any row tried
     or its probabilities differ by more than the bound; nothing is written then. Where validation rows lie on the border of the decision, the border is
     moved by a hair first (see `_settle`), so the package's threshold may differ from the one given in its sixth digit.
@@ -109,7 +112,7 @@ def export(
     scores = scores_of(parts, proving)
     parts = replace(parts, decision=settled(parts.decision, scores, parts.task, bound / 10))
     model = to_bytes(draw(parts), name=named.name, metadata={"identity": named.identity})
-    manifest = _write.manifest(parts, named, schema, clean or {})
+    manifest = _write.manifest(parts, named, schema, clean or {}, personal or {})
     package = Package(manifest, start(model, n_threads=0))
     proof = Proof(package, parts, bound)
     progress(0.2, f"comparing {len(proving.frame):,} rows")

@@ -10,6 +10,7 @@ import numpy as np
 
 from modelinscale import __version__
 from modelinscale.core.files import write_bytes
+from modelinscale.core.personal import Treated
 from modelinscale.core.schema import Column, Schema
 from modelinscale.export import _card
 from modelinscale.package import InputColumn, Manifest
@@ -28,7 +29,7 @@ Clean = Mapping[str, Mapping[str, Any]]
 """Column -> ``raw``, how its cells come, and ``steps``, what is done to them."""
 
 
-def manifest(parts: "Parts", named: "Named", schema: Schema, clean: Clean) -> Manifest:
+def manifest(parts: "Parts", named: "Named", schema: Schema, clean: Clean, personal: Mapping[str, Treated]) -> Manifest:
     """The manifest as far as it is known before the files are."""
     return Manifest(
         name=named.name,
@@ -36,8 +37,8 @@ def manifest(parts: "Parts", named: "Named", schema: Schema, clean: Clean) -> Ma
         created=named.created.isoformat(timespec="seconds"),
         family=parts.model.type,
         task=parts.task,
-        inputs=tuple(_input(parts, schema, name, clean) for name in parts.features),
-        ignored=tuple(name for name in schema.names if name not in parts.features),
+        inputs=tuple(_input(parts, schema, name, clean, personal.get(name)) for name in parts.features),
+        ignored=tuple(name for name in dict.fromkeys([*schema.names, *personal]) if name not in parts.features),
         row_bytes=_row_bytes(parts),
         lineage=named.lineage,
     )
@@ -53,11 +54,16 @@ def _row_bytes(parts: "Parts") -> int:
     )
 
 
-def _input(parts: "Parts", schema: Schema, name: str, clean: "Clean") -> InputColumn:
+def _input(parts: "Parts", schema: Schema, name: str, clean: "Clean", personal: Treated | None) -> InputColumn:
     column, cleaned = schema[name], clean.get(name, {})
     raw = Column.model_validate(cleaned["raw"]) if cleaned else None
     return InputColumn(
-        column=column, input=parts.features[name].input, required=not column.nullable, raw=None if raw == column else raw, clean=tuple(cleaned.get("steps", ()))
+        column=column,
+        input=parts.features[name].input,
+        required=not column.nullable,
+        raw=None if raw == (personal.before if personal else column) else raw,
+        clean=tuple(cleaned.get("steps", ())),
+        personal=personal,
     )
 
 

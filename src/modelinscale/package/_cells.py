@@ -87,8 +87,9 @@ class Reader:
         self.input = spec.input
         self.required = spec.required
         self.accepts = spec.accepts
-        self._typed = _cleaned(spec) if spec.clean else _typed(spec.column)
-        self._fast = None if spec.clean else _fast_road(spec.column, spec.input)
+        self.is_personal = spec.personal is not None
+        self._typed = _treated(spec, _cleaned(spec) if spec.clean else _typed(spec.cleaned))
+        self._fast = None if spec.clean or self.is_personal else _fast_road(spec.column, spec.input)
         self.cleans = bool(spec.clean)
         self._nulls = frozenset(spec.column.nulls)
 
@@ -119,7 +120,7 @@ class Reader:
             try:
                 value = self.read_one(cell)
             except _Unreadable as error:
-                raise BadCell(row, shown(cell), str(error)) from None
+                raise BadCell(row, "a value that is not shown" if self.is_personal else shown(cell), str(error)) from None
             if remembered and len(known) < _REMEMBERED:
                 known[cell] = value
             values.append(value)
@@ -132,7 +133,23 @@ class Reader:
 def _cleaned(spec: InputColumn) -> Callable[[Cell], Any]:
     from modelinscale.package._clean import chain  # here: it stands on this module
 
-    return chain(spec.accepts, spec.clean, spec.column)
+    return chain(spec.accepts, spec.clean, spec.cleaned)
+
+
+def _treated(spec: InputColumn, typed: Callable[[Cell], Any]) -> Callable[[Cell], Any]:
+    """A personal cell without what is personal; a cell that comes treated already stays."""
+    if spec.personal is None:
+        return typed
+    treat, is_treated = spec.personal.treatment()
+    as_text = spec.column.type == "string"
+
+    def read(cell: Cell) -> Any:
+        if as_text and type(cell) is str and is_treated(cell):
+            return cell
+        value = typed(cell)
+        return None if value is None else treat(value)
+
+    return read
 
 
 def describe(column: Column) -> str:

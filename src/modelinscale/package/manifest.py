@@ -14,6 +14,7 @@ from modelinscale.core.encoded import InputType
 from modelinscale.core.errors import MisError, PackageError
 from modelinscale.core.files import write_json
 from modelinscale.core.identity import identity
+from modelinscale.core.personal import Treated
 from modelinscale.core.schema import Column
 from modelinscale.core.settings import Settings
 from modelinscale.core.task import Task
@@ -44,10 +45,18 @@ class InputColumn(Settings):
     clean: tuple[dict[str, Any], ...] = ()
     """What is done to a cell between ``raw`` and ``column``, in order: settings of cleaners."""
 
+    personal: Treated | None = None
+    """What is done to a cell after that, where the column is personal; none: nothing."""
+
     @property
     def accepts(self) -> Column:
         """The column as a client sends it."""
-        return self.raw or self.column
+        return self.raw or self.cleaned
+
+    @property
+    def cleaned(self) -> Column:
+        """The column after cleaning, before what is personal is taken out."""
+        return self.column if self.personal is None else self.personal.before
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelinscale.core.identity import identity
+from modelinscale.pipeline._personal import treated_of
 from modelinscale.pipeline._place import Facts, Place, Result
 from modelinscale.pipeline._quarantine import reasons
 
@@ -57,6 +58,7 @@ def work(context: Context, folder: Path) -> Facts:
         Named(spec.name, name, lineage),
         schema=context.schema,
         clean=collected.get("clean"),
+        personal=treated_of(place, collected["table"]),
         story=story,
         settings=spec.export,
         progress=context.report("export"),

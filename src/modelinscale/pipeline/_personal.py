@@ -6,12 +6,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelinscale.core.personal import Rule
+from modelinscale.core.personal import Rule, Treated
 
 if TYPE_CHECKING:
     import polars as pl
 
     from modelinscale.core.schema import Schema
+    from modelinscale.pipeline._place import Place
 
 LOOKED_AT = 20_000
 """Present cells of a column that are looked at."""
@@ -70,6 +71,24 @@ def look_personal(frame: pl.DataFrame, schema: Schema, known: Collection[str]) -
         rule = Rule(type="drop") if rule.objection(column) else rule
         found.append(Finding(column.name, _WORDS[kind], rule, share > 0))
     return found
+
+
+def treated_of(place: Place, table: str) -> dict[str, Treated]:
+    """What the package of a model on this table must do to personal columns of the rows it is asked about."""
+    from modelinscale.core.secrets import anchored
+    from modelinscale.data.lake import open_table
+    from modelinscale.data.privacy import Privacy
+    from modelinscale.data.treatment import treated_schema
+    from modelinscale.pipeline._collect import treatments_of
+
+    data = place.spec.data
+    if not data.personal:
+        return {}
+    *before, privacy = treatments_of(place)
+    assert isinstance(privacy, Privacy), "privacy comes last"
+    schema = treated_schema(open_table(place.store.uri("lake", table)).read_schema, before)
+    key = {"key": anchored(data.pseudonym_key, place.base), "key_id": privacy.keys.id} if privacy.keys else {}
+    return {name: Treated(rule=rule, before=schema[name], **(key if rule.type == "pseudonym" else {})) for name, rule in data.personal.items()}
 
 
 def told(one: Finding) -> str:

@@ -41,10 +41,11 @@ class Scorer:
     def __init__(self, package: "Package", *, strict: bool) -> None:
         self._package = package
         from modelinscale.data.cleaners._treatment import served_cleaning
+        from modelinscale.data.privacy import served_privacy
 
         self._strict = strict
         self._columns = Schema(columns=tuple(c.accepts for c in package.inputs))
-        self._cleaning = served_cleaning(package.inputs)
+        self._treatments = [one for one in (served_cleaning(package.inputs), served_privacy(package.inputs)) if one is not None]
         self._required = [c.name for c in package.inputs if c.required]
 
     @property
@@ -62,12 +63,11 @@ class Scorer:
         import pyarrow as pa
 
         from modelinscale.data.clean import clean
+        from modelinscale.data.treatment import treat
         from modelinscale.encode.tensors import to_input, to_numpy
 
         chunk = part.chunk
-        cleaned = clean(chunk.batch, self._columns)
-        if self._cleaning is not None:
-            cleaned = self._cleaning.apply(cleaned)
+        cleaned = treat(clean(chunk.batch, self._columns), self._treatments)
         n_faults = self._faults(cleaned, chunk.where)
         frame = pl.DataFrame(cleaned.batch)
         tensors = {c.name: to_numpy(to_input(frame[c.name], c.input), c.input) for c in self._package.inputs}
