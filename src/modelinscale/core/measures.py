@@ -52,7 +52,8 @@ for _name, _unit in UNITS.items():
     _LOWER.setdefault(_name.lower(), set()).add(_unit)
 
 PIECE = re.compile(
-    r"\s*(?P<number>[+-]?(?:\d[\d.,' _\u00a0\u2009\u202f]*\d|\d|\.\d+|\d+\.)(?:[eE][+-]?\d+)?)\s*(?P<unit>[^\d\s+.,-][^\d\s]*?[²³23]?\.?)?(?=[\s\d,+-]|$)"
+    r"\s*(?P<number>[+-]?(?:\d(?:(?:[., _]|'(?=\d{3}(?!\d)))?\d)*\.?|\.\d+)(?:[eE][+-]?\d+)?)"
+    r"\s*(?P<unit>[^\d\s+.,-][^\d\s]*?[23]?\.?)?(?=[\s\d,+-]|$)"
 )
 """A number and its unit; several make ``5 ft 3 in``."""
 
