@@ -66,7 +66,7 @@ def to_numpy(values: "pl.Series", input: "InputType") -> NDArray[Any]:
     if input == "float64":
         return np.ascontiguousarray(values.fill_null(float("nan")).to_numpy(), np.float64)
     if input == "string":
-        return np.array(values.fill_null("").to_list(), dtype=object)
+        return values.fill_null("").to_numpy()
     if input == "int64":
         return np.ascontiguousarray(values.fill_null(MISSING_MOMENT).to_numpy(), np.int64)
     if not isinstance(values.dtype, pl.Array):
