@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from modelinscale.core.errors import LakeError, StoreError, UsageError
+from modelinscale.core.identity import identity
 from modelinscale.core.schema import Column, Schema
 from modelinscale.data.arrow import arrow_schema
 from modelinscale.data.lake import SEQ, Table, create_table, open_table, table_exists
@@ -162,7 +164,8 @@ def test_a_second_table_in_the_same_place_is_refused(uri: str) -> None:
 
 def test_tags_name_versions_and_keep_them_through_clean_up(uri: str) -> None:
     table = create_table(uri, SCHEMA, rows(1), batch="1", cursor={"row": 1})
-    table = table.append(rows(2), batch="2", cursor={"row": 2}).append(rows(3), batch="3", cursor={"row": 3})
+    for n in (2, 3, 4):
+        table = table.append(rows(n), batch=str(n), cursor={"row": n})
     table.tag("model-1", 1)
     table.tag("model-2")
     table.tag("model-2", 2)
@@ -172,9 +175,9 @@ def test_tags_name_versions_and_keep_them_through_clean_up(uri: str) -> None:
     with pytest.raises(LakeError, match="has no version 9"):
         table.tag("x", 9)
     assert table.tags == {"model-1": 1, "model-2": 2}
-    table.clean_up(older_than=timedelta(0))
+    table.vacuum(older_than=timedelta(0))
     assert [numbers(open_table(uri, v)) for v in (1, 2)] == [[1], [1, 2]]
-    assert open_table(uri).cursor == {"row": 3}
+    assert open_table(uri).cursor == {"row": 4}
     with pytest.raises(LakeError, match=r"has no version 3\. There are"):
         open_table(uri, 3)
 
@@ -190,7 +193,7 @@ def test_small_files_are_joined_and_nothing_else_changes(uri: str) -> None:
     assert numbers(compacted) == list(range(12))
     assert numbers(compacted, since=5) == list(range(5, 12))
     assert compacted.compact(n_files=4).version == compacted.version
-    compacted.clean_up(older_than=timedelta(0))
+    compacted.vacuum(older_than=timedelta(0))
     assert numbers(open_table(uri)) == list(range(12))
     assert open_table(uri).append(rows(12), batch="12", cursor={"row": 12}).last.seq == 13
 
@@ -221,7 +224,7 @@ def test_random_histories_equal_a_list(uri: str, seed: int) -> None:
         elif act == "compact":
             table = table.compact(n_files=2)
         elif act == "clean":
-            table.clean_up(older_than=timedelta(0))
+            table.vacuum(older_than=timedelta(0))
             table = open_table(uri)
             known = {}
         elif act == "sweep":
@@ -268,7 +271,7 @@ def test_a_table_of_a_later_format_is_refused(uri: str) -> None:
     create_table(uri, SCHEMA, rows(1), batch="1")
     dataset = lance.dataset(uri)
     dataset.update_schema_metadata({"mis.format": "99"})
-    with pytest.raises(LakeError, match=r"has format 99; this version reads up to 1\. Upgrade"):
+    with pytest.raises(LakeError, match=r"has format 99; this version reads up to 2\. Upgrade"):
         open_table(uri)
 
 
@@ -396,11 +399,17 @@ def test_the_commit_record_is_plain_json(uri: str) -> None:
     create_table(uri, SCHEMA, rows(1), batch="1-ä", cursor={"file": "ü", "row": 2**53})
     transaction = lance.dataset(uri).get_transactions(1)[0]
     assert transaction is not None
-    assert json.loads((transaction.transaction_properties or {})["mis.commit"]) == {
+    record = json.loads((transaction.transaction_properties or {})["mis.commit"])
+    assert re.fullmatch(r".+@.+ process \d+, modelinscale [\d.]+\S*", record.pop("by"))
+    assert record == {
         "seq": 1,
         "batch": "1-ä",
         "cursor": {"file": "ü", "row": 2**53},
         "run": "",
         "facts": {},
         "rows_version": None,
+        "what": "append",
+        "n_added": 1,
+        "n_removed": 0,
+        "recent": [identity("1-ä")[:16]],
     }

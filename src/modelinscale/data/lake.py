@@ -1,77 +1,76 @@
-"""The lake: every accepted row once, in the order it came, each commit a version that stays readable. The only module that knows Lance."""
+"""The lake: every accepted row once, in the order it came, each commit a version that stays readable. The door to the only modules that know Lance."""
 
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelinscale.core import files
 from modelinscale.core.errors import LakeError, StoreError, UsageError, did_you_mean
 from modelinscale.core.schema import Schema
-from modelinscale.data.arrow import INTERNAL, arrow_schema
+from modelinscale.data import _lake_change as change
+from modelinscale.data import _lake_keep as keeping
+from modelinscale.data._lake_base import (
+    BLOCK_ROWS,
+    IO_BYTES,
+    SEQ,
+    Change,
+    Commit,
+    Where,
+    at_work,
+    attempts,
+    commit_of,
+    compact_json,
+    land,
+    last_commit,
+    number,
+    record,
+    rewrite,
+    short,
+    sync,
+    told,
+    turn,
+    words,
+    write,
+    writer,
+)
+from modelinscale.data._lake_base import REMEMBERED as _REMEMBERED
+from modelinscale.data._lake_change import Changes
+from modelinscale.data._lake_keep import Erased, Past, Vacuumed, Version
+from modelinscale.data.arrow import INTERNAL, arrow_schema, arrow_type
 from modelinscale.data.sources import Cursor
 
 if TYPE_CHECKING:
     import lance
     import pyarrow as pa
 
-FORMAT = 1
-"""Of what we add to the table: schema metadata, commit record, commit numbers."""
-SEQ = INTERNAL + "seq"
-"""The hidden column with the number of the commit that brought the row; never decreases from row to row."""
+FORMAT = 2
+"""Of what we add to the table: schema metadata, commit record, commit numbers. 2: columns may have been added or widened, records say who and what."""
 
-_STORAGE = "2.2"  # of Lance's files; written out because the library's default moves
-_FORMAT_KEY, _SCHEMA_KEY, _READ_KEY, _COMMIT_KEY = "mis.format", "mis.schema", "mis.read", "mis.commit"
-_FILE_ROWS, _FILE_BYTES = 1 << 20, 1 << 30
-_SMALL_BYTES = 8 << 20  # a data file below this is worth joining with others
-_BLOCK_ROWS = 65_536
+_FORMAT_KEY, _SCHEMA_KEY, _READ_KEY = "mis.format", "mis.schema", "mis.read"
+_STAGED_ROWS = BLOCK_ROWS  # as many rows are written once, whatever happens to the commit; fewer are written again when another writer was first
 _CHANGED = "Another program changed it: restore an older version."
-_IO_BYTES = 64 << 20  # read ahead; the library's default buffers gigabytes on wide tables
 
 
 @dataclass(frozen=True)
-class Commit:
-    """What a commit says of itself, kept in the very transaction that brings its rows."""
+class Staged:
+    """Rows that lie in the table's folder, for a commit to make them visible; plain data, to be sent from the task that wrote them."""
 
-    seq: int
-    """Its number: 1 for the first."""
-    batch: str
-    """A name that the same rows get again when a writer is killed and comes back."""
-    cursor: Cursor | None = None
-    """Where the source stands after these rows."""
-    run: str = ""
-    """The run that wrote them."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """Plain data of the writer's, such as running counts."""
-    rows_version: int | None = None
-    """The version that last changed rows, where this commit itself brought none."""
-
-
-@dataclass(frozen=True)
-class Version:
-    """One state of the table that can still be read."""
-
-    number: int
-    time: datetime
-    """When it was committed, in UTC."""
+    fragments: tuple[str, ...]
     n_rows: int
-    """Rows in the table as of then."""
-    n_added: int
-    """Rows more than in the version before (the oldest one still readable counts from 0)."""
+    columns: str
+    """The columns they were written with."""
 
 
 class Table:
     """One version of a lake table. Reading never blocks a writer and never sees part of a commit."""
 
-    def __init__(self, dataset: "lance.LanceDataset", uri: str) -> None:
+    def __init__(self, dataset: "lance.LanceDataset", where: Where) -> None:
         """Use `open_table` or `create_table`."""
         self._dataset = dataset
-        self.uri = uri
+        self._where = where
+        self.uri = where.uri
 
     @cached_property
     def version(self) -> int:
@@ -87,9 +86,7 @@ class Table:
         try:
             return Schema.model_validate_json(self._dataset.schema.metadata[_SCHEMA_KEY.encode()])
         except ValueError as error:
-            raise LakeError(
-                f"{self.uri}: the description of its columns cannot be read.", fix="Another program changed it: restore an older version."
-            ) from error
+            raise LakeError(f"{self.uri}: the description of its columns cannot be read.", fix=_CHANGED) from error
 
     @cached_property
     def read_schema(self) -> Schema:
@@ -98,23 +95,13 @@ class Table:
         return self.schema if found is None else Schema.model_validate_json(found)
 
     @cached_property
+    def _last(self) -> tuple[Commit, int]:
+        return last_commit(self._dataset, self.uri)
+
+    @property
     def last(self) -> Commit:
         """The newest commit up to this version. Raises `LakeError` when a clean-up by another program removed its record."""
-        n = 1
-        with _told(self.uri, "read"):
-            while True:
-                found = self._dataset.get_transactions(n)
-                for transaction in found:
-                    record = transaction and (transaction.transaction_properties or {}).get(_COMMIT_KEY)
-                    if record:
-                        return Commit(**json.loads(record))
-                if len(found) < n or n > 1 << 20:
-                    break
-                n *= 16
-        raise LakeError(
-            f"{self.uri}: the record of its last commit is gone, and with it the place in the source.",
-            fix="Another program cleaned this table up. Move the table away and collect again.",
-        )
+        return self._last[0]
 
     @property
     def cursor(self) -> Cursor | None:
@@ -124,45 +111,42 @@ class Table:
     @property
     def rows_version(self) -> int:
         """The oldest version with exactly these rows in this order: this one, or an earlier one when later commits only moved the cursor or files."""
-        return self.last.rows_version or self.version
+        commit, version = self._last
+        return commit.rows_version or version
 
     def at(self, version: int) -> "Table":
         """The table as of a version. Raises `LakeError` when there is no such version (any more)."""
-        return open_table(self.uri, version)
+        return open_table(self.uri, version, options=self._where.options)
 
     def versions(self) -> tuple[Version, ...]:
         """Every version that can still be read, oldest first."""
-        found, before = [], 0
-        with _told(self.uri, "read"):
-            for one in self._dataset.versions():
-                n_rows, time = int(one["metadata"]["total_rows"]), one["timestamp"]
-                assert isinstance(time, datetime), "the library gives local time"
-                found.append(Version(int(one["version"]), time.astimezone(UTC), n_rows, n_rows - before))
-                before = n_rows
-        return tuple(v for v in found if v.number <= self.version)
+        return keeping.versions(self._dataset, self.uri)
 
-    def blocks(self, columns: Sequence[str] | None = None, *, n_rows: int = _BLOCK_ROWS, since: int | None = None) -> "Iterator[pa.RecordBatch]":
+    def history(self, n: int | None = None) -> tuple[Past, ...]:
+        """The last ``n`` versions (None: all) with who made them, what they did and the models trained on them, oldest first."""
+        return keeping.history(self._dataset, self.uri, n)
+
+    # Reading.
+
+    def blocks(self, columns: Sequence[str] | None = None, *, n_rows: int = BLOCK_ROWS, since: int | None = None) -> "Iterator[pa.RecordBatch]":
         """Rows in the order they came, the same at every reading, in batches of at most ``n_rows``; memory does not grow with the table.
 
-        ``columns``: all of the user's, or those named, in that order. ``since``: only rows that came after that version.
+        ``columns``: all of the user's, or those named, in that order. ``since``: only rows that came, or were replaced, after that version.
         Raises `UsageError` for an unknown column, `LakeError` when the table is damaged.
         """
-        names = list(self.schema.names) if columns is None else list(columns)
-        unknown = [name for name in names if name not in self.schema]
-        if unknown:
-            raise UsageError(f"{self.uri} has no column {unknown[0]!r}.{did_you_mean(unknown[0], self.schema.names)}")
+        names = self._known(self.schema.names if columns is None else columns)
         return self._scan(names, f"{SEQ} > {self.at(since).seq}" if since else None, n_rows)
 
     def slice(self, start: int, n_rows: int, columns: Sequence[str]) -> "pa.Table":
         """``n_rows`` rows from the ``start``-th on (fewer where the table ends), in the order of `blocks`; memory grows with them alone."""
-        with _told(self.uri, "read"):
+        with told(self.uri, "read"):
             scanner = self._dataset.scanner(
                 columns=list(columns),
                 offset=start,
                 limit=n_rows,
-                batch_size=_BLOCK_ROWS,
+                batch_size=BLOCK_ROWS,
                 scan_in_order=True,
-                io_buffer_size=_IO_BYTES,
+                io_buffer_size=IO_BYTES,
                 batch_readahead=2,
                 fragment_readahead=1,
             )
@@ -170,74 +154,169 @@ class Table:
 
     def blocks_after(self, seq: int, columns: Sequence[str]) -> "Iterator[pa.RecordBatch]":
         """As `blocks`, for rows of commits numbered higher than ``seq``."""
-        return self._scan(list(columns), f"{SEQ} > {seq}" if seq else None, _BLOCK_ROWS)
+        return self._scan(list(columns), f"{SEQ} > {seq}" if seq else None, BLOCK_ROWS)
 
     def blocks_up_to(self, seq: int) -> "Iterator[pa.RecordBatch]":
         """As `blocks`, for rows of commits numbered ``seq`` or lower."""
-        return self._scan(list(self.schema.names), None if self.seq <= seq else f"{SEQ} <= {seq}", _BLOCK_ROWS)
+        return self._scan(list(self.schema.names), None if self.seq <= seq else f"{SEQ} <= {seq}", BLOCK_ROWS)
 
     @cached_property
     def seq(self) -> int:
         """The number of the newest commit that brought rows still here, at least; 0 for an empty table."""
         if self.n_rows == 0:
             return 0
-        with _told(self.uri, "read"):
+        with told(self.uri, "read"):
             return int(self._dataset.take([self.n_rows - 1], columns=[SEQ])[SEQ][0].as_py())
 
+    def changes_since(self, version: int, key: Sequence[str]) -> Changes:
+        """The keys that came, were replaced and went since a version that can still be read. Memory grows with the changes, not with the table."""
+        import pyarrow as pa
+
+        names, old = self._known(key), self.at(version)
+        schema = pa.schema([pa.field(name, arrow_type(self.schema[name])) for name in names])
+        fresh = pa.Table.from_batches(list(self.blocks(names, since=version)), schema=schema)
+        return change.changes(old._dataset, self._dataset, fresh, names, self.uri)
+
+    def rows_of(self, column: str, values: Sequence[Any], versions: Sequence[int] | None = None) -> dict[int, int]:
+        """In which versions (None: all that can be read) rows have one of these values, and how many: the models trained on those have seen them."""
+        return self._counted(column, values, [v.number for v in self.versions()] if versions is None else versions)
+
+    # Writing.
+
     def append(
-        self, rows: "pa.Table", *, batch: str, cursor: Cursor | None = None, run: str = "", facts: Mapping[str, Any] | None = None, seq: int | None = None
+        self,
+        rows: "pa.Table",
+        *,
+        batch: str,
+        cursor: Cursor | None = None,
+        run: str = "",
+        facts: Mapping[str, Any] | None = None,
+        seq: int | None = None,
+        durable: bool = False,
     ) -> "Table":
         """Adds rows (may be none) and the cursor after them in one step; gives the table with them in.
 
         If ``batch`` is in the table already (a writer came back after a kill), nothing is added twice. ``rows`` must have exactly the table's
-        columns. Without a cursor the last one stays. With one, the table must not have changed since it was opened: `LakeError`.
-        ``seq`` numbers the commit (default: one more than the last). Raises `StoreError` when the disk refuses.
+        columns. Without a cursor the last one stays, and any number of writers may append at once. With one, no other commit may have come since
+        the table was opened: `LakeError`. ``seq`` numbers the commit (default: one more than the last). ``durable`` has the disk keep it through
+        a power cut. Raises `StoreError` when the disk refuses.
         """
-        wanted = arrow_schema(self.schema)
-        if not rows.schema.equals(wanted):
-            raise LakeError(f"{self.uri}: rows of other columns than the table's.\nrows: {_words(rows.schema)}\ntable: {_words(wanted)}")
-        with _writing(self.uri):
-            now = open_table(self.uri)
-            if now.has(batch, since=self.version):
-                return now
-            last = now.last
-            if cursor is not None and last.seq != self.last.seq:
-                raise LakeError(
-                    f"{self.uri} was changed by another writer while this one was reading.", fix="Run again: it goes on from where the other one ended."
-                )
-            commit = Commit(
-                seq=last.seq + 1 if seq is None else seq,
-                batch=batch,
-                cursor=last.cursor if cursor is None else cursor,
-                run=run,
-                facts=dict(last.facts if facts is None else facts),
-                rows_version=None if rows.num_rows else now.rows_version,
-            )
-            return now._commit(rows, commit)
+        self._must_fit(rows.schema)
+        if rows.num_rows > _STAGED_ROWS:
+            with at_work(self._where):
+                staged = [self.stage(rows)]
+                return self.append_staged(staged, batch=batch, cursor=cursor, run=run, facts=facts, seq=seq, durable=durable)
 
-    def has(self, batch: str, *, since: int = 0) -> bool:
-        """Whether the last commit, or one after version ``since``, is this batch."""
-        with _told(self.uri, "read"):
-            recent = self._dataset.get_transactions(max(1, self.version - since))
-        records = [(t.transaction_properties or {}).get(_COMMIT_KEY) for t in recent if t]
-        return batch in {self.last.batch, *(json.loads(r)["batch"] for r in records if r)}
+        def step(now: Table) -> tuple[Change, Commit]:
+            now._must_fit(rows.schema)
+            commit = self._next(now.last, batch, cursor, run, facts, seq)
+            new = now._write(rows, commit.seq) if rows.num_rows else ()
+            return Change(new), replace(commit, n_added=rows.num_rows, rows_version=None if rows.num_rows else now.rows_version)
+
+        return self._change(step, batch=batch, durable=durable)
+
+    def stage(self, rows: "pa.Table") -> Staged:
+        """Writes rows that no version shows until `append_staged` commits them, from any process or machine that reaches the table."""
+        import json
+
+        self._must_fit(rows.schema)
+        with at_work(self._where), told(self.uri, "write"):
+            found = write(rows, self._dataset, self._dataset.schema, None, "append", self._where) if rows.num_rows else []
+        return Staged(tuple(json.dumps(f.to_json()) for f in found), rows.num_rows, words(rows.schema))
+
+    def append_staged(
+        self,
+        staged: Sequence[Staged],
+        *,
+        batch: str,
+        cursor: Cursor | None = None,
+        run: str = "",
+        facts: Mapping[str, Any] | None = None,
+        seq: int | None = None,
+        durable: bool = False,
+    ) -> "Table":
+        """Adds what tasks have staged, in this order, in one step. As `append` otherwise; raises `LakeError` when columns changed meanwhile."""
+        fragments, n_rows = [f for one in staged for f in one.fragments], sum(one.n_rows for one in staged)
+
+        def step(now: Table) -> tuple[Change, Commit]:
+            stale = [one.columns for one in staged if one.columns != words(arrow_schema(now.schema))]
+            if stale:
+                raise LakeError(f"{self.uri}: rows were staged with other columns than the table has now: {stale[0]}.", fix="Stage them again.")
+            commit = self._next(now.last, batch, cursor, run, facts, seq)
+            with told(self.uri, "write"):
+                new = number(fragments, now._dataset, commit.seq, self._where)
+            return Change(new), replace(commit, n_added=n_rows, rows_version=None if n_rows else now.rows_version)
+
+        return self._change(step, batch=batch, durable=durable)
+
+    def upsert(
+        self,
+        rows: "pa.Table",
+        key: Sequence[str],
+        *,
+        batch: str,
+        cursor: Cursor | None = None,
+        run: str = "",
+        facts: Mapping[str, Any] | None = None,
+        seq: int | None = None,
+        durable: bool = False,
+    ) -> "Table":
+        """As `append`, but a row takes the place of those with its key: they leave in the same step, and it stands at the end.
+
+        Of several rows with one key the last counts. Raises `UsageError` for a key that is unknown, missing in a row, or a number with a point.
+        """
+        self._must_fit(rows.schema)
+        names = self._known(key)
+        kept = change.last_of_each(rows, names, self.uri)
+
+        def step(now: Table) -> tuple[Change, Commit]:
+            now._must_fit(rows.schema)
+            commit = self._next(now.last, batch, cursor, run, facts, seq)
+            gone, n_gone = change.without(now._dataset, kept.select(names), self.uri)
+            new = now._write(kept, commit.seq) if kept.num_rows else ()
+            counts = {"what": "upsert", "n_added": kept.num_rows, "n_removed": n_gone}
+            return replace(gone, new=new), replace(commit, **counts, rows_version=None if kept.num_rows else now.rows_version)
+
+        return self._change(step, batch=batch, durable=durable)
 
     def drop_after(self, seq: int) -> "Table":
         """The table without the rows of commits numbered higher than ``seq``: undoes what a killed writer left here but not elsewhere."""
         if self.last.seq <= seq or (not self.last.batch and self.seq <= seq):
             return self
-        with _writing(self.uri):
-            if self.seq > seq:
-                with _told(self.uri, "write"):
-                    self._dataset.delete(f"{SEQ} > {seq}")
+
+        def step(now: Table) -> tuple[Change, Commit]:
+            with told(self.uri, "write"):
+                gone, n = change.later_than(now._dataset, seq)
             # Without its batch's name, or the writer who comes back with the same batch would be told that it is in already.
-            now = open_table(self.uri)
-            return now._commit(None, replace(now.last, batch="", rows_version=None))
+            return gone, replace(now.last, batch="", recent=(), what="drop", n_added=0, n_removed=n, by=writer(), rows_version=None)
+
+        return self._change(step)
+
+    def evolve(self, schema: Schema, read_schema: Schema | None = None, *, run: str = "") -> "Table":
+        """Adds the columns of ``schema`` that the table lacks (missing in the rows there are) and makes int columns float where it says so.
+
+        Columns that ``schema`` lacks stay. Nothing else is written again: a new column costs nothing, a widened one its own cells.
+        ``read_schema``: the columns as the source gives them from now on. Raises `LakeError` for any other change of a type.
+        """
+
+        def step(now: Table) -> tuple[Change, Commit] | None:
+            wanted = change.wider(now.schema, schema, self.uri)
+            reads = change.wider(now.read_schema, read_schema, self.uri) if read_schema is not None else change.wider(now.read_schema, schema, self.uri)
+            if (wanted, reads) == (now.schema, now.read_schema):
+                return None
+            _refuse_ours(wanted)
+            with told(self.uri, "write"):
+                shape = change.reshaped(now._dataset, now.schema, wanted, _metadata(wanted, reads), self.uri)
+            return shape, replace(now.last, what="evolve", run=run or now.last.run, n_added=0, n_removed=0, by=writer(), rows_version=None)
+
+        return self._change(step)
+
+    # Keeping.
 
     def tag(self, name: str, version: int | None = None) -> None:
         """Names a version, so that clean-up keeps it (a model was trained on it). A name that exists moves."""
         number = self.version if version is None else self.at(version).version
-        with _told(self.uri, "write"):
+        with told(self.uri, "write"):
             if name in self._dataset.tags.list():
                 self._dataset.tags.update(name, number)
             else:
@@ -245,91 +324,259 @@ class Table:
 
     def untag(self, name: str) -> None:
         """Takes a name back; no error if it is not there."""
-        with _told(self.uri, "write"):
+        with told(self.uri, "write"):
             if name in self._dataset.tags.list():
                 self._dataset.tags.delete(name)
 
     @property
     def tags(self) -> dict[str, int]:
         """Named versions."""
-        with _told(self.uri, "read"):
+        with told(self.uri, "read"):
             return {name: int(found["version"]) for name, found in sorted(self._dataset.tags.list().items())}
 
     def compact(self, *, n_files: int = 64) -> "Table":
         """Joins small files once there are more than ``n_files``; rows, their order, the cursor and old versions stay. Gives the table as it is then."""
-        sizes = [sum(file.file_size_bytes or 0 for file in f.metadata.files) for f in self._dataset.get_fragments()]
-        if sum(size < _SMALL_BYTES for size in sizes) <= n_files:
+        if sum(keeping.size(f) < keeping.SMALL_BYTES for f in self._dataset.get_fragments()) <= n_files:
             return self
-        with _writing(self.uri):
-            now = open_table(self.uri)
-            last = now.last  # before the rewrite, whose transaction carries no record
-            rows_version = now.rows_version
-            with _told(self.uri, "write"):
-                now._dataset.optimize.compact_files(target_rows_per_fragment=_FILE_ROWS, num_threads=2)
-            return open_table(self.uri)._commit(None, replace(last, rows_version=rows_version))
+        return self._joined(lambda fragment: keeping.size(fragment) < keeping.SMALL_BYTES)
 
-    def clean_up(self, *, older_than: timedelta) -> int:
-        """Removes versions older than that, except tagged ones and the newest, and files of killed writers older than 7 days; gives the bytes freed."""
-        with _writing(self.uri):
-            # The newest transaction must carry our record: those of removed versions go with them.
-            now = open_table(self.uri)
-            now = now._commit(None, replace(now.last, rows_version=now.rows_version))
-            with _told(self.uri, "write"):
-                return int(now._dataset.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False).bytes_removed)
+    def vacuum(self, *, older_than: timedelta, keep_versions: int = 1, dry_run: bool = False) -> Vacuumed:
+        """Removes old versions. Those stay that are named, or among the newest ``keep_versions``, or that hold the rows of the newest version.
+
+        Files that no version names go too once they are 7 days old. ``dry_run`` only says what would be done.
+        """
+        now = open_table(self.uri, options=self._where.options)
+
+        def sorted_out(now: Table) -> tuple[dict[int, str], tuple[int, ...]]:
+            known, named = now.versions(), {n: [t for t, at in now.tags.items() if at == n] for n in set(now.tags.values())}
+            kept = keeping.decide(known, named, [now.rows_version], older_than, keep_versions, datetime.now(UTC))
+            return kept, tuple(v.number for v in known if v.number not in kept)
+
+        kept, leaving = sorted_out(now)
+        if dry_run or not leaving:
+            return Vacuumed(leaving, kept, keeping.remove(now._dataset, leaving, self.uri, dry_run=dry_run))
+        # The newest transaction must carry our record: those of removed versions go with them.
+        now = self._change(lambda at: (Change(), at._carried("vacuum")))
+        kept, leaving = sorted_out(now)
+        return Vacuumed(leaving, kept, keeping.remove(now._dataset, leaving, self.uri))
 
     def sweep(self) -> int:
-        """Removes files that no version names: what killed writers left. Gives the bytes freed. No writer may be at work outside this program's lock."""
-        with _writing(self.uri), _told(self.uri, "write"):
-            return int(
-                self._dataset.cleanup_old_versions(older_than=timedelta(days=36_500), delete_unverified=True, error_if_tagged_old_versions=False).bytes_removed
+        """Removes files that no version names: what killed writers left. Gives the bytes freed; 0 while another writer is at work, and for object stores.
+
+        Rows that were staged and not committed yet go with them.
+        """
+        with at_work(self._where, alone=True, wait_s=0.0) as alone:
+            if not alone or self._where.folder is None:
+                return 0
+            with told(self.uri, "write"):
+                old = timedelta(days=36_500)
+                return int(self._dataset.cleanup_old_versions(older_than=old, delete_unverified=True, error_if_tagged_old_versions=False).bytes_removed)
+
+    def erase(self, column: str, values: Sequence[Any], *, run: str = "") -> Erased:
+        """Removes every row with one of these values for good: from the newest version, and with their bytes from every file.
+
+        Versions whose files hold such a row are removed, named ones too: their names move to the newest. So does the index of keys, which is built
+        again. On an object store no other writer may be at work. Raises `StoreError` when one is on this machine.
+        """
+        import pyarrow as pa
+
+        cells = self._cells(column, values)
+        with at_work(self._where, alone=True, wait_s=60.0) as alone:
+            if not alone and self._where.folder is not None:
+                raise StoreError(f"the table {self.uri} is being written to.", fix="Wait until the other writer ends, then erase again.")
+            n_rows = 0
+
+            def step(now: Table) -> tuple[Change, Commit] | None:
+                nonlocal n_rows
+                gone, n_rows = change.without(now._dataset, pa.table({column: cells.drop_null().unique()}), self.uri)
+                commit = replace(now._carried("erase"), seq=now.last.seq + 1, n_removed=n_rows, run=run, rows_version=None)
+                return (gone, commit) if n_rows else None
+
+            table = self._change(step, held=True)
+            if table._counted(column, values, [table.version], gone=True):
+                table = table._change(lambda now: (now._without_deleted(), replace(now._carried("erase"), rows_version=None, run=run)), held=True)
+            holding = table._counted(column, values, [v.number for v in table.versions() if v.number != table.version], gone=True)
+            moved = {name: (at, table.version) for name, at in table.tags.items() if at in holding}
+            for name in moved:
+                table.tag(name, table.version)
+            keeping.remove(table._dataset, tuple(holding), self.uri, unverified=True)
+            if n_rows or holding:
+                keeping.forget_keys(self._where)
+            return Erased(n_rows, tuple(holding), moved)
+
+    # Inside.
+
+    def has(self, batch: str, *, since: int = 0) -> bool:
+        """Whether the last commit, one of the hundred before, or one after version ``since``, is this batch."""
+        if self.last.knows(batch) or 0 < self.version - since <= len(self.last.recent):
+            return self.last.knows(batch)
+        with told(self.uri, "read"):
+            recent = self._dataset.get_transactions(max(1, self.version - since))
+        return any(commit is not None and commit.knows(batch) for commit in map(commit_of, recent))
+
+    def _change(self, step: "Callable[[Table], tuple[Change, Commit] | None]", *, batch: str = "", durable: bool = False, held: bool = False) -> "Table":
+        """Does a step on the newest version, again on a newer one when another writer was first; nothing when ``batch`` is in already."""
+        with nullcontext() if held else at_work(self._where):
+            for _ in attempts(self._where):
+                with turn(self._where):
+                    newest = open_table(self.uri, options=self._where.options)
+                    if batch and newest.has(batch, since=self.version):
+                        return newest
+                    now = newest._upgraded()
+                    if now is None:
+                        continue
+                    made = step(now)
+                    if made is None:
+                        return now
+                    files, commit = made
+                    with told(self.uri, "write"):
+                        found = land(now._dataset, files, commit, self._where)
+                    if found is not None:
+                        break
+            assert now is not None and found is not None, "attempts end with an error"  # noqa: PT018
+            if durable:
+                sync(self._where, now._dataset, found)
+        table = Table(found, self._where)
+        return table._tidied() if commit.what in ("append", "upsert") else table
+
+    def _joined(self, fits: "Callable[[Any], bool]", *, tries: int = 20) -> "Table":
+        """Neighbouring fragments that fit written as one. Other writers may be at work; when they change the same files, it is done again."""
+        with at_work(self._where):
+            for n in attempts(self._where):
+                now = open_table(self.uri, options=self._where.options)
+                runs = keeping.joinable(now._dataset, fits=fits)
+                if not runs or n >= tries:
+                    return now
+                with told(self.uri, "write"):
+                    found = rewrite(now._dataset, [keeping.joined(now._dataset, run, self._where) for run in runs], self._where)
+                if found is not None:
+                    return Table(found, self._where)
+        raise AssertionError("attempts end with an error")
+
+    def _without_deleted(self) -> Change:
+        """The files that hold a deleted row, written again without."""
+        with told(self.uri, "write"):
+            parts = [keeping.joined(self._dataset, [f], self._where) for f in self._dataset.get_fragments() if f.num_deletions]
+        return Change(updated=[f for part in parts for f in part.updated])
+
+    def _tidied(self) -> "Table":
+        """Small files are joined now and then, so that many small commits do not make reading slow; never a condition."""
+        if self.last.seq % keeping.TIER or len(self._dataset.get_fragments()) <= keeping.TIER:
+            return self
+        return self._joined(keeping.lately(self._dataset), tries=1)
+
+    def _carried(self, what: str) -> Commit:
+        """The last record again, for a commit that leaves the rows as they are."""
+        return replace(self.last, what=what, n_added=0, n_removed=0, by=writer(), rows_version=self.rows_version)
+
+    def _upgraded(self) -> "Table | None":
+        """The table in today's format; None when another writer was first."""
+        if int(self._dataset.schema.metadata[_FORMAT_KEY.encode()]) == FORMAT:
+            return self
+        with told(self.uri, "write"):
+            # From 1 to 2: nothing in the files is other than it was, only records and columns may be from now on.
+            shape = change.reshaped(self._dataset, self.schema, self.schema, _metadata(self.schema, self.read_schema), self.uri)
+            found = land(self._dataset, shape, self._carried("upgrade"), self._where)
+        return None if found is None else Table(found, self._where)
+
+    def _next(self, last: Commit, batch: str, cursor: Cursor | None, run: str, facts: Mapping[str, Any] | None, seq: int | None) -> Commit:
+        """The record of the commit after ``last``. Raises `LakeError` for a cursor on top of rows that this writer has not seen."""
+        if cursor is not None and last.seq != self.last.seq:
+            raise LakeError(
+                f"{self.uri} was changed by another writer while this one was reading.", fix="Run again: it goes on from where the other one ended."
             )
+        return Commit(
+            seq=last.seq + 1 if seq is None else seq,
+            batch=batch,
+            cursor=last.cursor if cursor is None else cursor,
+            run=run,
+            facts=dict(last.facts if facts is None else facts),
+            by=writer(),
+            recent=[*last.recent, short(batch)][-_REMEMBERED:] if batch else list(last.recent),
+        )
 
-    def _commit(self, rows: "pa.Table | None", commit: Commit) -> "Table":
-        import lance
+    def _write(self, rows: "pa.Table", seq: int) -> list[Any]:
+        with told(self.uri, "write"):
+            return write(rows, self._dataset, self._dataset.schema, seq, "append", self._where)
 
-        with _told(self.uri, "write"):
-            fragments = [] if rows is None or not rows.num_rows else _write(rows, self._dataset, self._dataset.schema, commit.seq, "append")
-            step = lance.Transaction(self.version, lance.LanceOperation.Append(fragments), transaction_properties=_record(commit))
-            return Table(lance.LanceDataset.commit(self._dataset, step), self.uri)
+    def _must_fit(self, found: "pa.Schema") -> None:
+        wanted = arrow_schema(self.schema)
+        if not found.equals(wanted):
+            raise LakeError(f"{self.uri}: rows of other columns than the table's.\nrows: {words(found)}\ntable: {words(wanted)}")
+
+    def _known(self, columns: Sequence[str]) -> list[str]:
+        unknown = [name for name in columns if name not in self.schema]
+        if unknown:
+            raise UsageError(f"{self.uri} has no column {unknown[0]!r}.{did_you_mean(unknown[0], self.schema.names)}")
+        return list(columns)
+
+    def _cells(self, column: str, values: Sequence[Any]) -> "pa.Array":
+        return keeping.matcher(values, arrow_type(self.schema[self._known([column])[0]]), column, self.uri)
+
+    def _counted(self, column: str, values: Sequence[Any], versions: Sequence[int], *, gone: bool = False) -> dict[int, int]:
+        def cells(kind: "pa.DataType") -> "pa.Array":
+            return keeping.matcher(values, kind, column, self.uri)
+
+        self._cells(column, values)
+        return keeping.counted(((n, self._dataset.checkout_version(n)) for n in versions), column, cells, self.uri, gone=gone)
 
     def _scan(self, names: list[str], where: str | None, n_rows: int) -> "Iterator[pa.RecordBatch]":
-        with _told(self.uri, "read"):
+        with told(self.uri, "read"):
             scanner = self._dataset.scanner(
                 columns=names,
                 filter=where,
                 batch_size=n_rows,
                 scan_in_order=True,
-                io_buffer_size=_IO_BYTES,
+                io_buffer_size=IO_BYTES,
                 batch_readahead=2,
                 fragment_readahead=2,
             )
             yield from (batch for batch in scanner.to_batches() if batch.num_rows)
 
 
-def table_exists(uri: str) -> bool:
-    """Whether a table lies there. Imports nothing heavy; a damaged table exists."""
-    versions = Path(uri) / "_versions"
-    return versions.is_dir() and any(versions.iterdir())
-
-
-def open_table(uri: str, version: int | None = None) -> Table:
-    """The table as of a version (default: the newest). Raises `LakeError` when there is none, it is damaged, or it is not one of ours."""
-    if not table_exists(uri):
-        raise LakeError(f"there is no table at {uri}.", fix="Collect rows first: `mis collect`.")
+def table_exists(uri: str, *, options: Mapping[str, str] | None = None) -> bool:
+    """Whether a table lies there. Imports nothing heavy for a folder; a damaged table exists."""
+    where = Where(uri, options)
+    if where.folder is not None:
+        versions = where.folder / "_versions"
+        return versions.is_dir() and any(versions.iterdir())
     import lance
 
-    with _told(uri, "open"):
+    with told(uri, "reach"):
         try:
-            dataset = lance.dataset(uri, version=version)
+            lance.dataset(uri, storage_options=where.storage)
+        except ValueError as error:
+            if "was not found" not in str(error):
+                raise
+            return False
+    return True
+
+
+def open_table(uri: str, version: int | None = None, *, options: Mapping[str, str] | None = None) -> Table:
+    """The table as of a version (default: the newest). Raises `LakeError` when there is none, it is damaged, or it is not one of ours.
+
+    ``options``: what an object store (``s3://``, ``gs://``, ``az://``) needs, in Lance's words: ``aws_endpoint``, ``aws_region``, credentials.
+    """
+    where = Where(uri, options)
+    none = LakeError(f"there is no table at {uri}.", fix="Collect rows first: `mis collect`.")
+    if where.folder is not None and not table_exists(uri):
+        raise none
+    import lance
+
+    with told(uri, "open"):
+        try:
+            dataset = lance.dataset(uri, version=version, storage_options=where.storage)
         except ValueError as error:
             if version is None:
+                if where.folder is None and "was not found" in str(error):
+                    raise none from error
                 raise
-            newest = open_table(uri)
+            newest = open_table(uri, options=options)
             known = [v.number for v in newest.versions()]
             if version in known:
                 raise
             raise LakeError(f"{uri} has no version {version}.", fix=f"There are {len(known)}: {known[0]} to {known[-1]}.") from error
-    table = Table(dataset, uri)
+    table = Table(dataset, where)
     _check(table)
     return table
 
@@ -345,62 +592,90 @@ def create_table(
     facts: Mapping[str, Any] | None = None,
     seq: int | None = None,
     read_schema: Schema | None = None,
+    options: Mapping[str, str] | None = None,
+    durable: bool = False,
 ) -> Table:
     """Makes a table, its first rows and the cursor after them in it: version 1 has all or there is no table. The arguments are those of `Table.append`.
 
     ``read_schema``: the columns as the source gives them, where treatments make others of them.
-    Raises `LakeError` when a table is there already, `StoreError` when the disk refuses.
+    Raises `LakeError` when a table is there already or the object store would let writers overwrite each other, `StoreError` when the disk refuses.
     """
+    import pyarrow as pa
+
+    where = Where(uri, options)
+    _refuse_ours(schema)
+    plain = arrow_schema(schema)
+    filled = plain.append(pa.field(SEQ, pa.int64())).with_metadata(_metadata(schema, read_schema))
+    first = plain.empty_table() if rows is None else rows
+    if not first.schema.equals(plain):
+        raise LakeError(f"{uri}: rows of other columns than the schema's.\nrows: {words(first.schema)}\nschema: {words(plain)}")
+    there = LakeError(f"there is a table at {uri} already.", fix="Open it, or name another place.")
+    with at_work(where), turn(where):
+        if table_exists(uri, options=options):
+            raise there
+        if where.folder is None:
+            _probe(where)
+        commit = Commit(
+            seq=int(bool(batch)) if seq is None else seq,
+            batch=batch,
+            cursor=cursor,
+            run=run,
+            facts=dict(facts or {}),
+            what="append",
+            by=writer(),
+            n_added=first.num_rows,
+            recent=[short(batch)] if batch else [],
+        )
+        with told(uri, "write"):
+            fragments = write(first, uri, filled, commit.seq, "create", where) if first.num_rows else []
+            dataset = _first(filled, fragments, commit, where)
+        if dataset is None:
+            raise there
+        if durable:
+            sync(where, None, dataset)
+        return Table(dataset, where)
+
+
+def _first(schema: "pa.Schema", fragments: list[Any], commit: Commit, where: Where) -> "lance.LanceDataset | None":
+    """Version 1 of a table, on top of version 0, which never exists; None when another writer made the table meanwhile."""
+    import lance
+    from lance.commit import CommitConflictError
+
+    step = lance.Transaction(0, lance.LanceOperation.Overwrite(schema, fragments), transaction_properties=record(commit))
+    try:
+        return lance.LanceDataset.commit(where.uri, step, enable_stable_row_ids=True, max_retries=0, storage_options=where.storage)
+    except CommitConflictError:
+        return None
+
+
+def _probe(where: Where) -> None:
+    """Makes a table of no columns worth twice: a store that lets the second one in would let writers overwrite each other's commits."""
+    import uuid
+
     import lance
     import pyarrow as pa
 
+    place = Where(f"{where.uri.rstrip('/')}/{INTERNAL}probe-{uuid.uuid4().hex}", where.options)
+    schema, commit = pa.schema([(SEQ, pa.int64())]), Commit(0, "")
+    with told(where.uri, "write"):
+        twice = [_first(schema, [], commit, place), _first(schema, [], commit, place)]
+        lance.LanceDataset.drop(place.uri, place.storage, ignore_not_found=True)
+    if twice[1] is not None:
+        raise LakeError(
+            f"{where.uri}: this store overwrites an object when it is told not to, so writers would lose each other's commits.",
+            fix="Use a store with conditional writes (S3, GCS, Azure, MinIO), or a local folder.",
+        )
+
+
+def _metadata(schema: Schema, read_schema: Schema | None) -> dict[str, str]:
+    found = {_FORMAT_KEY: str(FORMAT), _SCHEMA_KEY: compact_json(schema.plain())}
+    return found if read_schema is None or read_schema == schema else {**found, _READ_KEY: compact_json(read_schema.plain())}
+
+
+def _refuse_ours(schema: Schema) -> None:
     ours = [name for name in schema.names if name.startswith(INTERNAL)]
     if ours:
         raise LakeError(f"a column cannot be called {ours[0]!r}: names with {INTERNAL} are the table's own.", fix="Rename it in the source.")
-    plain = arrow_schema(schema)
-    metadata = {_FORMAT_KEY: str(FORMAT), _SCHEMA_KEY: _compact(schema.plain())}
-    if read_schema is not None and read_schema != schema:
-        metadata[_READ_KEY] = _compact(read_schema.plain())
-    filled = plain.append(pa.field(SEQ, pa.int64())).with_metadata(metadata)
-    first = plain.empty_table() if rows is None else rows
-    if not first.schema.equals(plain):
-        raise LakeError(f"{uri}: rows of other columns than the schema's.\nrows: {_words(first.schema)}\nschema: {_words(plain)}")
-    with _writing(uri):
-        if table_exists(uri):
-            raise LakeError(f"there is a table at {uri} already.", fix="Open it, or name another place.")
-        commit = Commit(seq=int(bool(batch)) if seq is None else seq, batch=batch, cursor=cursor, run=run, facts=dict(facts or {}))
-        with _told(uri, "write"):
-            fragments = _write(first, uri, filled, commit.seq, "create") if first.num_rows else []
-            # On top of version 0, which never exists: fails when another writer made the table meanwhile.
-            step = lance.Transaction(0, lance.LanceOperation.Overwrite(filled, fragments), transaction_properties=_record(commit))
-            return Table(lance.LanceDataset.commit(uri, step, enable_stable_row_ids=True), uri)
-
-
-def _write(rows: "pa.Table", into: Any, schema: "pa.Schema", seq: int, mode: str) -> list[Any]:
-    """Data files that no version names yet."""
-    import pyarrow as pa
-    from lance.fragment import write_fragments
-
-    numbered = rows.append_column(SEQ, pa.repeat(pa.scalar(seq, pa.int64()), rows.num_rows)).cast(schema)
-    found = write_fragments(
-        pa.RecordBatchReader.from_batches(schema, numbered.to_batches(max_chunksize=_BLOCK_ROWS)),
-        into,
-        schema=schema,
-        mode=mode,
-        max_rows_per_file=_FILE_ROWS,
-        max_bytes_per_file=_FILE_BYTES,
-        data_storage_version=_STORAGE,
-        enable_stable_row_ids=True,
-    )
-    return list(found)
-
-
-def _record(commit: Commit) -> dict[str, str]:
-    return {_COMMIT_KEY: _compact(vars(commit))}
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _check(table: Table) -> None:
@@ -416,44 +691,24 @@ def _check(table: Table) -> None:
         raise LakeError(f"{table.uri} has format {found}; this version reads up to {FORMAT}.", fix="Upgrade: pip install --upgrade modelinscale.")
     if not dataset.has_stable_row_ids:
         raise LakeError(f"{table.uri} has no stable row ids, so rows since a version cannot be told.", fix="Copy it into a new table.")
-    declared = [*arrow_schema(table.schema), pa.field(SEQ, pa.int64())]
-    if [(f.name, f.type) for f in dataset.schema] != [(f.name, f.type) for f in declared]:
-        raise LakeError(f"{table.uri}: its columns are not those it declares: {_words(dataset.schema)}.", fix=_CHANGED)
+    # A column that was added stands behind the hidden one.
+    declared = {f.name: f.type for f in [*arrow_schema(table.schema), pa.field(SEQ, pa.int64())]}
+    if len(dataset.schema) != len(declared) or {f.name: f.type for f in dataset.schema} != declared:
+        raise LakeError(f"{table.uri}: its columns are not those it declares: {words(dataset.schema)}.", fix=_CHANGED)
 
 
-@contextmanager
-def _writing(uri: str) -> Iterator[None]:
-    """One writer at a time. Lance itself lets appends pass each other, which would break the order of commit numbers and the cursor."""
-    with files.held(Path(uri) / f"{INTERNAL}lock", wait_s=60.0, what=f"the table {uri}"):
-        yield
-
-
-_OS_ERROR = re.compile(r"\(os error (\d+)\)")
-
-
-@contextmanager
-def _told(uri: str, doing: str) -> Iterator[None]:
-    """Lance's errors as ours: the disk's refusals as `StoreError`, anything else as a `LakeError`. It tells the system's error number only in words."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, (LakeError, StoreError, UsageError)):
-            raise
-        found = _OS_ERROR.search(str(error))
-        number = error.errno if isinstance(error, OSError) and error.errno else int(found[1]) if found else 0
-        refused = files.refusal(number, Path(uri), doing)
-        if refused:
-            raise refused from error
-        raise LakeError(
-            f"Cannot {doing} the table {uri}: {_short(error)}.",
-            fix="It is damaged, or another program changed it. Restore it, or move it away and collect again.",
-        ) from error
-
-
-def _short(error: Exception) -> str:
-    """The first line of a message without the library's own source paths."""
-    return re.sub(r",? */[^ ,]*\.rs:\d+:\d+", "", str(error).split("\n")[0]).rstrip(" .")[:300]
-
-
-def _words(schema: "pa.Schema") -> str:
-    return ", ".join(f"{f.name} {f.type}" for f in schema)
+__all__ = [
+    "FORMAT",
+    "SEQ",
+    "Changes",
+    "Commit",
+    "Erased",
+    "Past",
+    "Staged",
+    "Table",
+    "Vacuumed",
+    "Version",
+    "create_table",
+    "open_table",
+    "table_exists",
+]
