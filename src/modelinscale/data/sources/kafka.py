@@ -124,6 +124,7 @@ class Kafka(Stream):
                         link.check()
                     if monotonic() - looked > LOOK_S:
                         looked, known = monotonic(), set(places.next)
+                        link.look()
                         places, _ = self._begin(link, places.cursor())
                         if set(places.next) != known:
                             link.assign(places.next)
@@ -327,15 +328,21 @@ class _Link:
         except (KafkaException, ValueError) as error:
             raise SourceError(f"{source._name()}: librdkafka refuses the settings: {error}.", fix="Check `servers` and `security`.") from None
         try:
-            self._about = self._ask(lambda: self.consumer.list_topics(timeout=timeout_s))
+            self._about = self._listed()
         except BaseException:
             self.consumer.close()
             raise
         self.cluster = str(self._about.cluster_id)
 
+    def look(self) -> None:
+        """Asks anew what topics and partitions there are."""
+        self._about = self._listed()
+
+    def _listed(self) -> Any:
+        return self._ask(lambda: self.consumer.list_topics(timeout=self._timeout_s))
+
     def partitions(self) -> list[Part]:
-        """The partitions there are now, in order. Raises `SourceError` for a topic that is not there."""
-        self._about = self._ask(lambda: self.consumer.list_topics(timeout=self._timeout_s))
+        """The partitions there were when last looked, in order. Raises `SourceError` for a topic that is not there."""
         found: list[Part] = []
         for topic in self._source.topic:
             about = self._about.topics.get(topic)
@@ -368,7 +375,8 @@ class _Link:
         from confluent_kafka import KafkaError
 
         found, gone = [], False
-        for message in self.consumer.consume(n, wait_s):
+        first = self.consumer.poll(wait_s)  # `consume` alone would wait its full time for the last of n
+        for message in [] if first is None else [first, *self.consumer.consume(n - 1, 0)] if n > 1 else [first]:
             error, part = message.error(), (message.topic() or "", message.partition() or 0)
             if part not in self._assigned:
                 continue

@@ -47,8 +47,6 @@ class Nats(Stream):
     """The subjects whose messages are read: ``orders.*``. Left out: all of the stream."""
     token: Reference | None = None
     """A token, where the server asks for one."""
-    seed: Reference | None = None
-    """The seed of an NKey, where the server asks for one."""
     ca: Reference | None = None
     """The certificates (PEM) that the server's is checked against; left out: those of this machine."""
 
@@ -226,39 +224,52 @@ class _Link:
         self._pull: Any = None
         self._heard = 0
         self._next = 1
-        self._reason = ""
+        self._reasons: list[str] = []
         try:
-            self._client = self._ask(self._connect())
+            self._client = self._ask(self._connected())
             self._stream = self._client.jetstream()
         except BaseException:
             self._end()
             raise
 
+    async def _connected(self) -> Any:
+        for _ in range(2):
+            with contextlib.suppress(ConnectionResetError):  # a server that refuses may hang up before its reason is read
+                return await self._connect()
+        return await self._connect()
+
     async def _connect(self) -> Any:
         import ssl
 
-        import nats
+        from nats.aio.client import Client
 
         source = self._source
         more: dict[str, Any] = {}
         if source.token:
             more["token"] = reveal(source.token)
-        if source.seed:
-            more["nkeys_seed_str"] = reveal(source.seed)
         if source.ca:
             more["tls"] = ssl.create_default_context(cadata=reveal(source.ca))
 
         async def note(error: Exception) -> None:
-            self._reason = str(error)
+            self._reasons.append(str(error) or type(error).__name__)
 
-        return await nats.connect(
-            [reveal(s, in_url=True) for s in source.servers],
-            name="modelinscale",
-            allow_reconnect=False,  # who follows begins anew by number instead
-            connect_timeout=max(int(min(source.timeout, 10)), 1),
-            error_cb=note,
-            **more,
-        )
+        client = Client()
+        try:
+            await client.connect(
+                [reveal(s, in_url=True) for s in source.servers],
+                name="modelinscale",
+                allow_reconnect=False,  # who follows begins anew by number instead
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=max(int(min(source.timeout, 10)), 1),
+                error_cb=note,
+                **more,
+            )
+        except BaseException:
+            with contextlib.suppress(Exception):  # it may never have been open
+                await client.close()
+            raise
+        return client
 
     def close(self) -> None:
         with contextlib.suppress(Exception):  # it may be gone already
@@ -356,9 +367,10 @@ class _Link:
             raise SourceError(f"{name}: {servers} refuses this client: {error}.", fix="Check user, password or token.") from None
         except (e.Error, OSError, TimeoutError) as error:
             future.cancel()
-            reason = self._reason or str(error) or type(error).__name__
-            if "authorization" in reason.lower():
-                raise SourceError(f"{name}: {servers} refuses this client: {reason}.", fix="Check user, password or token.") from None
+            reason = (self._reasons or [str(error) or type(error).__name__])[-1]
+            refused = next((r for r in [*self._reasons, str(error)] if "authorization" in r.lower()), None)
+            if refused is not None:
+                raise SourceError(f"{name}: {servers} refuses this client: {refused}.", fix="Check user, password or token.") from None
             raise Unreachable(f"{name}: {servers} cannot be reached: {reason}.", fix="Is the server up, with JetStream on? Are `servers` right?") from None
 
 
