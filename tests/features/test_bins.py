@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from modelinscale.features._bins import LIMIT, Bins
+from modelinscale.core.bins import LIMIT, Bins
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 

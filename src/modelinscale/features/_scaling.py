@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from modelinscale.core.bins import Bins, moments
 from modelinscale.core.graph import Graph
-from modelinscale.features._bins import Bins, moments
 
 Scale = Literal["robust", "standard"]
 _FAR = 2.0**60

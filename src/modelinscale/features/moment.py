@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from modelinscale.core.bins import Bins
 from modelinscale.core.encoded import MISSING_MOMENT, Form, InputType, Layout
 from modelinscale.core.graph import Graph
 from modelinscale.core.schema import Column
 from modelinscale.features import Feature, State
-from modelinscale.features._bins import Bins
 from modelinscale.features._scaling import Scaling, draw
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from modelinscale.core.bins import Bins
 from modelinscale.core.encoded import Form, InputType, Layout
 from modelinscale.core.graph import Graph
 from modelinscale.core.schema import Column
 from modelinscale.features import Feature, State
-from modelinscale.features._bins import Bins
 from modelinscale.features._scaling import Scale, Scaling, draw
 
 if TYPE_CHECKING:
