@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from modelinscale.package import Package
     from modelinscale.pipeline import Described, Outcome, Plan
     from modelinscale.pipeline._follow import Followed
+    from modelinscale.pipeline._forget import Forgotten
     from modelinscale.score import Scored
     from modelinscale.serve import Serve
     from modelinscale.spec import ModelSpec
@@ -127,6 +128,13 @@ class Project:
         head = self.audit.write(action, f"{self.spec.name} version {number}", before=before)
         self.tracker.alias(self.spec.name, "champion", number, anchor=head)
         return {"name": self.spec.name, "champion": number, "before": before}
+
+    def forget(self, persons: Sequence[str], *, dry_run: bool = False) -> Forgotten:
+        """Removes persons, named as the source names them, from everything that is stored; tells which models learned from them."""
+        from modelinscale.pipeline._forget import forget
+        from modelinscale.pipeline._place import Place
+
+        return forget(Place.of(self.spec, self.base), persons, dry_run=dry_run)
 
     @cached_property
     def audit(self) -> Audit:

@@ -4,7 +4,26 @@ from typing import Annotated
 
 import typer
 
-from modelinscale.cli import audit, check, collect, demo, evaluate, export, init, kinds, plan, predict, promote, rollback, run, schema, serve, show, train
+from modelinscale.cli import (
+    audit,
+    check,
+    collect,
+    demo,
+    evaluate,
+    export,
+    forget,
+    init,
+    kinds,
+    plan,
+    predict,
+    promote,
+    rollback,
+    run,
+    schema,
+    serve,
+    show,
+    train,
+)
 
 app = typer.Typer(
     name="mis",
@@ -35,5 +54,5 @@ def _options(
     _show.logs(log, log_form)
 
 
-for one in (init, check, plan, run, collect, train, evaluate, export, predict, serve, show, promote, rollback, audit, kinds, schema, demo):
+for one in (init, check, plan, run, collect, train, evaluate, export, predict, serve, show, promote, rollback, forget, audit, kinds, schema, demo):
     app.command(name=one.__name__.rpartition(".")[2])(one.command)

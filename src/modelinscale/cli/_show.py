@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from modelinscale.demo import Demo, Payment, Stage
     from modelinscale.pipeline import Described, Outcome, Plan
     from modelinscale.pipeline._follow import Followed
+    from modelinscale.pipeline._forget import Forgotten
     from modelinscale.score import Scored
     from modelinscale.serve import Serve
     from modelinscale.track.audit import Entry, Verdict
@@ -267,6 +268,28 @@ def described(what: str, found: "Described", *, as_json: bool) -> None:
         if part.title:
             line(part.title)
         table(part.header, part.rows)
+    for note in found.notes:
+        line(f"  · {note}")
+
+
+def forgotten(found: "Forgotten", *, as_json: bool) -> None:
+    if as_json:
+        document(found.plain())
+        return
+    n_rows, would = sum(found.rows.values()), "would be " if found.dry_run else ""
+    line(f"{n_rows:,} rows and {found.quarantined:,} lines in quarantine {would}removed, with every version of the table that held them.")
+    for name, versions in found.versions.items():
+        line(f"  table {name}: versions {', '.join(map(str, versions))}")
+    if found.models:
+        line("versions of the model that learned from them:")
+        shown = [
+            (str(m.version), ", ".join(m.aliases), "" if m.sure else "perhaps: its rows cannot be read any more", f"{m.golden_rows}", ", ".join(m.still_holds))
+            for m in found.models
+        ]
+        table(("version", "alias", "", "golden rows removed", "still holds the value"), shown)
+        line(f"they {'would be' if found.dry_run else 'are'} marked to be learned again; `mis run` does it.")
+        if any(m.still_holds for m in found.models):
+            line("a package that still holds the value must be removed once another version is champion.")
     for note in found.notes:
         line(f"  · {note}")
 

@@ -136,6 +136,8 @@ class Manifest(Settings):
     row_bytes: int = Field(0, ge=0)
     """About how many bytes the graph holds for one row while it works, besides the words of a text; 0: not known."""
     lineage: Lineage = Lineage()
+    refit: str = ""
+    """Why it should be learned again: rows it learned from were erased. Empty: no reason is known."""
     parity: Parity = Parity()
     files: dict[str, FileFacts] = Field(default_factory=dict)
     """SHA-256 and size of every other file."""

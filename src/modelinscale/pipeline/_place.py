@@ -102,6 +102,13 @@ class Place:
             sweep(self.store.path("steps", step), older_than_s=0.0)
 
 
+def results(place: Place, step: str) -> list[Result]:
+    """Every result of a step that there is, whatever its inputs."""
+    folders = [place.store.path("steps", step, name) for name in place.store.list("steps", step)]
+    read = [(folder, _read(folder / RESULT)) for folder in folders if (folder / RESULT).is_file()]
+    return [Result(step, folder.name, found["inputs"], found["facts"], folder, seconds=found["seconds"]) for folder, found in read]
+
+
 def as_plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=lambda v: v.plain() if hasattr(v, "plain") else str(v)))
 
