@@ -39,7 +39,8 @@ def two_nodes() -> Iterator[TwoNodes]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = [sys.executable, str(Path(__file__).with_name("_two_nodes.py")), str(port)]
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
+    # Ray's client server forks, which gRPC 1.85 answers with a segmentation fault unless told so.
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore", "GRPC_ENABLE_FORK_SUPPORT": "0"}
     process = subprocess.Popen(program, env=os.environ | token | quiet, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     with process, pytest.MonkeyPatch.context() as patch:
         for name, value in token.items():

@@ -147,17 +147,18 @@ def _reach(address: str) -> None:
 
 def _explained(address: str | None, error: BaseException) -> MisError:
     """What went wrong while connecting, in a user's words."""
-    text = " ".join(str(error).split())
     if isinstance(error, MisError):
         return error
+    text = " ".join(str(error).split())
+    chain = " ".join(_chain(error)).lower()
     if address is None:
         return ComputeError(
             f"a Ray cluster could not be started on this machine: {type(error).__name__}: {text[:500]}",
             fix="Is there memory (about 1 GiB) and room in the temporary folder? `compute: local` needs no cluster.",
         )
-    if "version mismatch" in text.lower():
+    if "version mismatch" in chain:
         return ComputeError(f"{_place(address)} runs other versions: {text[:500]}", fix="Use the same versions of Python and Ray here and on every node.")
-    if "authentication" in text.lower() or "unauthenticated" in text.lower():
+    if "authentication" in chain or "unauthenticated" in chain or "invalidauthtoken" in chain:
         return ComputeError(
             f"{_place(address)} refuses our token.",
             fix="Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file) to the token the cluster was started with.",
@@ -166,6 +167,13 @@ def _explained(address: str | None, error: BaseException) -> MisError:
         f"{_place(address)} cannot be reached: {type(error).__name__}: {text[:500]}",
         fix="Is it running, and is the address right? `auto` and `host:6379` are for a machine of the cluster, `ray://host:10001` for any other.",
     )
+
+
+def _chain(error: BaseException | None) -> Iterator[str]:
+    """What an error says, and those it came from."""
+    while error is not None:
+        yield f"{type(error).__name__}: {error}"
+        error = error.__cause__ or error.__context__
 
 
 def _settings(address: str | None) -> dict[str, str | None]:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from modelinscale.core.errors import ComputeError, needs
 from modelinscale.core.secrets import veil
 
@@ -21,7 +24,7 @@ class Packed:
     """A value on its way."""
 
     head: bytes
-    buffers: tuple[Any, ...]
+    buffers: tuple[NDArray[np.uint8], ...]
     """Its large parts, kept beside the pickle."""
 
     def value(self, *, shared: bool = False) -> Any:
@@ -35,7 +38,7 @@ class Failed:
     """A function's own error, on its way."""
 
     error: Packed | None
-    """None: it cannot travel."""
+    """None: it cannot travel, or holds a secret."""
     text: str
     """Its type and message."""
     where: str
@@ -48,7 +51,7 @@ class Failed:
         except Exception:  # noqa: BLE001  # its class is not installed on this side
             error = None
         if not isinstance(error, Exception):
-            error = ComputeError(f"a worker failed with {self.text}", fix="")
+            error = ComputeError(f"a worker failed with {self.text}")
         error.__cause__ = WorkerTraceback(self.where)
         return error
 
@@ -65,7 +68,8 @@ def pack(value: object) -> Packed:
     cloudpickle = needs("ray.cloudpickle", extra="ray")  # not the plain one: it sends only the rows that a slice of an Arrow table shows
     buffers: list[pickle.PickleBuffer] = []
     head = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-    return Packed(head, tuple(buffers))
+    # As arrays of bytes: the server of `ray://` pickles what passes through once more, and cannot do that with Ray's own buffers.
+    return Packed(head, tuple(np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers))
 
 
 def work(key: str, function: list[Any], item: Packed) -> Packed | Failed:
@@ -93,6 +97,9 @@ def _function(key: str, function: Any) -> Callable[[Any], Any]:
 def _failed(error: Exception) -> Failed:
     text = veil(f"{type(error).__name__}: {error}")
     where = veil("".join(traceback.format_exception(error)))
+    told = f"{error.args} {vars(error)}"
+    if veil(told) != told:  # only this process knows what was revealed in it: what leaves it must not hold it
+        return Failed(None, text, where)
     try:
         packed = pack(error)
         packed.value()  # some pickle well and cannot be read back

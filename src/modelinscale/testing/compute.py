@@ -2,8 +2,16 @@
 
 import time
 from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
 
 from modelinscale.compute import Compute
+from modelinscale.core.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
 
 
 def _square(x: int) -> int:
@@ -27,6 +35,23 @@ def _as_list(x: int) -> list[int]:
 
 def _concatenate(a: list[int], b: list[int]) -> list[int]:
     return [*a, *b]
+
+
+def _power(exponent: int, x: int) -> int:
+    return int(x**exponent)
+
+
+def _refuses(x: int) -> int:
+    raise DataError(f"row {x} is not wanted.", fix="Leave it out.")
+
+
+def _same(x: "pa.Table") -> "pa.Table":
+    return x
+
+
+def _doubled(x: "NDArray[np.int64]") -> "NDArray[np.int64]":
+    x += x
+    return x
 
 
 def order_is_kept(compute: Compute) -> None:
@@ -97,7 +122,52 @@ def a_bounded_number_is_in_flight(compute: Compute) -> None:
         close()
 
 
+def any_function_will_do(compute: Compute) -> None:
+    """Lambdas with what they hold, and functions with some arguments given."""
+    added = [10, 20]
+    assert list(compute.map(lambda x: x + sum(added), range(3))) == [30, 31, 32]
+    assert list(compute.map(partial(_power, 3), range(4))) == [0, 1, 8, 27]
+
+
+def our_errors_keep_their_advice(compute: Compute) -> None:
+    """An error of ours arrives with its own type, message and advice."""
+    try:
+        list(compute.map(_refuses, [3]))
+    except DataError as error:
+        assert (error.message, error.fix) == ("row 3 is not wanted.", "Leave it out.")  # noqa: PT017
+    else:
+        raise AssertionError("the error was swallowed")
+
+
+def large_values_arrive_whole(compute: Compute) -> None:
+    """Tables and arrays of megabytes, which may be changed where they arrive: they are one's own."""
+    import numpy as np
+    import pyarrow as pa
+
+    table = pa.table({"x": np.arange(500_000), "words": pa.array([None, "é", ""] * 100_000 + ["z"] * 200_000)})
+    for found in compute.map(_same, [table, table.slice(7, 1000)]):
+        assert found.equals(table) or found.equals(table.slice(7, 1000))
+    for i, array in enumerate(compute.map(_doubled, (np.full(300_000, i) for i in range(3)))):
+        array += 1
+        assert array.sum() == 300_000 * (2 * i + 1)
+
+
+def two_maps_at_once_do_not_mix(compute: Compute) -> None:
+    """Also when one is left in the middle."""
+    left = compute.map(_square, range(50))
+    results = [(next(left), x) for x in compute.map(_as_list, range(5))]
+    assert results == [(x * x, [x]) for x in range(5)]
+    close = getattr(left, "close", None)
+    if close:
+        close()
+    assert compute.reduce(_square, _add, range(10), 0) == 285
+
+
 SUITE = (
+    any_function_will_do,
+    our_errors_keep_their_advice,
+    large_values_arrive_whole,
+    two_maps_at_once_do_not_mix,
     order_is_kept,
     no_items_no_results,
     merging_follows_the_order,
