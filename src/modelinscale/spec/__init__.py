@@ -19,8 +19,6 @@ from modelinscale.core.units import Duration
 from modelinscale.data.checks import Check
 from modelinscale.data.cleaners import Cleaner
 from modelinscale.data.cleaners._treatment import parse_cleaners
-from modelinscale.data.cleaners import Cleaner
-from modelinscale.data.cleaners._treatment import parse_cleaners
 from modelinscale.data.contract import parse_checks
 from modelinscale.data.sources import Source
 from modelinscale.data.split import Split
@@ -81,9 +79,6 @@ class Data(Settings):
     clean: Annotated[dict[str, tuple[Cleaner, ...]], Also(partial(_short_kinds, Cleaner.folder))] = {}
     """What is done to each column's cells before the contract, step by step, at collection and to every row that is asked about
     (``weight: [trim, {units: kg}]``); ``"*"`` means all other text columns."""
-    clean: Annotated[dict[str, tuple[Cleaner, ...]], Also(partial(_short_kinds, Cleaner.folder))] = {}
-    """What is done to each column's cells before the contract, step by step, at collection and to every row that is asked about
-    (``weight: [trim, {units: kg}]``); ``"*"`` means all other text columns."""
     person: str | None = None
     """The column that says whose row it is: what ``mis forget --key`` looks for. Left out: the key, where that is one column."""
     pseudonym_key: Annotated[tuple[Reference, ...], BeforeValidator(_one_or_many), Also({"type": "string"})] = ()
@@ -97,11 +92,6 @@ class Data(Settings):
     @classmethod
     def _checks(cls, value: Any) -> Any:
         return parse_checks(value) if isinstance(value, dict) else value
-
-    @field_validator("clean", mode="before")
-    @classmethod
-    def _clean(cls, value: Any) -> Any:
-        return parse_cleaners(value) if isinstance(value, dict) else value
 
     @field_validator("clean", mode="before")
     @classmethod

@@ -1,0 +1,98 @@
+"""A person who is forgotten is in no byte of the store, compressed blocks decoded; what learned from their rows is named and made again."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modelinscale.api import Project
+from modelinscale.core.errors import SpecError, UsageError
+from modelinscale.core.personal import Keys
+from modelinscale.testing.traces import traces
+
+KEY = "a-key-of-more-than-sixteen-letters"
+PERSON, OTHER = "person-unlike-any-other", "person-7"
+SPEC = """
+name: shop
+data:
+  source: rows.csv
+  key: row
+  checks: {x: {between: [-50, 50]}}
+  person: who
+  PERSONAL
+target: y
+features: {x: number, shop: category}
+model: linear
+export: {golden_rows: 300}
+"""
+PSEUDONYM = "personal: {who: pseudonym}\n  pseudonym_key: ${ENV:MIS_KEY}"
+
+
+def lines(n: int = 400) -> list[str]:
+    chance = np.random.default_rng(3)
+    found = []
+    for i in range(n):
+        x, shop = chance.normal(), "abc"[i % 3]
+        found.append(f"{i},person-{i % 40},{x:.4f},{shop},{'yes' if x + (shop == 'a') + chance.normal() > 0.5 else 'no'}")
+    theirs = [f"{1000 + i},{PERSON},{31.4159 + i},b,yes" for i in range(12)]
+    return [*found[:200], *theirs, f"2000,{PERSON},77,b,yes", f"{PERSON},broken", *found[200:]]
+
+
+@pytest.fixture(params=["pseudonym", "raw"])
+def project(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
+    """A project, and the word that stands for the person in its lake."""
+    monkeypatch.setenv("MIS_KEY", KEY)
+    place = tmp_path / "project"
+    place.mkdir()
+    (tmp_path / "rows.csv").write_text("row,who,x,shop,y\n" + "\n".join(lines()) + "\n")
+    is_raw = request.param == "raw"
+    (place / "model.yaml").write_text(SPEC.replace("rows.csv", "../rows.csv").replace("PERSONAL", "" if is_raw else PSEUDONYM))
+    return place, PERSON if is_raw else Keys([KEY]).pseudonym(PERSON)
+
+
+@pytest.mark.slow
+def test_a_forgotten_person_is_in_no_byte_of_the_store(project: tuple[Path, str]) -> None:
+    place, word = project
+    Project(place).run()
+    golden = place / ".mis" / "packages" / "shop" / "1" / "golden.json"
+    theirs = [row for row in json.loads(golden.read_text())["rows"] if row.get("x", 0) > 30]
+    before = traces(place / ".mis", [word, PERSON])
+    assert any("lake" in line for line in before), "the reader of bytes must find what is there"
+
+    dry = Project(place).forget([PERSON], dry_run=True)
+    assert sum(dry.rows.values()) == 12
+    assert traces(place / ".mis", [word, PERSON]) == before, "a dry run changes nothing"
+
+    found = Project(place).forget([PERSON])
+    assert (sum(found.rows.values()), [m.version for m in found.models]) == (12, [1])
+    assert found.models[0].golden_rows == len(theirs) > 0
+    assert found.models[0].sure
+    assert found.steps == dry.steps == 6
+    assert found.quarantined >= (1 if word == PERSON else 0)
+    assert traces(place / ".mis", [word, PERSON]) == []
+    assert not [row for row in json.loads(golden.read_text())["rows"] if row.get("x", 0) > 30]
+
+    package = Project(place).package("1")
+    assert "erased" in package.manifest.refit
+    assert Project(place).audit.verify().whole
+    entry = list(Project(place).audit.entries())[-1]
+    assert (entry.action, entry.facts["refit"]) == ("forget", [1])
+
+    again = Project(place).run()
+    assert again.version == "2"
+    assert again.collected["n_rows"] == 400
+    assert traces(place / ".mis", [word, PERSON]) == []
+    assert Project(place).package("2").manifest.refit == ""
+    assert sum(Project(place).forget([PERSON]).rows.values()) == 0
+    assert sum(Project(place).forget([OTHER], dry_run=True).rows.values()) == 10
+
+
+def test_who_cannot_be_found_is_told(tmp_path: Path) -> None:
+    (tmp_path / "model.yaml").write_text("data: {source: rows.csv}\ntarget: y\n")
+    with pytest.raises(SpecError, match="does not say which column names a person"):
+        Project(tmp_path).forget(["x"])
+    (tmp_path / "model.yaml").write_text("data: {source: rows.csv, person: who}\ntarget: y\n")
+    with pytest.raises(UsageError, match="nobody is named"):
+        Project(tmp_path).forget([])
+    assert sum(Project(tmp_path).forget(["nobody"]).rows.values()) == 0
