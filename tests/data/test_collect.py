@@ -184,23 +184,23 @@ class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
-@pytest.mark.parametrize("moment", ["before the lake's commit", "before the orphans' mark"])
+@pytest.mark.parametrize("moment", ["before the lake's commit", "after the orphans left"])
 def test_quarantine_of_rows_that_never_got_in_is_not_shown_and_comes_once(place: Place, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     place.collect(numbered(6, bad=(1,)))
 
     def killed(*_: Any, **__: Any) -> Any:
         raise Killed
 
-    real = Table.append
+    real, dropped = Table.append, Table.drop_after
     with monkeypatch.context() as patch:
         patch.setattr(Table, "append", lambda table, *a, **k: killed() if table.uri == place.lake else real(table, *a, **k))
         with pytest.raises(Killed):
             place.collect(numbered(9, bad=(1, 7)))
     assert open_table(place.quarantine).n_rows == 2
     assert [line["row"] for line in place.lines()] == [2]
-    if moment == "before the orphans' mark":
+    if moment == "after the orphans left":
         with monkeypatch.context() as patch:
-            patch.setattr(Table, "_commit", killed)
+            patch.setattr(Table, "drop_after", lambda table, seq: killed(dropped(table, seq)))
             with pytest.raises(Killed):
                 place.collect(numbered(9, bad=(1, 7)))
         assert open_table(place.quarantine).n_rows == 1
