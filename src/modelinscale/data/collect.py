@@ -15,9 +15,10 @@ from modelinscale.core.errors import DataError, LakeError
 from modelinscale.core.identity import identity
 from modelinscale.core.logs import log
 from modelinscale.core.schema import Column, Schema
+from modelinscale.data._watch import Watch
 from modelinscale.data.arrow import INTERNAL
 from modelinscale.data.clean import Cleaned, clean
-from modelinscale.data.contract import Contract, Distinct, Judged, contract, open_indexes
+from modelinscale.data.contract import EVERY, Contract, Distinct, Judged, contract, open_indexes
 from modelinscale.data.lake import Table, create_table, open_table, table_exists
 from modelinscale.data.sources import Chunk, Cursor, Source
 from modelinscale.data.treatment import Treatment, treat
@@ -88,6 +89,8 @@ class Unit:
     pieces: list[Piece] = field(default_factory=list)
     n_rows: int = 0
     n_bytes: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the table keeps once these rows are in it."""
 
     def add(self, piece: Piece) -> None:
         self.pieces.append(piece)
@@ -110,6 +113,7 @@ def collect(
     reads: Schema | None = None,
     treatments: Sequence[Treatment] = (),
     facts: Mapping[str, Any] | None = None,
+    report: Callable[[Watch], None] | None = None,
 ) -> Collected:
     """Reads what is new since the lake's cursor and adds it, a bounded number of rows a commit.
 
@@ -122,20 +126,27 @@ def collect(
     Raises `DataError` when a source never gave a row, `LakeError` when the columns differ from the table's, and what the source raises.
     """
     notes: list[str] = []
-    state = begin(source, lake, quarantine, contract, run, max_quarantined, progress, reads, notes, facts)
+    state = begin(source, lake, quarantine, contract, run, max_quarantined, progress, reads, notes, facts, report=report is not None)
     pieces = _pieces(source, state, partial(piece_of, state.raw, tuple(treatments)), compute or Local())
     units = _units(pieces, commit_rows, commit_bytes, pin=state.table is None)
     # One unit is written while the next is read, cleaned and judged.
     with ThreadPoolExecutor(1, thread_name_prefix="lake") as writer, closing(units):
         writing: Future[None] | None = None
-        for unit in units:
+        for unit, last in _ended(units, wait=state.watch.needs_end):
             judged = state.judge(unit)
             state.keep(writing)
+            writing = None
             state.refuse_if_too_bad()
+            state.watch.refuse(state.kept, final=last)
             writing = writer.submit(state.write, unit, judged)
             del unit, judged
         state.keep(writing)
+    if not state.watch.n_read:
+        state.watch.refuse(state.kept, final=True)
+    notes += [f"a check warns: {finding.words()}." for finding in state.watch.warnings()]
     found = state.collected(notes)
+    if report is not None:
+        report(state.watch)
     if state.cursor is not None:
         source.committed(state.cursor)
     return found
@@ -152,12 +163,14 @@ def begin(
     reads: Schema | None,
     notes: list[str],
     facts: Mapping[str, Any] | None = None,
+    *,
+    report: bool = False,
 ) -> "State":
     """Where the collect of a source into a table stands before it reads anything. The arguments are those of `collect`."""
     table = open_table(lake) if table_exists(lake) else None
     rules = contract if table is None else _on(contract, table, notes)
     raw = (reads or contract.schema) if table is None else table.read_schema
-    return State(source, lake, quarantine, rules, run, max_quarantined, table, progress, raw, facts or {})
+    return State(source, lake, quarantine, rules, run, max_quarantined, table, progress, raw, facts or {}, report=report)
 
 
 def standing(lake: str) -> Collected:
@@ -190,6 +203,8 @@ class State:
         progress: Progress,
         raw: Schema,
         facts: Mapping[str, Any],
+        *,
+        report: bool,
     ) -> None:
         self._lake, self._quarantine, self._rules, self._run, self._max, self._progress = lake, quarantine, rules, run, max_quarantined, progress
         self.table, self._is_new, self.raw = table, table is None, raw
@@ -204,6 +219,7 @@ class State:
         self._known = set(raw.names)
         self._started = False
         self._indexes: dict[Distinct, KeyIndex] = {}
+        self.watch = Watch(rules, self._facts, report=report)
 
     @property
     def n_good(self) -> int:
@@ -252,6 +268,11 @@ class State:
             counts = judged.entries.group_by(["column", "reason"]).aggregate([([], "count_all")])
             for column, reason, n in zip(*(counts.column(c).to_pylist() for c in ("column", "reason", "count_all")), strict=True):
                 self._reasons[column, reason] += n
+        changed: Counter[str] = Counter()
+        for piece in unit.pieces:
+            changed.update(piece.cleaned.changed)
+        self.watch.see(judged, rows.num_rows, changed)
+        unit.facts = self.watch.facts()
         return judged
 
     def refuse_if_too_bad(self) -> None:
@@ -259,12 +280,16 @@ class State:
         if self._n_judged_bad <= self._max * self._n_judged or (not self._is_new and self._n_judged < ENOUGH_ROWS):
             return
         top = "\n".join(f"  {n:,} × {column or 'whole row'}: {reason}" for column, reason, n in self._top(5))
-        kept = f"{self._n_good:,} good rows before these are in the lake and stay" if self._n_good else "nothing of these rows was kept"
         raise DataError(
             f"{self._n_judged_bad:,} of {self._n_judged:,} rows read break the contract ({self._n_judged_bad / self._n_judged:.0%}, allowed {self._max:.0%})."
             f"\n{top}\n",
-            fix=f"Change `checks`, `key` or the types under `columns`, or mend the source; {kept}.",
+            fix=f"Change `checks`, `key` or the types under `columns`, or mend the source; {self.kept}.",
         )
+
+    @property
+    def kept(self) -> str:
+        """What of this collect is in the lake, in words."""
+        return f"{self._n_good:,} good rows before these are in the lake and stay" if self._n_good else "nothing of these rows was kept"
 
     def forget_share(self, after_rows: int) -> None:
         """Begins anew to take the share of bad rows once so many were judged: rows of last week say nothing of a source that goes wrong now."""
@@ -284,7 +309,7 @@ class State:
         read = int(self._facts.get("n_read", 0))
         if judged.n_bad:
             self._write_quarantine(_lines(unit, judged, read), batch, seq)
-        facts = {**self._facts, "n_read": read + unit.n_rows, "n_quarantined": int(self._facts.get("n_quarantined", 0)) + judged.n_bad}
+        facts = {**self._facts, **unit.facts, "n_read": read + unit.n_rows, "n_quarantined": int(self._facts.get("n_quarantined", 0)) + judged.n_bad}
         if self.table is None:
             self.table = create_table(self._lake, self._rules.schema, judged.good, batch=batch, cursor=cursor, run=self._run, facts=facts, read_schema=self.raw)
         else:
@@ -361,6 +386,20 @@ def _units(pieces: Iterator[Piece], max_rows: int, max_bytes: int, *, pin: bool)
         yield unit
 
 
+def _ended(units: Iterator[Unit], *, wait: bool) -> Iterator[tuple[Unit, bool]]:
+    """Each unit, and whether it is the last one: to know it takes holding a unit back, so only if somebody waits for it."""
+    if not wait:
+        yield from ((unit, False) for unit in units)
+        return
+    held: Unit | None = None
+    for unit in units:
+        if held is not None:
+            yield held, False
+        held = unit
+    if held is not None:
+        yield held, True
+
+
 def _lines(unit: Unit, judged: Judged, n_before: int) -> "pa.Table":
     """The unit's quarantine lines; ``n_before`` rows were read before it."""
     import numpy as np
@@ -396,4 +435,4 @@ def _on(wanted: Contract, table: Table, notes: list[str]) -> Contract:
         raise LakeError(
             f"{table.uri} has other columns than asked for: {what}.", fix="Take the change back, or move the table away and collect everything again."
         )
-    return contract(stored, wanted.checks, wanted.key, wanted.drops)
+    return contract(stored, {**wanted.checks, EVERY: wanted.of_table} if wanted.of_table else wanted.checks, wanted.key, wanted.drops)

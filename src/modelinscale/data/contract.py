@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from modelinscale.core.errors import SpecError, did_you_mean
 from modelinscale.core.schema import Schema
 from modelinscale.data.by_column import parse, tell
-from modelinscale.data.checks import Check
+from modelinscale.data.checks import N_EXAMPLES, Check, Severity
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from modelinscale.data._keys import KeyIndex, Keys
     from modelinscale.data.lake import Table
 
+EVERY = "*"
+"""The name that stands for the table, and for every column that a check suits."""
 SHOWN_CHARS = 200
 """How much of a value an entry keeps."""
 
@@ -29,6 +31,24 @@ def parse_checks(value: Mapping[str, Any]) -> dict[str, tuple[Check, ...]]:
     Raises `SpecError` that lists every mistake in it.
     """
     return parse(Check, value, twice=False)  # type: ignore[type-abstract]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Rows that break a demand and are not put into quarantine for it."""
+
+    column: str
+    """Empty: it is about the table."""
+    reason: str
+    n: int
+    examples: tuple[str, ...]
+    """Up to three values, masked where they are personal."""
+    severity: Severity
+
+    def words(self) -> str:
+        """As a sentence's end: ``3 × amount: not between 0 and 5 (7, 9)``."""
+        shown = f" ({', '.join(self.examples)})" if self.examples else ""
+        return f"{self.n:,} × {self.column or 'the table'}: {self.reason}{shown}"
 
 
 @dataclass(frozen=True)
@@ -45,6 +65,8 @@ class Judged:
     """Rows with at least one fault; with ``len(rows)`` and ``n_dropped`` it makes N."""
     n_dropped: int = 0
     """Rows taken away because they say what an earlier row says (see `Contract.drops`)."""
+    findings: tuple[Finding, ...] = ()
+    """What is told of rows that stay, and what must stop the collect."""
 
 
 class Distinct(NamedTuple):
@@ -64,6 +86,18 @@ class Contract:
     key: tuple[str, ...] = ()
     drops: tuple[tuple[str, ...], ...] = ()
     """Column sets in which a row that equals an earlier one is taken away without a word; missing equals missing there."""
+    of_table: tuple[Check, ...] = ()
+    """Checks of all rows together that are about no column."""
+
+    @property
+    def wholes(self) -> tuple[tuple[str, Check], ...]:
+        """Checks of all rows of a collect together, with their column ("" for the table)."""
+        return (*(("", c) for c in self.of_table), *((name, c) for name, checks in self.checks.items() for c in checks if c.as_whole))
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Columns whose values must not be shown."""
+        return frozenset(name for name, checks in self.checks.items() if any(c.hides for c in checks))
 
     @property
     def unique(self) -> tuple["Distinct", ...]:
@@ -79,7 +113,7 @@ class Contract:
         A row counts as taken only when it is good: a key seen first in a row that breaks something else is still free. What rows come
         together in one call makes no difference. ``seen``: for each set in `unique` the keys of the table; those of good rows are claimed in it.
         """
-        found = _Entries(rows, faults)
+        found = _Entries(rows, _masked(faults, self.hidden), self.hidden)
         for column in self.schema.columns:
             values = rows.column(column.name)
             if not column.nullable and values.null_count and not self._asks_presence(column.name):
@@ -89,7 +123,7 @@ class Contract:
                 found.add_missing(name, "missing, but part of the key" if len(self.key) > 1 else "missing, but it is the key")
         for name, checks in self.checks.items():
             for check in checks:
-                if not check.across_rows:
+                if not check.across_rows and not check.as_whole:
                     found.add_failing(name, check)
         self._find_repeated(found, seen or {})
         return found.judged()
@@ -165,8 +199,9 @@ def _settle(keys: "list[Keys]", taken: list[NDArray[np.bool_]], again: list[NDAr
 class _Entries:
     """Faults of N rows while they are gathered."""
 
-    def __init__(self, rows: "pa.Table", faults: "pa.Table") -> None:
-        self.rows = rows
+    def __init__(self, rows: "pa.Table", faults: "pa.Table", hidden: frozenset[str] = frozenset()) -> None:
+        self.rows, self._hidden = rows, hidden
+        self._findings: list[Finding] = []
         self.bad = np.zeros(rows.num_rows, dtype=np.bool_)
         self.dropped = np.zeros(rows.num_rows, dtype=np.bool_)
         self._parts: list[pa.Table] = []
@@ -193,14 +228,43 @@ class _Entries:
 
         values = pl.Series(name, self.rows.column(name))
         mask = check.failing(values)
-        if mask.any():
-            self._add(mask.to_numpy(), name, "missing" if check.type == "present" else f"not {check.demand()}")
+        if not mask.any():
+            return
+        reason = "missing" if check.type == "present" else f"not {check.demand()}"
+        if check.weighs == "quarantine":
+            self._add(mask.to_numpy(), name, reason)
+        else:
+            at = np.flatnonzero(self._seen(mask.to_numpy(), name))
+            if len(at):
+                self._findings.append(Finding(name, reason, len(at), self._examples(name, at), check.weighs))
+
+    def _examples(self, name: str, at: NDArray[np.int64]) -> tuple[str, ...]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        some = self._cells(name, at[: N_EXAMPLES * 20])
+        return (
+            tuple(str(v) for v in pc.utf8_slice_codeunits(some, 0, SHOWN_CHARS).unique().drop_null().to_pylist()[:N_EXAMPLES])
+            if isinstance(some, pa.ChunkedArray)
+            else ()
+        )
+
+    def _cells(self, name: str, at: NDArray[np.int64]) -> "pa.ChunkedArray":
+        """Values as they may be shown."""
+        import pyarrow as pa
+
+        cells = _text(self.rows.column(name).take(pa.array(at)))
+        return _hide(cells, name) if name in self._hidden else cells
 
     def _add(self, mask: NDArray[np.bool_], name: str, reason: str) -> None:
+        self.add_rows(np.flatnonzero(self._seen(mask, name)), (name,), reason)
+
+    def _seen(self, mask: NDArray[np.bool_], name: str) -> NDArray[np.bool_]:
+        """Without rows whose cell could not be read: that was told."""
         mask = mask.copy()
         mask[self._broken] = False
         mask[self._unread.get(name, self._broken)] = False
-        self.add_rows(np.flatnonzero(mask), (name,), reason)
+        return mask
 
     def add_rows(self, at: NDArray[np.int64], names: tuple[str, ...], reason: str) -> None:
         """One entry for each row, named after the columns."""
@@ -210,7 +274,7 @@ class _Entries:
         import pyarrow.compute as pc
 
         self.bad[at] = True
-        cells = [_text(self.rows.column(name).take(pa.array(at))) for name in names]
+        cells = [self._cells(name, at) for name in names]
         value = cells[0] if len(cells) == 1 else pc.binary_join_element_wise(*cells, ", ", null_handling="replace")
         self._parts.append(
             pa.table(
@@ -235,7 +299,7 @@ class _Entries:
         if entries.num_rows:
             entries = entries.sort_by([("row", "ascending"), ("column", "ascending"), ("reason", "ascending")])
         rows = self.rows if len(good) == self.rows.num_rows else self.rows.filter(pa.array(left))
-        return Judged(rows, good, entries, int(self.bad.sum()), int(self.dropped.sum()))
+        return Judged(rows, good, entries, int(self.bad.sum()), int(self.dropped.sum()), tuple(self._findings))
 
 
 def _text(values: "pa.ChunkedArray") -> "pa.ChunkedArray":
@@ -245,6 +309,29 @@ def _text(values: "pa.ChunkedArray") -> "pa.ChunkedArray":
     if t.is_fixed_size_list(values.type):
         return pa.chunked_array([pa.array([None if v is None else str(v) for v in values.to_pylist()], pa.string())])
     return values.cast(pa.string())
+
+
+def _hide(cells: "pa.ChunkedArray", name: str) -> "pa.ChunkedArray":
+    """Text with its personal cells masked."""
+    import polars as pl
+    import pyarrow as pa
+
+    from modelinscale.data._personal import column_hint, masked
+
+    found = masked(pl.Series(name, cells.cast(pa.string())), column_hint(name)).to_arrow().cast(pa.string())
+    return pa.chunked_array([found]) if isinstance(found, pa.Array) else found
+
+
+def _masked(faults: "pa.Table", hidden: frozenset[str]) -> "pa.Table":
+    """The faults without what is personal in columns that must not be shown, and in broken lines, which may hold cells of theirs."""
+    if not hidden or not faults.num_rows:
+        return faults
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    unsafe = pc.is_in(faults.column("column"), value_set=pa.array([*hidden, ""], pa.string()))
+    values = pc.if_else(unsafe, _hide(faults.column("value"), "value"), faults.column("value"))
+    return faults.set_column(faults.column_names.index("value"), "value", values)
 
 
 def contract(
@@ -263,14 +350,35 @@ def contract(
             mistakes.append(SpecError(f"`key` names {name!r}, a vector.", fix="Name a column of numbers, text, flags or moments."))
     if len(set(key)) != len(key):
         mistakes.append(SpecError(f"`key` names a column twice: {', '.join(key)}."))
-    for name, wanted in (checks or {}).items():
+    of_table, by_column = _spread(schema, checks or {}, mistakes)
+    for name, wanted in by_column.items():
         for check in wanted if known(name, "`checks`") else ():
             column = schema[name]
             objection = check.objection(column) if check.suits(column) else f"`{check.type}` cannot be held against a column of type {column.type}"
+            if check.across_rows and check.weighs != "quarantine":
+                objection = f"`{check.type}` takes no severity: a second row would have no place"
+            if check.of_table:
+                objection = f"`{check.type}` is about the table: write it under `{EVERY}`"
             if objection:
                 mistakes.append(SpecError(f"`checks`: {name}: {objection}.", fix=f"Change the check, or the column's type under `columns: {{{name}: ...}}`."))
     tell(mistakes)
-    return Contract(schema, {name: tuple(wanted) for name, wanted in (checks or {}).items()}, key, drops)
+    return Contract(schema, by_column, key, drops, of_table)
+
+
+def _spread(schema: Schema, checks: Mapping[str, Iterable[Check]], mistakes: list[SpecError]) -> tuple[tuple[Check, ...], dict[str, tuple[Check, ...]]]:
+    """The checks of the table, and those of each column: what is said of every column goes to those it suits and that do not have it themselves."""
+    every = tuple(checks.get(EVERY, ()))
+    found = {name: tuple(wanted) for name, wanted in checks.items() if name != EVERY}
+    for check in every:
+        if check.of_table:
+            continue
+        fitting = [c.name for c in schema.columns if check.suits(c) and not check.objection(c)]
+        if not fitting:
+            mistakes.append(SpecError(f"`checks`: `{EVERY}`: there is no column for `{check.type}`."))
+        for name in fitting:
+            if all(c.type != check.type for c in found.get(name, ())):
+                found[name] = (*found.get(name, ()), check)
+    return tuple(c for c in every if c.of_table), found
 
 
 def open_indexes(contract: Contract, folder: Path, table: "Table | None") -> "dict[Distinct, KeyIndex]":

@@ -102,6 +102,7 @@ def tail(
             judged = state.judge(unit)
             follower.tidy(wait=True)
             state.refuse_if_too_bad()
+            state.watch.refuse(state.kept, final=False)
             follower.writing = writer.submit(state.write, unit, judged)
             del unit, judged
         follower.tidy(wait=True)

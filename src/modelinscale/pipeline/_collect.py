@@ -10,6 +10,7 @@ from modelinscale.core.identity import identity
 from modelinscale.pipeline._followed import bringing, followed
 from modelinscale.pipeline._look import named, schema_of
 from modelinscale.pipeline._place import Facts, Place, Result
+from modelinscale.pipeline._report import write_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from modelinscale.data.clean import Cleaned
     from modelinscale.data.cleaners import Cleaner
     from modelinscale.data.cleaners._treatment import Cleaning
+    from modelinscale.data._watch import Watch
     from modelinscale.data.sources import Source
     from modelinscale.data.treatment import Treatment
     from modelinscale.pipeline._context import Context
@@ -80,10 +82,11 @@ def job(place: Place) -> Job:
     schema = treated_schema(reads, treatments)
     named(spec, schema)
     refuse_other_keys(lake, treatments)
+    checks = {name: tuple(check.at(place.base) for check in wanted) for name, wanted in spec.data.checks.items()}
     how = {
         "lake": lake,
         "quarantine": place.store.uri("lake", quarantine_name(table)),
-        "contract": contract(schema, spec.data.checks, spec.data.key, cleaning.dropping(schema)),
+        "contract": contract(schema, checks, spec.data.key, cleaning.dropping(schema)),
         "compute": spec.compute,
         "reads": reads,
         "treatments": treatments,
@@ -103,7 +106,9 @@ def work(context: Context, folder: Path) -> Facts:
     else:
         with bringing(context.place, asked.table):
             context.progress("collect", 0.0, "reading")
-            collected = collect(asked.source, progress=context.report("collect"), **asked.how)
+            seen: list[Watch] = []
+            collected = collect(asked.source, progress=context.report("collect"), report=seen.append, **asked.how)
+            write_report(folder, context.place, asked, collected, seen[0])
     content = _content(asked.source, asked.how["lake"], collected.version)
     facts = {"table": asked.table, **asdict(collected), "content": content, "schema": asked.schema.plain()}
     return facts | ({"clean": asked.clean} if asked.clean else {})

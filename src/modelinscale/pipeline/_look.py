@@ -110,7 +110,7 @@ def named(spec: ModelSpec, schema: Schema) -> None:
         ("data.key", list(spec.data.key)),
         ("data.time", [spec.data.time] if spec.data.time else []),
         ("data.person", [spec.data.person] if spec.data.person else []),
-        ("data.checks", list(spec.data.checks)),
+        ("data.checks", [name for name in spec.data.checks if name != "*"]),
         ("data.leave_out", list(spec.data.leave_out)),
         ("data.split", [*spec.data.split.group, *([spec.data.split.column] if spec.data.split.column else [])]),
         ("features", list(spec.features)),

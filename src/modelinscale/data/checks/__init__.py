@@ -1,35 +1,91 @@
 """Checks: what a contract demands of a column; rows that fail go to quarantine with the reason."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Self
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from modelinscale.core.errors import SpecError
 from modelinscale.core.kinds import Kind
 from modelinscale.core.schema import Column
+from modelinscale.data.by_column import fields
 
 if TYPE_CHECKING:
     import polars as pl
+
+State = dict[str, Any]
+"""What a check of the whole has seen, as plain JSON."""
+Severity = Literal["warn", "quarantine", "stop"]
+
+N_EXAMPLES = 3
+"""Examples that a verdict gives."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a verdict on all rows of a collect may look at besides them."""
+
+    now: datetime
+    """In UTC, without zone."""
+    final: bool = True
+    """Whether these are all rows of the collect; otherwise more may come."""
+    kept: State | None = None
+    """What the check had the table keep after the collects before (see `Check.keeps`)."""
+    n_rows: tuple[int, ...] = ()
+    """Rows that each collect before read, the newest last."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why the rows of a collect as a whole break a demand."""
+
+    reason: str
+    """In words, after the column's name."""
+    n: int
+    """Rows that it is about."""
+    examples: tuple[str, ...] = ()
+    """Up to three values, masked where they are personal."""
 
 
 class Check(Kind):
     """One demand on one column."""
 
     folder: ClassVar[str] = "data.checks"
+    common: ClassVar[tuple[str, ...]] = ("severity",)
 
     across_rows: ClassVar[bool] = False
     """Whether the verdict on a row depends on the rows before it, in the lake and in this batch: the contract then keeps an index of the column."""
+    of_table: ClassVar[bool] = False
+    """Whether it is about no column but the table: written under ``"*"``."""
+    hides: ClassVar[bool] = False
+    """Whether the column's values must not be shown."""
+
+    severity: Severity | None = None
+    """``warn``: the rows are kept and it is told; ``quarantine``: they are not (the default for rows); ``stop``: the collect ends before it commits them
+    (the default for what is said of all rows together, which cannot be put into quarantine)."""
 
     @classmethod
     def short(cls, value: object) -> Self:
         """The check from what stands behind its name in model.yaml: ``present: true``, ``{between: {low: 0}}``. Raises `SpecError`."""
-        if value is True or value is None:
-            value = {}
-        if not isinstance(value, Mapping):
-            raise SpecError(
-                f"`{cls.type}` cannot be {value!r}.", fix=f"Write `{cls.type}: true`." if not cls.model_fields else f"Fields: {', '.join(cls.model_fields)}."
-            )
-        return cls.model_validate(dict(value))
+        return fields(cls, value)
+
+    def plain(self) -> dict[str, Any]:
+        found = super().plain()
+        return found if self.severity is not None else {k: v for k, v in found.items() if k != "severity"}
+
+    def at(self, base: Path) -> Self:
+        """The same with relative paths taken from ``base``, the folder of model.yaml."""
+        return self
+
+    @property
+    def as_whole(self) -> bool:
+        """Whether it judges the rows of a collect together (`observe`, `merge`, `verdict`) rather than each (`failing`)."""
+        return False
+
+    @property
+    def weighs(self) -> Severity:
+        """The severity that holds."""
+        return self.severity or ("stop" if self.as_whole else "quarantine")
 
     @classmethod
     @abstractmethod
@@ -38,7 +94,11 @@ class Check(Kind):
 
     def objection(self, column: Column) -> str:
         """Why these settings cannot be held against this column, in words; empty if they can. Asked only when the check suits."""
-        return ""
+        return (
+            "rows cannot be put into quarantine for what is said of all together: choose warn or stop"
+            if self.as_whole and self.severity == "quarantine"
+            else ""
+        )
 
     @abstractmethod
     def failing(self, values: "pl.Series") -> "pl.Series":
@@ -47,3 +107,34 @@ class Check(Kind):
     @abstractmethod
     def demand(self) -> str:
         """The demand in words, for reasons: ``between 0 and 120``."""
+
+    # Of all rows of a collect together; only for checks that are `as_whole`.
+
+    def observe(self, values: "pl.Series") -> State:
+        """What must be known of these rows: of bounded size."""
+        raise NotImplementedError
+
+    def merge(self, one: State, other: State) -> State:
+        """Of both together, in any order."""
+        raise NotImplementedError
+
+    def verdict(self, state: State, past: Past) -> Verdict | None:
+        """Why the demand is broken; None if it is not, or cannot be told."""
+        raise NotImplementedError
+
+    def keeps(self, state: State, kept: State | None) -> State | None:
+        """What the table keeps for the collects to come."""
+        return None
+
+
+class RowsTogether(Check):
+    """A demand that only all rows of a collect together can break."""
+
+    @property
+    def as_whole(self) -> bool:
+        return True
+
+    def failing(self, values: "pl.Series") -> "pl.Series":
+        import polars as pl
+
+        return pl.Series(values.name, [False], dtype=pl.Boolean).new_from_index(0, len(values))

@@ -1,12 +1,14 @@
 """What bounds of numbers and moments share."""
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BeforeValidator, WithJsonSchema
 
 from modelinscale.core.errors import SpecError
 from modelinscale.core.schema import Column
+from modelinscale.data.checks import Check
 
 if TYPE_CHECKING:
     import polars as pl
@@ -58,3 +60,21 @@ def show(bound: int | float | datetime) -> str:
 def known(failing: "pl.Series") -> "pl.Series":
     """A comparison's result with missing cells counted as not failing."""
     return failing.fill_null(False)
+
+
+class OneBound(Check):
+    """A demand with one bound, which is allowed itself."""
+
+    bound: Bound
+    """The last value allowed."""
+
+    @classmethod
+    def short(cls, value: object) -> Self:
+        return super().short(value if isinstance(value, Mapping) else {"bound": value})
+
+    @classmethod
+    def suits(cls, column: Column) -> bool:
+        return has_order(column)
+
+    def objection(self, column: Column) -> str:
+        return bound_objection(column, self.bound)

@@ -1,32 +1,15 @@
 """Numbers or moments with one bound."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from modelinscale.core.schema import Column
-from modelinscale.data.checks import Check
-from modelinscale.data.checks._bounds import Bound, bound_objection, has_order, known, show
+from modelinscale.data.checks._bounds import OneBound, known, show
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-class AtMost(Check):
-    """Refuses numbers or moments above the bound, which is allowed itself: ``at_most: 0``."""
-
-    bound: Bound
-    """The largest value allowed."""
-
-    @classmethod
-    def short(cls, value: object) -> Self:
-        return super().short(value if isinstance(value, Mapping) else {"bound": value})
-
-    @classmethod
-    def suits(cls, column: Column) -> bool:
-        return has_order(column)
-
-    def objection(self, column: Column) -> str:
-        return bound_objection(column, self.bound)
+class AtMost(OneBound):
+    """Refuses numbers or moments above the bound, which is allowed itself: ``at_most: 120``."""
 
     def failing(self, values: "pl.Series") -> "pl.Series":
         return known(values > self.bound)
