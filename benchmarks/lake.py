@@ -202,7 +202,7 @@ def main() -> None:
         f" the first writer ended after {written.shares[0]:.0%} of the time.",
         "",
         f"A writer that appends, replaces by key (some commits of 120,000 rows) and joins files was killed with SIGKILL {arguments.kills} times (seed",
-        ff"{arguments.seed}), each time somewhere in its first {LONGEST_S} s of commits. After every kill the table opened, with:",
+        f"{arguments.seed}), each time somewhere in its first {LONGEST_S} s of commits. After every kill the table opened, with:",
         "",
         "| newest version after the kill | times |",
         "|---|---|",

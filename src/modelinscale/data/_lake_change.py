@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.errors import LakeError, UsageError
 from modelinscale.core.schema import Column, Schema
-from modelinscale.data._lake_base import SEQ, Change, told
+from modelinscale.data._lake_base import IO_BYTES, SEQ, Change, told
 from modelinscale.data.arrow import arrow_type
 
 if TYPE_CHECKING:
@@ -139,13 +139,28 @@ def reshaped(dataset: "lance.LanceDataset", old: Schema, new: Schema, metadata: 
     if list(numbers.values()) != list(range(len(numbers))):
         raise LakeError(f"{uri}: its columns are not numbered as we number them.", fix="Another program changed it: restore an older version.")
     widened = [c for c in new.columns if c.name in old and old[c.name].type != c.type]
+    _refuse_too_large(dataset, [c.name for c in widened], uri)
     fields = [pa.field(f.name, arrow_type(new[f.name]) if f.name in new else f.type) for f in dataset.schema]
     fields += [pa.field(c.name, arrow_type(c)) for c in new.columns if c.name not in old]
-    fragments = [_widened(f, widened, numbers, uri) for f in dataset.get_fragments()]
+    fragments = [_widened(f, widened, numbers) for f in dataset.get_fragments()]
     return Change(updated=fragments, schema=LanceSchema.from_pyarrow(pa.schema(fields, metadata=metadata)))
 
 
-def _widened(fragment: Any, columns: list[Column], numbers: dict[str, int], uri: str) -> Any:
+def _refuse_too_large(dataset: "lance.LanceDataset", names: list[str], uri: str) -> None:
+    import pyarrow.compute as pc
+
+    if not names:
+        return
+    for batch in dataset.scanner(columns=names, batch_size=65_536, io_buffer_size=IO_BYTES).to_batches():
+        for name in names:
+            if (pc.max(pc.abs(batch.column(name))).as_py() or 0) > 1 << 53:
+                raise LakeError(
+                    f"{uri}: {name!r} has a whole number that is too large to be held exactly with a point.",
+                    fix="Leave the column as it is, or move the table away and collect everything again.",
+                )
+
+
+def _widened(fragment: Any, columns: list[Column], numbers: dict[str, int]) -> Any:
     import pyarrow as pa
     from lance.fragment import DataFile
 
@@ -154,18 +169,10 @@ def _widened(fragment: Any, columns: list[Column], numbers: dict[str, int], uri:
     names = [c.name for c in columns]
 
     def cast(batch: "pa.RecordBatch") -> "pa.RecordBatch":
-        cells = [batch.column(c.name).cast(arrow_type(c)) for c in columns]
+        cells = [batch.column(c.name).cast(arrow_type(c), safe=False) for c in columns]
         return pa.record_batch(cells, names=[_WIDE + name for name in names])
 
-    try:
-        made, _ = fragment.merge_columns(cast, columns=names)
-    except (pa.ArrowInvalid, OSError) as error:
-        if "outside" not in str(error) and "precision" not in str(error):
-            raise
-        raise LakeError(
-            f"{uri}: {', '.join(names)}: a whole number in the table is too large to be held exactly with a point.",
-            fix="Leave the column as it is, or move the table away and collect everything again.",
-        ) from error
+    made, _ = fragment.merge_columns(cast, columns=names)
     beside, struck = made.files.pop(), {numbers[name] for name in names}
     files = [_file(DataFile, f, [-2 if i in struck else i for i in f.fields]) for f in made.files]
     made.files[:] = [*files, _file(DataFile, beside, [numbers[name] for name in names])]
