@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from modelinscale.package import Package
     from modelinscale.pipeline import Described, Outcome, Plan
+    from modelinscale.pipeline._deploy import Deployment
     from modelinscale.pipeline._follow import Followed
     from modelinscale.pipeline._forget import Forgotten
     from modelinscale.score import Scored
@@ -95,6 +96,14 @@ class Project:
         from modelinscale.pipeline import follow
 
         return follow(self.spec, self.base, stop=stop, news=news, every_s=every_s)
+
+    def deploy(
+        self, target: str, settings: dict[str, Any], *, out: Path | None = None, apply: bool = False, status: bool = False, undo: bool = False
+    ) -> Deployment:
+        """The files that a target needs, written to ``out`` if given; with ``apply``, ``status`` or ``undo`` also put into force, asked after, taken back."""
+        from modelinscale.pipeline._deploy import deploy
+
+        return deploy(self.spec, self.file.absolute(), target, settings, out=out, apply=apply, status=status, undo=undo)
 
     @cached_property
     def tracker(self) -> Tracker:

@@ -9,6 +9,7 @@ from modelinscale.cli import (
     check,
     collect,
     demo,
+    deploy,
     evaluate,
     export,
     forget,
@@ -56,3 +57,4 @@ def _options(
 
 for one in (init, check, plan, run, collect, train, evaluate, export, predict, serve, show, promote, rollback, forget, audit, kinds, schema, demo):
     app.command(name=one.__name__.rpartition(".")[2])(one.command)
+app.add_typer(deploy.app, name="deploy")

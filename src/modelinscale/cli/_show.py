@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from modelinscale.api import Checked, Drafted
     from modelinscale.demo import Demo, Payment, Stage
     from modelinscale.pipeline import Described, Outcome, Plan
+    from modelinscale.pipeline._deploy import Deployment
     from modelinscale.pipeline._follow import Followed
     from modelinscale.pipeline._forget import Forgotten
     from modelinscale.score import Scored
@@ -216,6 +217,21 @@ def followed(found: "Followed", *, as_json: bool) -> None:
     quarantined = f", {found.n_quarantined:,} to quarantine" if found.n_quarantined else ""
     version = f"table version {found.version}: {found.n_rows:,} rows" if found.version is not None else "no table yet"
     line(f"stopped; {found.n_added:,} rows came{quarantined}; {version}")
+
+
+def deployed(found: "Deployment", *, as_json: bool) -> None:
+    if as_json:
+        document(found.plain())
+        return
+    for name, content in found.files.items():
+        if found.out is not None:
+            line(f"wrote {found.out / name}")
+        elif found.said is None:
+            line(f"# {name}\n{content}")
+    if found.said is not None:
+        line(f"{found.said}.")
+    for note in found.notes:
+        line(f"  · {note}")
 
 
 def _metrics(found: "Outcome") -> None:
