@@ -235,7 +235,7 @@ def test_a_column_that_does_not_say_it_is_refused(values: list[Any], words: str)
 
 
 def test_a_column_of_many_values_is_not_taken_for_parts() -> None:
-    with pytest.raises(DataError, match="'p' has 200 values, so it does not say"):
+    with pytest.raises(DataError, match="'p' has more than 100 values, so it does not say"):
         parts_of(table(200, p=list(range(200))), column="p")
 
 

@@ -11,6 +11,8 @@ from modelinscale.compute.local import Local
 from modelinscale.core.encoded import Sparse
 from modelinscale.core.errors import DataError
 from modelinscale.core.graph import Graph
+from modelinscale.data.partitions import rows_of
+from modelinscale.data.split import TRAIN, VALID
 from modelinscale.encode import draw, empty_all, encode, layouts, merge_all, observe, observe_all, settle_all
 from modelinscale.encode.tensors import to_input, to_numpy
 from modelinscale.export.proto import to_bytes
@@ -83,16 +85,18 @@ def test_fifty_number_columns_are_drawn_as_one_matrix() -> None:
 
 
 def test_states_learned_in_partitions_equal_those_of_all_rows_at_once(frame: pl.DataFrame) -> None:
-    index = np.arange(150)
+    parts = np.repeat(np.array([TRAIN, VALID], np.int8), [150, 50])
     whole = observe_all(FEATURES, frame[:150])
-    assert observe(FEATURES, frame, index, compute=Local(workers=2), n_rows=40) == whole
-    assert observe(FEATURES, frame, index[::-1].copy(), compute=Local(workers=1), n_rows=7) == whole
+    assert observe(FEATURES, rows_of(frame, 40), parts, compute=Local(workers=2)) == whole
+    assert observe(FEATURES, rows_of(frame, 7), parts, compute=Local(workers=1)) == whole
+    mixed = np.random.default_rng(1).permutation(parts)
+    assert observe(FEATURES, rows_of(frame, 7), mixed, compute=Local()) == observe_all(FEATURES, frame.filter(pl.Series(mixed == TRAIN)))
     assert merge_all(FEATURES, empty_all(FEATURES), whole) == whole
     assert json.loads(json.dumps(whole, allow_nan=False)) == whole
 
 
 def test_no_rows_to_learn_from_give_the_empty_states(frame: pl.DataFrame) -> None:
-    assert observe(FEATURES, frame, np.zeros(0, np.int64), compute=Local(), n_rows=10) == empty_all(FEATURES)
+    assert observe(FEATURES, rows_of(frame, 10), np.full(len(frame), VALID, np.int8), compute=Local()) == empty_all(FEATURES)
 
 
 def test_columns_are_named_after_their_feature(frame: pl.DataFrame) -> None:

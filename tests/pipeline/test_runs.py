@@ -91,7 +91,7 @@ def test_training_code_file_scoring_and_package_answer_alike(family: str, projec
     Project(project).run()
     context = of(Project(project).spec, project)
     learned = context.learned("model")
-    scores = learned.model.predict(learned.weights, encode(context.features, context.states, context.frame, learned.model.form))
+    scores = learned.model.predict(learned.weights, encode(context.features, context.states, context.rows.head(N), learned.model.form))
     decided, probability = Decision.model_validate(context.facts("evaluate")["decision"]).answer(scores, context.task)
     assert probability is not None
     labels = np.array(context.task.labels)[decided.astype(int)]

@@ -12,7 +12,7 @@ from modelinscale.core.errors import DataError
 from modelinscale.core.task import Label, Task
 from modelinscale.models import Examples
 from modelinscale.train import encode_target, find_task, row_weights
-from modelinscale.train._target import class_factors, weighted
+from modelinscale.train._target import Totals, class_factors
 
 
 @pytest.mark.parametrize(
@@ -110,25 +110,29 @@ def examples(target: list[int], weight: list[float] | None = None) -> Examples:
     return Examples(rows, np.array(target), None if weight is None else np.array(weight))
 
 
+def totals(train: Examples) -> Totals:
+    return Totals.of([(train.target, train.weight)], BINARY)
+
+
 BINARY = Task(type="binary", target="y", labels=(0, 1))
 
 
 def test_balanced_classes_weigh_the_same_and_a_row_one_on_average() -> None:
     train = examples([0, 0, 0, 1], [1.0, 1.0, 2.0, 2.0])
-    balanced = weighted(train, class_factors(train, BINARY, "balanced"))
+    balanced = train.weighed(class_factors(totals(train), BINARY, "balanced"))
     assert balanced.weight is not None
     assert np.bincount(train.target, balanced.weight).tolist() == [3.0, 3.0]
 
 
 def test_class_weights_are_found_by_label_as_text_or_as_it_is() -> None:
     for wanted in ({"1": 5.0}, {1: 5.0}):
-        found = class_factors(examples([0, 1]), BINARY, wanted)  # type: ignore[arg-type]
+        found = class_factors(totals(examples([0, 1])), BINARY, wanted)  # type: ignore[arg-type]
         assert found is not None
         assert found.tolist() == [1.0, 5.0]
 
 
 def test_a_class_weight_for_no_class_is_refused() -> None:
     with pytest.raises(DataError, match="names 'yes', which is no class"):
-        class_factors(examples([0, 1]), BINARY, {"yes": 2.0})
+        class_factors(totals(examples([0, 1])), BINARY, {"yes": 2.0})
     with pytest.raises(DataError, match="a number to predict"):
-        class_factors(examples([0, 1]), Task(type="regression", target="y"), "balanced")
+        class_factors(totals(examples([0, 1])), Task(type="regression", target="y"), "balanced")

@@ -3,9 +3,9 @@
 N rows, D width of a block.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,11 @@ class Sparse:
         flat = np.repeat(self.starts[index] - starts[:-1], sizes) + np.arange(starts[-1])
         return Sparse(starts, self.columns[flat], self.values[flat], self.width)
 
+    def slice(self, start: int, stop: int) -> "Sparse":
+        """Rows from ``start`` up to ``stop``; columns and values share memory."""
+        starts = self.starts[start : stop + 1]
+        return Sparse(starts - starts[0], self.columns[starts[0] : starts[-1]], self.values[starts[0] : starts[-1]], self.width)
+
     def scipy(self) -> Any:
         """The same as a ``scipy.sparse.csr_matrix``, sharing memory."""
         from scipy.sparse import csr_matrix
@@ -98,3 +103,25 @@ class Encoded(Mapping[str, Values]):
     def rows(self, index: NDArray[np.int64]) -> "Encoded":
         """The given rows, in that order."""
         return Encoded(self.layouts, {k: v.rows(index) if isinstance(v, Sparse) else v[index] for k, v in self.blocks.items()})
+
+    def slice(self, start: int, stop: int) -> "Encoded":
+        """Rows from ``start`` up to ``stop``; shares memory."""
+        return Encoded(self.layouts, {k: v.slice(start, stop) if isinstance(v, Sparse) else v[start:stop] for k, v in self.blocks.items()})
+
+
+def joined(parts: Sequence[Encoded]) -> Encoded:
+    """Rows one after the other; at least one part, all of the same layouts."""
+    if len(parts) == 1:
+        return parts[0]
+    blocks: dict[str, Values] = {}
+    for name in parts[0].blocks:
+        ones = [part.blocks[name] for part in parts]
+        sparse = [one for one in ones if isinstance(one, Sparse)]
+        blocks[name] = _joined(sparse) if sparse else np.concatenate(cast("list[NDArray[Any]]", ones))
+    return Encoded(parts[0].layouts, blocks)
+
+
+def _joined(parts: list[Sparse]) -> Sparse:
+    ends = np.cumsum([0, *(part.starts[-1] for part in parts)])
+    starts = np.concatenate([[0], *(part.starts[1:] + end for part, end in zip(parts, ends, strict=False))]).astype(np.int64)
+    return Sparse(starts, np.concatenate([p.columns for p in parts]), np.concatenate([p.values for p in parts]), parts[0].width)

@@ -11,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.errors import DataError
+from modelinscale.core.memory import room
 from modelinscale.core.schema import Column, Schema
-from modelinscale.data.split import TEST, TRAIN, VALID, Parts, Split, table_of
+from modelinscale.data._parts import TEST, TRAIN, VALID, Parts
+from modelinscale.data.split import Split, held_rows, table_of
 
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
+
+    from modelinscale.data.partitions import Rows
 
 Floats = NDArray[np.float64]
 
@@ -42,13 +46,22 @@ class Leak:
     fix: str
 
 
-def guard(rows: "pa.Table | pl.DataFrame", parts: Parts, split: Split, *, target: str, content: Sequence[str], time: str | None = None) -> tuple[Leak, ...]:
-    """Refuses a split that leaks; the arguments are those of `assign`, with the parts it gave.
+def guard(
+    rows: "Rows | pa.Table | pl.DataFrame",
+    parts: Parts,
+    split: Split,
+    *,
+    target: str,
+    content: Sequence[str],
+    time: str | None = None,
+    memory: int | None = None,
+) -> tuple[Leak, ...]:
+    """Refuses a split that leaks; the arguments are those of `assign`, with the parts it gave. ``memory``: what the process may hold (`find_leaks`).
 
     Raises `DataError` that says how many rows are known and what to write instead. With ``force: true`` the leaks are given back instead: train and test
     once more with the parts of `honest`, and the difference is how much better the forced split looks.
     """
-    leaks = find_leaks(rows, parts, split, target=target, content=content, time=time)
+    leaks = find_leaks(rows, parts, split, target=target, content=content, time=time, memory=memory)
     if not leaks or split.force:
         return leaks
     last = "To split like this all the same, and be told how much better it looks: `force: true`."
@@ -59,32 +72,39 @@ def guard(rows: "pa.Table | pl.DataFrame", parts: Parts, split: Split, *, target
 
 
 def find_leaks(
-    rows: "pa.Table | pl.DataFrame", parts: Parts, split: Split, *, target: str, content: Sequence[str], time: str | None = None
+    rows: "Rows | pa.Table | pl.DataFrame",
+    parts: Parts,
+    split: Split,
+    *,
+    target: str,
+    content: Sequence[str],
+    time: str | None = None,
+    memory: int | None = None,
 ) -> tuple[Leak, ...]:
     """What is wrong with a split that draws rows (``hash``, ``random``); the others hold by the way they are made, or were asked for in so many words.
 
-    ``rows`` hold the content and the target for ``random``, and the time and group columns where there are any.
+    ``rows`` hold the content and the target for ``random``, and the time and group columns where there are any. ``memory``: what one process may hold in
+    all; where the hashes of all rows are more, the table is gone through several times, a range of hashes each time.
     """
     kind = split.resolved(time)
     if kind not in ("hash", "random"):
         return ()
     names = sorted({*content, target})
-    table = table_of(rows, list(dict.fromkeys([*(names if kind == "random" else ()), *split.group, *((time,) if time else ())])))
-    held = (parts == TEST) | (parts == VALID)
-    n_held, found = int(held.sum()), []
+    table = held_rows(rows, list(dict.fromkeys([*(names if kind == "random" else ()), *split.group, *((time,) if time else ())])))
+    n_held, found = sum(int(((some == TEST) | (some == VALID)).sum()) for some in _stretches(parts)), []
     if kind == "random":
-        n_rows = _straddling(table, names, parts)
+        n_rows = _straddling(table, names, parts, memory)
         if n_rows:
             message = f"{n_rows:,} of {n_held:,} rows held out have an equal row (same features, same target) in another part."
             found.append(Leak("duplicates", n_rows, n_held, message, "Write `split: {type: hash}`: it keeps equal rows together."))
     if split.group:
-        n_rows = _straddling(table, split.group, parts)
+        n_rows = _straddling(table, split.group, parts, memory)
         if n_rows:
             group = ", ".join(split.group)
             message = f"{n_rows:,} of {n_held:,} rows held out belong to a {group} that is in another part too."
             found.append(Leak("group", n_rows, n_held, message, f"Write `split: {{type: group, group: {_list(split.group)}}}`."))
     if time is not None:
-        n_rows = _from_the_past(table, time, parts, held)
+        n_rows = _from_the_past(table, time, parts)
         if n_rows:
             message = f"{n_rows:,} of {n_held:,} rows held out are older ({time}) than the newest training row: the model would know their future."
             found.append(Leak("time", n_rows, n_held, message, "Write `split: {type: time}`, or take `time` away if order does not matter."))
@@ -98,27 +118,65 @@ def honest(split: Split, leaks: Iterable[Leak]) -> Split:
     return split.but(type=kind, force=False, group=split.group if kind == "group" else ())
 
 
-def _straddling(table: "pa.Table", names: Sequence[str], parts: Parts) -> int:
+_ROW_BYTES = 48
+"""Of a row while equal hashes are looked for: hash and part, gathered, sorted."""
+
+
+def _straddling(table: "Rows", names: Sequence[str], parts: Parts, memory: int | None) -> int:
     """Rows held out that are equal, in these columns, to a row of another part."""
-    from modelinscale.data._hash import hash_rows
+    from modelinscale.data._drawn import Draw
 
-    used = parts >= 0
-    hashes = hash_rows([table.column(n) for n in names], table.num_rows)[used]
-    _, inverse = np.unique(hashes, return_inverse=True)
-    in_part = np.zeros((int(inverse.max(initial=-1)) + 1, 3), dtype=np.bool_)
-    in_part[inverse, parts[used]] = True
-    return int((in_part.sum(axis=1)[inverse] > 1)[parts[used] != TRAIN].sum())
+    draw = Draw("hash", tuple(names), 0)
+    n_ranges = max(1, -(-len(table) * _ROW_BYTES * 2 // room(memory)))
+    total = 0
+    for number in range(n_ranges):
+        hashes: list[NDArray[np.uint64]] = []
+        places: list[Parts] = []
+        for start, block in table.blocks(names):
+            here = parts[start : start + len(block)]
+            drawn = draw.numbers(start, block)
+            at = here >= 0
+            if n_ranges > 1:
+                at &= (drawn >> np.uint64(32)) * np.uint64(n_ranges) >> np.uint64(32) == np.uint64(number)
+            hashes.append(drawn[at])
+            places.append(here[at])
+        total += _known(np.concatenate(hashes), np.concatenate(places)) if hashes else 0
+    return total
 
 
-def _from_the_past(table: "pa.Table", time: str, parts: Parts, held: NDArray[np.bool_]) -> int:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column = table.column(time)
-    newest = pc.max(column.filter(pa.array(parts == TRAIN)))
-    if not newest.is_valid:
+def _known(hashes: NDArray[np.uint64], parts: Parts) -> int:
+    """Rows held out whose hash is in another part too."""
+    if not len(hashes):
         return 0
-    return int(pc.sum(pc.less(column.filter(pa.array(held)), newest)).as_py() or 0)
+    order = np.argsort(hashes)
+    hashes, parts = hashes[order], parts[order]
+    starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
+    straddles = np.minimum.reduceat(parts, starts) != np.maximum.reduceat(parts, starts)
+    held_out = np.add.reduceat((parts != TRAIN).astype(np.int64), starts)
+    return int(held_out[straddles].sum())
+
+
+def _from_the_past(table: "Rows", time: str, parts: Parts) -> int:
+    """Rows held out that are older than the newest training row."""
+    import polars as pl
+
+    newest: Any = None
+    for start, block in table.blocks([time]):
+        last = block[time].filter(pl.Series(parts[start : start + len(block)] == TRAIN)).max()
+        newest = last if newest is None or (last is not None and last > newest) else newest
+    if newest is None:
+        return 0
+    n = 0
+    for start, block in table.blocks([time]):
+        here = parts[start : start + len(block)]
+        n += int((block[time].filter(pl.Series((here == TEST) | (here == VALID))) < newest).sum() or 0)
+    return n
+
+
+def _stretches(parts: Parts) -> Iterator[Parts]:
+    """The parts a million rows at a time: what is made of them is then small."""
+    for start in range(0, len(parts), 1 << 20):
+        yield parts[start : start + (1 << 20)]
 
 
 def _list(names: Sequence[str]) -> str:

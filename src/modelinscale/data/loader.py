@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.errors import UsageError
-from modelinscale.core.seeds import derive
+from modelinscale.core.seeds import derive, mixed
 from modelinscale.data.rowfile import Rows, RowSource, joined
 
 LANES = 64
@@ -199,12 +199,3 @@ def _dealt(places: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     shortest = min(len(p) for p in places)
     rest = [p[shortest] for p in places if len(p) > shortest]
     return np.concatenate([np.stack([p[:shortest] for p in places], axis=1).ravel(), np.array(rest, np.int64)])
-
-
-def mixed(seed: "np.uint64", counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """64 bits for each counter, as good as random and all different; the same on every platform and for ever. SplitMix64: Steele, Lea, Flood 2014."""
-    with np.errstate(over="ignore"):
-        z = seed + (counters + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))

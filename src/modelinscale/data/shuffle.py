@@ -15,8 +15,7 @@ import numpy as np
 
 from modelinscale.core import files
 from modelinscale.core.errors import StoreError
-from modelinscale.core.seeds import derive
-from modelinscale.data.loader import mixed
+from modelinscale.core.seeds import derive, mixed
 from modelinscale.data.rowfile import RowFile, Rows, RowWriter, joined
 
 _KEY = "_key"

@@ -4,6 +4,8 @@ Everywhere ``features`` maps the name of a column to its feature, and ``states``
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from modelinscale.core.encoded import Encoded, Form, Layout
@@ -12,11 +14,11 @@ from modelinscale.core.graph import Graph
 from modelinscale.features import Feature, State
 
 if TYPE_CHECKING:
-    import numpy as np
     import polars as pl
-    from numpy.typing import NDArray
 
     from modelinscale.compute import Compute
+    from modelinscale.data.partitions import Chosen, Rows
+    from modelinscale.data.split import Parts
 
 Features = Mapping[str, Feature]
 States = dict[str, State]
@@ -27,10 +29,19 @@ def empty_all(features: Features) -> States:
     return {name: feature.empty() for name, feature in features.items()}
 
 
-def observe(features: Features, frame: "pl.DataFrame", index: "NDArray[np.int64]", *, compute: "Compute", n_rows: int) -> States:
-    """The states of the rows at ``index``, learned in partitions of ``n_rows`` wherever ``compute`` runs them, and merged."""
-    parts = (index[start : start + n_rows] for start in range(0, len(index), n_rows))
-    return compute.reduce(lambda part: observe_all(features, frame[part]), lambda a, b: merge_all(features, a, b), parts, empty_all(features))
+def observe(features: Features, rows: "Rows", parts: "Parts", *, compute: "Compute") -> States:
+    """The states of the training rows, learned partition by partition wherever ``compute`` runs them, and merged.
+
+    ``parts`` (N,) as `data.split.assign` gives them. The states are the same whatever the partitions (docs/decisions/0006).
+    """
+    from modelinscale.data.split import TRAIN
+
+    return compute.reduce(partial(observe_piece, features), partial(merge_all, features), rows.chosen(parts, TRAIN), empty_all(features))
+
+
+def observe_piece(features: Features, piece: "Chosen") -> States:
+    """The states of the chosen rows of one partition: what is sent to where the work is done."""
+    return observe_all(features, piece.read(list(features)))
 
 
 def observe_all(features: Features, frame: "pl.DataFrame") -> States:
@@ -57,11 +68,34 @@ def layouts(features: Features, states: States, form: Form) -> dict[str, Layout]
 
 def encode(features: Features, states: States, frame: "pl.DataFrame", form: Form) -> Encoded:
     """The rows of a table as blocks of numbers. Raises `DataError` when a feature's column is not there."""
-    from modelinscale.encode.tensors import to_input
+    return Encoder.of(features, states, form).encode(frame)
 
-    states = settle_all(features, states)  # the long tail is looked through once, not at every turn
-    blocks = {name: feature.encode(states[name], to_input(_column(frame, name), feature.input), form) for name, feature in features.items()}
-    return Encoded(layouts(features, states, form), blocks)
+
+@dataclass(frozen=True)
+class Encoder:
+    """`encode`, made ready once for many partitions: small, and can be sent to where they are encoded."""
+
+    features: Features
+    states: States
+    """Settled: the long tail is looked through once, not at every partition."""
+    form: Form
+    layouts: dict[str, Layout]
+
+    @classmethod
+    def of(cls, features: Features, states: States, form: Form) -> "Encoder":
+        settled = settle_all(features, states)
+        return cls(dict(features), settled, form, layouts(features, settled, form))
+
+    def encode(self, frame: "pl.DataFrame") -> Encoded:
+        """The rows of a frame."""
+        from modelinscale.encode.tensors import to_input
+
+        blocks = {n: f.encode(self.states[n], to_input(_column(frame, n), f.input), self.form) for n, f in self.features.items()}
+        return Encoded(self.layouts, blocks)
+
+    def piece(self, piece: "Chosen") -> Encoded:
+        """The chosen rows of a partition."""
+        return self.encode(piece.read(list(self.features)))
 
 
 def draw(features: Features, states: States, form: Form, graph: Graph) -> dict[str, str]:

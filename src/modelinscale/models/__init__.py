@@ -2,7 +2,7 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,15 +16,21 @@ from modelinscale.core.encoded import Encoded, Form, Layout
 from modelinscale.core.errors import ModelError
 from modelinscale.core.graph import Graph
 from modelinscale.core.kinds import Kind
+from modelinscale.core.seeds import generator
 from modelinscale.core.task import Task
 
 Scores = NDArray[np.float64]
 """(N,) for binary (logit of the positive class) and regression (the value), (N, C) logits for multiclass."""
 
 
+BLOCK_ROWS = 65_536
+"""Rows of a block that a family goes through. Always as many, wherever the rows lie: sums over blocks are then the same to the last bit."""
+
+
 @dataclass(frozen=True)
 class Examples:
-    """Encoded rows with their answers."""
+    """Encoded rows with their answers, held in memory. Rows on disk look the same (`encode.stored.Stored`); families that ask for blocks, for some
+    rows or for batches hold no more of those than that, and families that ask for ``rows`` hold them all."""
 
     rows: Encoded
     target: NDArray[np.float64] | NDArray[np.int64]
@@ -34,6 +40,38 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.target)
+
+    @property
+    def layouts(self) -> dict[str, Layout]:
+        return self.rows.layouts
+
+    @property
+    def held(self) -> bool:
+        """Whether all rows are in memory anyway."""
+        return True
+
+    def blocks(self, n_rows: int = BLOCK_ROWS) -> "Iterator[Examples]":
+        """The rows in order, ``n_rows`` at a time."""
+        for start in range(0, len(self), n_rows):
+            stop = min(start + n_rows, len(self))
+            yield Examples(self.rows.slice(start, stop), self.target[start:stop], None if self.weight is None else self.weight[start:stop])
+
+    def take(self, index: NDArray[np.int64]) -> "Examples":
+        """The rows at ``index``, which ascends, in memory."""
+        return Examples(self.rows.rows(index), self.target[index], None if self.weight is None else self.weight[index])
+
+    def weighed(self, factors: NDArray[np.float64] | None) -> "Examples":
+        """The same rows with the factors of their classes, (C,), multiplied into their weights; None: as they are."""
+        if factors is None:
+            return self
+        own = factors[self.target]
+        return Examples(self.rows, self.target, own if self.weight is None else own * self.weight)
+
+    def batches(self, seed: int, epoch: int, n_rows: int, start: int = 0) -> "Iterator[Examples]":
+        """One epoch of ``n_rows`` at a time in an order of its own, from its row ``start`` on."""
+        order = generator(seed, "mlp", "order", epoch).permutation(len(self))
+        for at in range(start, len(self), n_rows):
+            yield self.take(order[at : at + n_rows])
 
 
 @dataclass(frozen=True)
@@ -69,6 +107,10 @@ class Effort:
     """0: all cores."""
     checkpoints: Path | None = None
     """A folder where a family that trains in steps keeps its newest state, to resume after a kill; None: none kept."""
+    memory: int | None = None
+    """Bytes that training may take besides interpreter and libraries; None: no limit."""
+    tell: Callable[[str], None] = lambda note: None
+    """Called with a sentence the user should know of though nothing failed."""
     progress: Callable[[float, str], None] = lambda share, note: None
     """Called with the share done (0 to 1) and a few words such as ``valid loss 0.312``."""
 

@@ -23,7 +23,7 @@ _NOT_USED = ("sklearn", "pandas")
 
 @cache
 def lightgbm() -> ModuleType:
-    """A module with ``Dataset``, ``Booster`` and ``train``, as in ``lightgbm``."""
+    """A module with ``Dataset``, ``Booster``, ``Sequence`` and ``train``, as in ``lightgbm``."""
     if "lightgbm" in sys.modules:
         return sys.modules["lightgbm"]
     with sleeping_threads():
@@ -40,7 +40,7 @@ def _load() -> ModuleType:
     try:
         _load_compat()
         basic, engine = importlib.import_module(f"{_ALIAS}.basic"), importlib.import_module(f"{_ALIAS}.engine")
-        package.__dict__.update(Dataset=basic.Dataset, Booster=basic.Booster, train=engine.train)
+        package.__dict__.update(Dataset=basic.Dataset, Booster=basic.Booster, Sequence=basic.Sequence, train=engine.train)
         return package
     except (ImportError, AttributeError):
         # Another release, laid out in another way: then the whole package, at its full cost.

@@ -3,7 +3,6 @@
 Imported only inside functions, as it needs torch.
 """
 
-import hashlib
 import io
 import json
 import time
@@ -17,22 +16,22 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from modelinscale.core.encoded import Encoded, Sparse
+from modelinscale.core.encoded import Encoded
 from modelinscale.core.errors import StoreError
 from modelinscale.core.files import write_bytes
 from modelinscale.core.identity import identity
-from modelinscale.core.seeds import derive, generator
+from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Scores, Weights
-from modelinscale.models._matrix import Block, blocks_of, check
-from modelinscale.models._network import Batch, Network, Shape
+from modelinscale.models._feed import Arrays, Feed, Rows, Step, feed, scores
+from modelinscale.models._matrix import Block, blocks_of
+from modelinscale.models._network import Network, Shape
 from modelinscale.models._torch import torch
-from modelinscale.models._words import rarity, weigh
+from modelinscale.models._totals import centre_and_spread, class_weights, n_with
+from modelinscale.models._words import rarity
 
 if TYPE_CHECKING:
     from modelinscale.models.mlp import Mlp
-
-Arrays = dict[str, NDArray[Any]]
 
 _BINNED_COLUMNS = 300
 """Beyond this many columns of numbers none is seen through bins: they are then pieces of a vector, and bins would cost more than they bring."""
@@ -44,7 +43,8 @@ _AVERAGE = 0.995
 """How much of the moving average of the weights stays at each step."""
 _OTHER_SHARE = 0.01
 """Share of ids shown as "other" in training, so that the network knows what to make of words it never saw."""
-_PREDICT_ROWS = 8192
+_EDGE_ROWS = 100_000
+"""Rows that the borders of bins are taken from, at least, where there are so many."""
 _ONE_THREAD_PRODUCTS = 20_000_000
 """Up to this many multiplications a step a second thread costs more than it brings (64 rows: 2.7 ms, one thread 2.1 ms)."""
 _CHECKPOINT_S = 5.0
@@ -53,14 +53,14 @@ _UPDATE_EPOCHS, _UPDATE_RATE = 3, 0.2
 
 
 def fit(model: "Mlp", train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
-    blocks = blocks_of(train.rows.layouts)
-    center, scale = _scale(train, task)
+    blocks = blocks_of(train.layouts)
+    center, scale = centre_and_spread(train, task)
     facts: dict[str, Any] = {"blocks": [b.plain() for b in blocks], "center": center, "scale": scale}
-    fixed = {f"rarity.{b.feature}": rarity(part) for b in blocks if isinstance(part := train.rows[b.feature], Sparse)}
-    rows, held_out = _Rows.of(train.rows, blocks, fixed), None if valid is None else _Rows.of(valid.rows, blocks, fixed)
-    binned, edges = _edges(rows.numbers.numpy(), model.bins)
+    fixed = _rarities(train, blocks)
+    numbers = _numbers(train, blocks, model.bins)
+    binned, edges = _edges(numbers, model.bins)
     shape = Shape(
-        n_numbers=rows.numbers.shape[1],
+        n_numbers=numbers.shape[1],
         binned=binned,
         n_bins=edges.shape[1] - 1,
         n_ids=tuple(b.n_ids for b in blocks if b.role == "ids"),
@@ -76,64 +76,31 @@ def fit(model: "Mlp", train: Examples, valid: Examples | None, task: Task, effor
         torch.manual_seed(derive(effort.seed, "mlp", "start"))
         network = Network(shape, edges)
         _start_at_base_rate(network, train, task)
-        target = _target(train, task, center, scale)
-        held = None if valid is None or held_out is None else (held_out, *_target(valid, task, center, scale))
-        fingerprint = identity(model, task, effort.seed, _hash(target[0]), _hash(target[1]), _hash(rows.numbers), _hash(rows.ids), facts)
-        best = _Loop(model, task, effort, network, rows, *target, held, fingerprint).run()
+        rows = feed(train, blocks, fixed, task, center, scale)
+        held_out = None if valid is None else feed(valid, blocks, fixed, task, center, scale)
+        fingerprint = identity(model, task, effort.seed, rows.fingerprint() if effort.checkpoints else "", facts)
+        best = _Loop(model, task, effort, network, rows, held_out, fingerprint).run()
     return Weights({**best, **fixed, "edges": edges}, facts)
 
 
 def update(model: "Mlp", weights: Weights, new: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
     blocks = tuple(Block.parse(b) for b in weights.meta["blocks"])
     center, scale = weights.meta["center"], weights.meta["scale"]
-    rows = _Rows.of(new.rows, blocks, weights.arrays)
-    held = None if valid is None else (_Rows.of(valid.rows, blocks, weights.arrays), *_target(valid, task, center, scale))
+    rows = feed(new, blocks, weights.arrays, task, center, scale)
+    held_out = None if valid is None else feed(valid, blocks, weights.arrays, task, center, scale)
     gentle = model.but(epochs=_UPDATE_EPOCHS, learning_rate=model.learning_rate * _UPDATE_RATE)
     with _threads(effort, Shape.parse(weights.meta["shape"]), _batch_rows(model, len(new))):
         network = _network(weights)
-        target = _target(new, task, center, scale)
-        best = _Loop(gentle, task, replace(effort, checkpoints=None), network, rows, *target, held, "").run(keep_start=True)
+        best = _Loop(gentle, task, replace(effort, checkpoints=None), network, rows, held_out, "").run(keep_start=True)
     return Weights({**weights.arrays, **best}, weights.meta)
 
 
 def predict(weights: Weights, rows: Encoded) -> Scores:
     """(N,) or (N, C): the mean of the members' scores."""
     blocks = tuple(Block.parse(b) for b in weights.meta["blocks"])
-    found: NDArray[np.float64] = _scores(_network(weights), _Rows.of(rows, blocks, weights.arrays)).numpy().astype(np.float64)
+    found: NDArray[np.float64] = scores(_network(weights), Rows.of(rows, blocks, weights.arrays)).numpy().astype(np.float64)
     found = found * float(weights.meta["scale"]) + float(weights.meta["center"])
     return found if found.shape[1] > 1 else found[:, 0]
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """All rows as tensors; words as they are, since batches take them apart row by row."""
-
-    numbers: torch.Tensor  # (N, X)
-    ids: torch.Tensor  # (N, I)
-    words: Sparse | None
-
-    @classmethod
-    def of(cls, rows: Encoded, blocks: tuple[Block, ...], fixed: Arrays) -> "_Rows":
-        check(rows, blocks)
-        n = rows.n_rows
-        dense = [np.asarray(rows[b.feature], np.float32) for b in blocks if b.role == "dense"]
-        ids = [np.asarray(rows[b.feature], np.int64) for b in blocks if b.role == "ids"]
-        words = [_weighed(part, fixed[f"rarity.{b.feature}"]) for b in blocks if isinstance(part := rows[b.feature], Sparse)]
-        return cls(
-            torch.from_numpy(np.concatenate(dense, axis=1) if dense else np.empty((n, 0), np.float32)),
-            torch.from_numpy(np.stack(ids, axis=1) if ids else np.empty((n, 0), np.int64)),
-            _beside(words) if words else None,
-        )
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def batch(self, index: NDArray[np.int64]) -> Batch:
-        at, words = torch.from_numpy(index), None
-        if self.words is not None:
-            part = self.words.rows(index)
-            words = (torch.from_numpy(part.columns.astype(np.int64)), torch.from_numpy(part.values), torch.from_numpy(part.starts[:-1]))
-        return Batch(self.numbers[at], self.ids[at], words)
 
 
 @dataclass
@@ -159,10 +126,8 @@ class _Loop:
     task: Task
     effort: Effort
     network: Network
-    rows: _Rows
-    target: torch.Tensor
-    weight: torch.Tensor
-    valid: tuple[_Rows, torch.Tensor, torch.Tensor] | None
+    rows: Feed
+    valid: Feed | None
     fingerprint: str
     at: _Progress = field(default_factory=_Progress)
     average: Arrays = field(default_factory=dict)
@@ -182,10 +147,10 @@ class _Loop:
         began, saved = time.monotonic() - self.at.seconds, time.monotonic()
         while self.at.round < n_rounds and not self._stale():
             epoch, part = divmod(self.at.round, epoch_rounds)
-            order = generator(self.effort.seed, "mlp", "order", epoch).permutation(n)
             torch.manual_seed(derive(self.effort.seed, "mlp", "round", self.at.round))
-            for start in range(part * round_steps * batch_rows, min(n, (part + 1) * round_steps * batch_rows), batch_rows):
-                self._step(optimizer, order[start : start + batch_rows])
+            start, stop = (min(n, p * round_steps * batch_rows) for p in (part, part + 1))
+            for step in self.rows.steps(self.effort.seed, epoch, batch_rows, start, stop):
+                self._step(optimizer, step)
                 if self._over(began):
                     break
             self.at.round += 1
@@ -200,17 +165,16 @@ class _Loop:
                 saved = time.monotonic()
         return self.best
 
-    def _step(self, optimizer: torch.optim.Optimizer, index: NDArray[np.int64]) -> None:
+    def _step(self, optimizer: torch.optim.Optimizer, step: Step) -> None:
         self.network.train()
-        batch = self.rows.batch(index)
+        batch = step.batch
         if batch.ids.shape[1]:
             hidden = (torch.rand(batch.ids.shape) < _OTHER_SHARE) & (batch.ids > 1)
             batch = replace(batch, ids=torch.where(hidden, 1, batch.ids))
-        at = torch.from_numpy(index)
         for group in optimizer.param_groups:
             group["lr"] = self.model.learning_rate * min(1.0, (self.at.step + 1) / _WARM_STEPS)
         optimizer.zero_grad(set_to_none=True)
-        loss = _loss(self.network(batch), self.target[at], self.weight[at], self.task)
+        loss = _loss(self.network(batch), step.target, step.weight, self.task)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         optimizer.step()
@@ -229,11 +193,11 @@ class _Loop:
 
     def _valid_loss(self, arrays: Arrays) -> float:
         assert self.valid is not None
-        rows, target, weight = self.valid
         judge = Network(self.network.shape, np.zeros((len(self.network.shape.binned), self.network.shape.n_bins + 1), np.float32))
         judge.low, judge.inverse = self.network.low, self.network.inverse
         judge.load(arrays)
-        return float(_loss(_scores(judge, rows)[None], target, weight, self.task))
+        said, target, weight = self.valid.judged(judge)
+        return float(_loss(said[None], target, weight, self.task))
 
     def _stale(self) -> bool:
         return self.valid is not None and self.at.round - self.at.best_round >= self.model.patience
@@ -301,76 +265,46 @@ def _loss(scores: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, task
     return (each * weight).sum() / (weight.sum() * K).clamp_min(1e-12)
 
 
-def _scores(network: Network, rows: _Rows) -> torch.Tensor:
-    """(N, C): the mean over members."""
-    network.eval()
-    with torch.inference_mode():
-        parts = [network(rows.batch(np.arange(i, min(i + _PREDICT_ROWS, len(rows))))).mean(dim=0) for i in range(0, len(rows), _PREDICT_ROWS)]
-        return torch.cat(parts) if parts else torch.empty((0, network.shape.n_scores))
-
-
 def _network(weights: Weights) -> Network:
     network = Network(Shape.parse(weights.meta["shape"]), weights.arrays["edges"])
     network.load(weights.arrays)
     return network
 
 
-def _target(examples: Examples, task: Task, center: float, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Answers as the loss wants them, and row weights of mean 1."""
-    target = torch.from_numpy(np.asarray(examples.target))
-    if task.type != "multiclass":
-        target = ((target - center) / scale).float()
-    weight = np.ones(len(examples)) if examples.weight is None else examples.weight / max(examples.weight.mean(), 1e-300)
-    return target, torch.from_numpy(weight.astype(np.float32))
-
-
-def _scale(train: Examples, task: Task) -> tuple[float, float]:
-    if task.type != "regression":
-        return 0.0, 1.0
-    return float(np.average(train.target, weights=train.weight)), float(np.std(train.target)) or 1.0
-
-
 def _start_at_base_rate(network: Network, train: Examples, task: Task) -> None:
     """The first answers say how common each class is."""
     if task.type == "regression":
         return
-    share = np.bincount(train.target, train.weight, len(task.labels)) + 0.5
+    share = class_weights(train, task) + 0.5
     logs = np.log(share / share.sum())
     base = logs if task.type == "multiclass" else logs[1:] - logs[:1]
     with torch.no_grad():
         network.head_bias.add_(torch.from_numpy(base.astype(np.float32)))
 
 
+def _numbers(train: Examples, blocks: tuple[Block, ...], n_bins: int) -> NDArray[np.float32]:
+    """Every so-manieth row's numbers, (n, P): enough to see quantiles; no more than one row where there will be no bins."""
+    dense = [b for b in blocks if b.role == "dense"]
+    wanted = _EDGE_ROWS if n_bins and sum(b.n_columns for b in dense) <= _BINNED_COLUMNS else 1
+    some = train.take(np.arange(0, len(train), max(1, len(train) // wanted))).rows
+    return np.concatenate([np.asarray(some[b.feature], np.float32) for b in dense], axis=1) if dense else np.empty((some.n_rows, 0), np.float32)
+
+
+def _rarities(train: Examples, blocks: tuple[Block, ...]) -> Arrays:
+    return {f"rarity.{b.feature}": rarity(n_with(train, b.feature, b.n_columns), len(train)) for b in blocks if b.role == "sparse"}
+
+
 def _edges(numbers: NDArray[np.float32], n_bins: int) -> tuple[tuple[int, ...], NDArray[np.float32]]:
     """Columns with more than two values, and the borders of their bins (P, T + 1): quantiles, fewer where values repeat, the last border repeated."""
     if not n_bins or not 0 < numbers.shape[1] <= _BINNED_COLUMNS:
         return (), np.zeros((0, 1), np.float32)
-    sample = numbers[:: max(1, len(numbers) // 100_000)]
     binned, found = [], []
-    for column in range(sample.shape[1]):
-        borders = np.unique(np.quantile(sample[:, column], np.linspace(0, 1, n_bins + 1)).astype(np.float32))
-        if len(np.unique(sample[:, column])) > 2 and len(borders) > 1:
+    for column in range(numbers.shape[1]):
+        borders = np.unique(np.quantile(numbers[:, column], np.linspace(0, 1, n_bins + 1)).astype(np.float32))
+        if len(np.unique(numbers[:, column])) > 2 and len(borders) > 1:
             binned.append(column)
             found.append(np.concatenate([borders, np.full(n_bins + 1 - len(borders), borders[-1])]))
     return tuple(binned), np.stack(found).astype(np.float32) if found else np.zeros((0, 1), np.float32)
-
-
-def _weighed(part: Sparse, scale: NDArray[np.float64]) -> Sparse:
-    return Sparse(part.starts, part.columns, weigh(part, scale).astype(np.float32), part.width)
-
-
-def _beside(parts: list[Sparse]) -> Sparse:
-    """Several word blocks as one."""
-    if len(parts) == 1:
-        return parts[0]
-    from scipy.sparse import hstack
-
-    joined = hstack([p.scipy() for p in parts], format="csr")
-    return Sparse(joined.indptr.astype(np.int64), joined.indices.astype(np.int32), joined.data.astype(np.float32), joined.shape[1])
-
-
-def _hash(tensor: torch.Tensor) -> str:
-    return hashlib.sha256(np.ascontiguousarray(tensor.numpy()).tobytes()).hexdigest()[:16]
 
 
 def _batch_rows(model: "Mlp", n_rows: int) -> int:

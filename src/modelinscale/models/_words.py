@@ -1,5 +1,7 @@
 """Counts of words as models that multiply want them: ``log(1 + count)`` times the inverse document frequency, each row then of length 1."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,10 +12,9 @@ SMALL = 1e-12
 """The least length a row is divided by: one without known words stays zero."""
 
 
-def rarity(part: Sparse) -> NDArray[np.float64]:
-    """(D,): the inverse document frequency of each word, ``log((1 + N) / (1 + rows with it)) + 1``."""
-    n_with = np.bincount(part.columns, minlength=part.width)
-    found: NDArray[np.float64] = np.log((1 + len(part)) / (1 + n_with)) + 1
+def rarity(n_with: NDArray[Any], n_rows: int) -> NDArray[np.float64]:
+    """(D,): the inverse document frequency of each word, ``log((1 + N) / (1 + rows with it)) + 1``; ``n_with`` (D,): rows with it, of ``n_rows``."""
+    found: NDArray[np.float64] = np.log((1 + n_rows) / (1 + n_with)) + 1
     return found
 
 

@@ -16,9 +16,9 @@ from pydantic import Field
 from modelinscale.core.encoded import Encoded, Form, Layout, Sparse
 from modelinscale.core.errors import ModelError
 from modelinscale.core.graph import Graph
-from modelinscale.core.seeds import generator
+from modelinscale.core.seeds import derive, mixed
 from modelinscale.core.task import Task
-from modelinscale.models import Effort, Examples, Model, Scores, Weights
+from modelinscale.models import BLOCK_ROWS, Effort, Examples, Model, Scores, Weights
 from modelinscale.models._matrix import Block, blocks_of, check
 from modelinscale.models._minimise import minimise
 from modelinscale.models._threads import one_blas_thread
@@ -61,8 +61,9 @@ class Linear(Model):
         return ""
 
     def fit(self, train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
-        over, design = _watch(effort), _Design.observe(train.rows)
+        over, design = _watch(effort), _Design.observe(train)
         train = self._drawn(train, design, task, effort)
+        valid = None if valid is None else self._drawn(valid, design, task, effort)
         problem = _Problem.of(design, train, task)
         n, n_coefficients = len(train), (problem.n_columns + 1) * task.n_scores
         strengths = [self.strength] if self.strength is not None else [s / n for s in _PATH]
@@ -131,22 +132,50 @@ class Linear(Model):
         return shares
 
     def _drawn(self, examples: Examples, design: "_Design", task: Task, effort: Effort) -> Examples:
-        """At most ``rows`` examples (fewer where there are very many columns); what a drawn row stands for goes into its weight."""
+        """At most ``rows`` examples (fewer where there are very many columns), in memory; what a drawn row stands for goes into its weight."""
         most = max(1000, min(self.rows or len(examples), _CELLS // design.n_cells))
         if len(examples) <= most:
-            return examples
-        chance = generator(effort.seed, "linear", "rows")
-        groups = [np.arange(len(examples))] if task.type == "regression" else [np.flatnonzero(examples.target == c) for c in range(len(task.labels))]
-        weight = np.ones(len(examples)) if examples.weight is None else examples.weight
-        index, drawn_weight = [], []
-        for rows in groups:
-            # Half of the rows go to classes by their size, half evenly: a class of a thousandth keeps all it has.
-            n = min(len(rows), int(most * (0.5 * len(rows) / len(examples) + 0.5 / len(groups))) + 1)
-            drawn = np.sort(chance.choice(rows, n, replace=False)) if n else rows
-            index.append(drawn)
-            drawn_weight.append(weight[drawn] * (len(rows) / max(n, 1)))
-        order = np.concatenate(index)
-        return Examples(examples.rows.rows(order), examples.target[order], np.concatenate(drawn_weight))
+            return examples if examples.held else examples.take(np.arange(len(examples)))
+        n_classes = max(1, len(task.labels))
+        sizes = np.zeros(n_classes, np.int64)
+        for block in examples.blocks():
+            sizes += np.bincount(_class(block, task), minlength=n_classes)
+        # Half of the rows go to classes by their size, half evenly: a class of a thousandth keeps all it has.
+        wanted = np.minimum(sizes, (most * (0.5 * sizes / len(examples) + 0.5 / n_classes)).astype(np.int64) + 1)
+        index, groups = _lowest(examples, task, wanted, derive(effort.seed, "linear", "rows"))
+        drawn = examples.take(index)
+        stands_for = (sizes / np.maximum(wanted, 1))[groups]
+        return Examples(drawn.rows, drawn.target, stands_for if drawn.weight is None else drawn.weight * stands_for)
+
+
+def _class(examples: Examples, task: Task) -> NDArray[np.int64]:
+    """(N,): the class of each row; numbers are one class."""
+    return np.zeros(len(examples), np.int64) if task.type == "regression" else examples.target.astype(np.int64, copy=False)
+
+
+def _lowest(examples: Examples, task: Task, wanted: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of each class with the ``wanted`` lowest keys, ascending, and their classes. A key is a function of seed and place: a draw without replacement
+    that needs no list of all rows."""
+    found: list[tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]] = []
+    most, at = int(wanted.sum()), 0
+
+    def cut() -> None:
+        keys, index, groups = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        order = np.lexsort((keys, groups))
+        starts = np.searchsorted(groups[order], np.arange(len(wanted)))
+        kept = order[np.arange(len(order)) - starts[groups[order]] < wanted[groups[order]]]
+        found[:] = [(keys[kept], index[kept], groups[kept])]
+
+    for block in examples.blocks():
+        index = np.arange(at, at + len(block))
+        found.append((mixed(np.uint64(seed), index.astype(np.uint64)), index, _class(block, task)))
+        at += len(block)
+        if sum(len(keys) for keys, _, _ in found) > 2 * most + 4 * BLOCK_ROWS:
+            cut()
+    cut()
+    _, index, groups = found[0]
+    order = np.argsort(index)
+    return index[order], groups[order]
 
 
 def _watch(effort: Effort) -> Callable[[], bool]:
@@ -165,19 +194,33 @@ class _Design:
     scale: F64  # (F,)
 
     @classmethod
-    def observe(cls, rows: Encoded) -> "_Design":
-        blocks = blocks_of(rows.layouts)
+    def observe(cls, examples: Examples) -> "_Design":
+        """Means and deviations of all rows, block by block: the middle first, then distances from it."""
+        blocks = blocks_of(examples.layouts)
+        sums = {b.feature: np.zeros(b.n_columns) for b in blocks if b.role != "ids"}
+        n = max(1, len(examples))
+        for one in examples.blocks():
+            for name, total in sums.items():
+                part = one.rows[name]
+                total += np.bincount(part.columns, minlength=part.width) if isinstance(part, Sparse) else part.sum(axis=0, dtype=np.float64)
+        dense = {b.feature: sums[b.feature] / n for b in blocks if b.role == "dense"}
+        squares = {name: np.zeros(len(mean)) for name, mean in dense.items()}
+        for one in examples.blocks() if dense else ():
+            for name, mean in dense.items():
+                part = one.rows[name]
+                assert not isinstance(part, Sparse)
+                away = part - mean
+                squares[name] += np.einsum("ij,ij->j", away, away)
         shift, scale = [], []
         for block in blocks:
-            part = rows[block.feature]
-            if isinstance(part, Sparse):
-                scale.append(rarity(part))
-                shift.append(np.zeros(part.width))
+            if block.role == "sparse":
+                scale.append(rarity(sums[block.feature], len(examples)))
+                shift.append(np.zeros(block.n_columns))
             elif block.role == "ids":
                 scale.append(np.ones(block.n_ids))
                 shift.append(np.zeros(block.n_ids))
             else:
-                mean, deviation = part.mean(axis=0, dtype=np.float64), part.std(axis=0, dtype=np.float64)
+                mean, deviation = dense[block.feature], np.sqrt(squares[block.feature] / n)
                 scale.append(1 / np.where(deviation > 1e-6 * np.maximum(np.abs(mean), 1e-6), deviation, 1.0))
                 shift.append(mean)
         none = [np.empty(0)]

@@ -11,15 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from modelinscale.core.encoded import Encoded, Form, Layout
+from modelinscale.core.encoded import Encoded, Form, Layout, Sparse
 from modelinscale.core.graph import Graph
 from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Model, Scores, Weights
+from modelinscale.models._bins import Source, dataset, sources
 from modelinscale.models._forest import Tree, bounds, draw, read
 from modelinscale.models._lightgbm import lightgbm
 from modelinscale.models._matrix import Block, as_matrix, blocks_of
 from modelinscale.models._sets import Codes, codes_of, draw_coded
+from modelinscale.models._totals import centre_and_spread
 
 _OBJECTIVE = {"binary": ("binary", "binary_logloss"), "multiclass": ("multiclass", "multi_logloss"), "regression": ("regression", "l2")}
 _ONE_THREAD_CELLS = 1_000_000
@@ -57,16 +59,15 @@ class Trees(Model):
 
     def fit(self, train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
         start = time.monotonic()
-        blocks = blocks_of(train.rows.layouts)
-        center, scale = _scale(train, task)
-        X = as_matrix(train.rows, blocks)
-        params = self._params(task, effort, X)
-        categorical = [i for i, block in enumerate(_by_column(blocks)) if block.role == "ids"]
-        data = _dataset(X, train, center, scale, params, categorical)
+        blocks = blocks_of(train.layouts)
+        center, scale = centre_and_spread(train, task)
+        learns, stops = sources(train, valid, blocks, task.n_scores, effort)
+        params = self._params(task, effort, len(learns), _n_filled(learns.held.rows, blocks) if train.held else len(learns) * learns.n_columns)
+        data = dataset(learns, center, scale, params)
         booster = lightgbm().Booster(params, data)
-        if valid is not None:
-            booster.add_valid(_dataset(as_matrix(valid.rows, blocks), valid, center, scale, params, categorical, reference=data), "valid")
-        rounds = self._rounds(len(train), task)
+        if stops is not None:
+            booster.add_valid(dataset(stops, center, scale, params, reference=data), "valid")
+        rounds = self._rounds(len(learns), task)
         best_round, best_loss, note = 0, np.inf, ""
         for i in range(1, rounds + 1):
             stopped = booster.update()
@@ -87,14 +88,17 @@ class Trees(Model):
         """Adds up to 20 trees for the new rows, gently: with LightGBM's defaults, going on from new rows alone wrecks a model of rare
         events within weeks (average precision 0.69 to 0.03); with these settings it holds 0.66, beside 0.69 for training anew."""
         blocks, center, scale = _blocks(weights), weights.meta["center"], weights.meta["scale"]
-        X = as_matrix(new.rows, blocks)
         # Few rows that are nearly settled already would never reach 5: then a fiftieth of all there is.
         least = min(5.0, _uncertainty(self.predict(weights, new.rows), new, task) / 50)
-        params = {**self._params(task, effort, X), "min_sum_hessian_in_leaf": least, "lambda_l2": 5.0, "max_delta_step": 0.7}
+        params = {
+            **self._params(task, effort, len(new), _n_filled(new.rows, blocks)),
+            "min_sum_hessian_in_leaf": least,
+            "lambda_l2": 5.0,
+            "max_delta_step": 0.7,
+        }
         # LightGBM guesses the rows of a leaf from their uncertainty: of few rows that are nearly settled, no 20 would ever come together.
         params["min_data_in_leaf"] = min(self.min_leaf_rows, max(1, len(new) // 100))
-        categorical = [i for i, block in enumerate(_by_column(blocks)) if block.role == "ids"]
-        data = _dataset(X, new, center, scale, params, categorical)
+        data = dataset(Source(new, blocks), center, scale, params)
         booster = lightgbm().train(params, data, num_boost_round=20, init_model=_booster(weights))
         return _weights(booster.model_to_string(), blocks, task, center, scale)
 
@@ -102,7 +106,7 @@ class Trees(Model):
         X = as_matrix(rows, _blocks(weights))
         if not rows.n_rows:
             return np.empty(0 if weights.meta["n_scores"] == 1 else (0, weights.meta["n_scores"]))
-        scores: NDArray[np.float64] = _booster(weights).predict(X, raw_score=True, num_threads=_threads(X, 0))
+        scores: NDArray[np.float64] = _booster(weights).predict(X, raw_score=True, num_threads=_threads(X.nnz if hasattr(X, "nnz") else X.size, 0))
         return scores * float(weights.meta["scale"]) + float(weights.meta["center"])
 
     def graph(self, weights: Weights, task: Task, layouts: dict[str, Layout], graph: Graph, blocks: dict[str, str]) -> str:
@@ -144,9 +148,8 @@ class Trees(Model):
         # of 31 leaves at 0.2 0.857 in 8 s, at 0.1 0.827.
         return self.rounds or min(200, max(52, 145_000_000 // max(1, n_rows * task.n_scores)))
 
-    def _params(self, task: Task, effort: Effort, X: Any) -> dict[str, Any]:
+    def _params(self, task: Task, effort: Effort, n_rows: int, n_filled: int) -> dict[str, Any]:
         objective, metric = _OBJECTIVE[task.type]
-        n_rows = X.shape[0]
         seed = derive(effort.seed, "trees") % (1 << 31)
         params: dict[str, Any] = {
             "objective": objective,
@@ -162,7 +165,7 @@ class Trees(Model):
             "seed": seed,
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": _threads(X, effort.n_threads),
+            "num_threads": _threads(n_filled, effort.n_threads),
             "verbosity": -1,
         }
         if task.type == "multiclass":
@@ -170,25 +173,13 @@ class Trees(Model):
         return params
 
 
-def _dataset(X: Any, examples: Examples, center: float, scale: float, params: dict[str, Any], categorical: list[int], reference: Any = None) -> Any:
-    target = (examples.target - center) / scale if scale != 1.0 or center else examples.target
-    return lightgbm().Dataset(
-        X, target.astype(np.float32), weight=examples.weight, categorical_feature=categorical, params=params, reference=reference, free_raw_data=False
-    )
-
-
-def _threads(X: Any, wanted: int) -> int:
-    """``X`` (N, F) is an array or sparse."""
-    n_filled = X.nnz if hasattr(X, "nnz") else X.size
+def _threads(n_filled: int, wanted: int) -> int:
+    """``n_filled``: cells of the matrix that are not empty."""
     return 1 if n_filled <= _ONE_THREAD_CELLS else wanted
 
 
-def _scale(train: Examples, task: Task) -> tuple[float, float]:
-    """Mean and deviation of a number to predict (LightGBM keeps targets as float32: far from zero that would cost digits); 0 and 1 for classes."""
-    if task.type != "regression":
-        return 0.0, 1.0
-    center = float(np.average(train.target, weights=train.weight))
-    return center, float(np.std(train.target)) or 1.0
+def _n_filled(rows: Encoded, blocks: tuple[Block, ...]) -> int:
+    return sum(len(part.values) if isinstance(part := rows[block.feature], Sparse) else part.size for block in blocks)
 
 
 def _uncertainty(scores: Scores, examples: Examples, task: Task) -> float:

@@ -1,8 +1,13 @@
-"""What several steps of one run share, each read or computed once: rows of the table, parts, states, encoded blocks."""
+"""What several steps of one run share, each read or computed once: rows of the table, parts, states, encoded rows.
+
+N rows of the table. They are held in memory where that is comfortable; otherwise they are read partition by partition, and encoded rows lie on disk.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,21 +15,24 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from modelinscale.core.encoded import Encoded, Form, Layout
+from modelinscale.core import memory
+from modelinscale.core.encoded import Encoded, Form, Layout, Sparse
 from modelinscale.core.schema import Schema
 from modelinscale.core.task import Task
 from modelinscale.data.split import NAMES, TRAIN, UNUSED
 from modelinscale.features import Feature, State
-from modelinscale.models import Examples, Model, Weights
+from modelinscale.models import BLOCK_ROWS, Examples, Model, Weights
 from modelinscale.pipeline._place import Facts, Place, Result
 
 if TYPE_CHECKING:
-    import polars as pl
+    from modelinscale.data.partitions import Rows
+    from modelinscale.encode import Encoder
+    from modelinscale.train import Learned, Maker, Totals
 
-    from modelinscale.train import Learned
-
-STATE_ROWS = 262_144
-"""Rows of a partition, of which states are learned and then merged."""
+HELD_ENCODED = 4
+"""Encoded rows are held in memory where it is allowed to be this many times their size: the blocks, and a family's own matrix of them."""
+_LOOK_ROWS = 4_096
+"""Rows that are encoded to see how large an encoded row is."""
 
 
 class Context:
@@ -35,17 +43,19 @@ class Context:
         self.spec = place.spec
         self.progress = progress
         self.done: dict[str, Result] = {}
-        self._encoded: dict[Form, Encoded] = {}
+        self._examples: dict[tuple[str, Form], Examples] = {}
+        self._encoders: dict[Form, Encoder] = {}
         self._learned: dict[str, Learned] = {}
         self._parts: NDArray[np.int8] | None = None
+        self._scratch: Path | None = None
 
     def with_parts(self, parts: NDArray[np.int8]) -> Context:
         """The same rows and features under another split, states learned anew from its training rows; nothing of it is kept."""
         from modelinscale.encode import observe
 
         other = Context(self.place, lambda step, share, note: None)
-        other.done, other.frame, other._parts = self.done, self.frame, parts
-        other.states = observe(self.features, self.frame, np.flatnonzero(parts == TRAIN), compute=self.spec.compute, n_rows=STATE_ROWS)
+        other.done, other.rows, other._parts = self.done, self.rows, parts
+        other.states = observe(self.features, self.rows, parts, compute=self.spec.compute)
         return other
 
     # -- the table
@@ -55,21 +65,24 @@ class Context:
         return Schema.model_validate(self.facts("collect")["schema"])
 
     @cached_property
-    def frame(self) -> pl.DataFrame:
+    def rows(self) -> Rows:
         """The labelled and unlabelled rows of the table version, columns this file uses; N rows in the order of the table."""
-        import polars as pl
-        import pyarrow as pa
+        from modelinscale.data.partitions import open_rows
 
-        from modelinscale.data.arrow import arrow_schema
-        from modelinscale.data.lake import open_table
+        facts, compute = self.facts("collect"), self.spec.compute
+        uri = self.place.store.uri("lake", facts["table"])
+        local = compute.type == "local"  # elsewhere rows are read where they are worked on
+        return open_rows(uri, facts["version"], self._columns(), memory_bytes=compute.memory, workers=self.workers, hold=None if local else False)
 
-        facts = self.facts("collect")
-        columns = self._columns()
-        table = open_table(self.place.store.uri("lake", facts["table"]), facts["version"])
-        batches = list(table.blocks(list(columns)))
-        rows = pl.from_arrow(pa.Table.from_batches(batches, schema=None if batches else arrow_schema(self.schema.only(columns))))
-        assert isinstance(rows, pl.DataFrame)
-        return rows
+    @property
+    def workers(self) -> int:
+        """Partitions in work at once in one process."""
+        return int(getattr(self.spec.compute, "workers", None) or 1) if self.spec.compute.type == "local" else 1
+
+    @property
+    def room(self) -> int:
+        """Bytes for rows, beside interpreter and libraries."""
+        return memory.room(self.spec.compute.memory)
 
     def _columns(self) -> tuple[str, ...]:
         if not self.spec.features:
@@ -84,17 +97,15 @@ class Context:
         """(N,): 0 train, 1 valid, 2 test, -1 not used."""
         if self._parts is not None:
             return self._parts
-        return cast("NDArray[np.int8]", np.load(self.done["prepare"].folder / "parts.npy", allow_pickle=False))
+        # Mapped, not read: a byte a row that the system can take back.
+        return cast("NDArray[np.int8]", np.load(self.done["prepare"].folder / "parts.npy", allow_pickle=False, mmap_mode="r"))
 
-    @cached_property
-    def index(self) -> dict[str, NDArray[np.int64]]:
-        """Positions of the rows of each part, ascending."""
-        return {name: np.flatnonzero(self.parts == number) for number, name in enumerate(NAMES)}
+    def index(self, part: str) -> NDArray[np.int64]:
+        """Positions of the rows of a part, ascending: 8 bytes each, so not for training rows."""
+        return np.flatnonzero(self.parts == NAMES.index(part))
 
-    @cached_property
-    def used(self) -> NDArray[np.int64]:
-        """Positions of all rows that belong to a part: encoded blocks hold just these, in this order."""
-        return np.flatnonzero(self.parts != UNUSED)
+    def n_rows(self, part: str) -> int:
+        return int(np.count_nonzero(self.parts == NAMES.index(part)))
 
     @cached_property
     def task(self) -> Task:
@@ -109,53 +120,115 @@ class Context:
         return cast("dict[str, State]", json.loads((self.done["prepare"].folder / "states.json").read_text(encoding="utf-8")))
 
     def layouts(self, form: Form) -> dict[str, Layout]:
-        from modelinscale.encode import layouts
-
-        return layouts(self.features, self.states, form)
+        return self.encoder(form).layouts
 
     # -- encoded
 
-    def rows(self, part: str, form: Form) -> Encoded:
-        """The encoded rows of a part."""
-        return self.blocks(form).rows(np.searchsorted(self.used, self.index[part]))
+    def encoder(self, form: Form) -> Encoder:
+        from modelinscale.encode import Encoder
 
-    def blocks(self, form: Form) -> Encoded:
-        """All used rows, encoded once a form."""
-        from modelinscale.encode import encode
+        if form not in self._encoders:
+            self._encoders[form] = Encoder.of(self.features, self.states, form)
+        return self._encoders[form]
 
-        if form not in self._encoded:
-            frame = self.frame.select(list(self.features))
-            self._encoded[form] = encode(self.features, self.states, frame if len(self.used) == len(frame) else frame[self.used], form)
-        return self._encoded[form]
+    def maker(self, form: Form) -> Maker:
+        from modelinscale.train import Maker
 
-    def forget_blocks(self) -> None:
-        """Lets go of encoded rows: they are the largest thing a run holds."""
-        self._encoded.clear()
+        return Maker(self.encoder(form), self.task, self.spec.train.weight)
+
+    def encoded_bytes(self, form: Form) -> float:
+        """Bytes of an encoded row, words included, from the first rows."""
+        found = self.encoder(form).encode(self.rows.head(_LOOK_ROWS, list(self.features)))
+        n_bytes = sum(b.values.nbytes + b.columns.nbytes + b.starts.nbytes if isinstance(b, Sparse) else b.nbytes for b in found.blocks.values())
+        return 16 + n_bytes / max(1, found.n_rows)
+
+    def fits(self, form: Form) -> bool:
+        """Whether the encoded rows can be held in memory, beside those of the table if they are."""
+        rows = len(self.rows) * self.rows.row_bytes if self.rows.held else 0.0
+        used = int(np.count_nonzero(self.parts != UNUSED))
+        return rows + used * self.encoded_bytes(form) * HELD_ENCODED <= self.room
 
     def examples(self, part: str, form: Form) -> Examples:
-        index = self.index[part]
-        weight = None if self.weight is None else self.weight[index]
-        return Examples(self.rows(part, form), self.target[index], weight)
+        """The encoded rows of a part with their answers: in memory, or in a row file beside the store's other work."""
+        if (part, form) not in self._examples:
+            self._examples[part, form] = self._held(part, form) if self.fits(form) else self._stored(part, form)
+        return self._examples[part, form]
 
-    @cached_property
-    def target(self) -> NDArray[Any]:
-        """(N,): class index or number; rows without a label (never in a part) hold 0."""
-        from modelinscale.train import encode_target
+    def _held(self, part: str, form: Form) -> Examples:
+        from modelinscale.train._rows import together
 
-        target = np.zeros(len(self.frame), np.float64 if self.task.type == "regression" else np.int64)
-        target[self.used] = encode_target(self.frame[self.spec.target].gather(self.used), self.task)
-        return target
+        found = list(self._made(part, form))
+        return together(found) if found else self._none(form)
 
-    @cached_property
-    def weight(self) -> NDArray[np.float64] | None:
-        """(N,): row weights of the user's column, without class weights; None: all 1."""
-        from modelinscale.train import row_weights
+    def _stored(self, part: str, form: Form) -> Examples:
+        from modelinscale.encode.stored import Stored, write
 
-        if not self.spec.train.weight:
-            return None
-        weight = np.zeros(len(self.frame))
-        weight[self.used] = row_weights(self.frame[self.spec.train.weight].gather(self.used))
-        return weight
+        if self._scratch is None:
+            name = f"rows-{self.done['prepare'].identity}" + ("" if self._parts is None else "-other")
+            self._scratch = self.place.store.path("work", name)
+            for left in self._scratch.parent.glob("rows-*"):
+                if left != self._scratch or self._parts is not None:  # a killed run's, of rows that are others by now
+                    shutil.rmtree(left, ignore_errors=True)
+        folder = self._scratch / f"{form}-{part}"
+        if not folder.is_dir():
+            numbers, weights = self.task.type == "regression", bool(self.spec.train.weight)
+            write(folder, self.layouts(form), self._made(part, form), numbers=numbers, weights=weights)
+        return Stored(folder)
+
+    def _made(self, part: str, form: Form) -> Iterator[Examples]:
+        return self.spec.compute.map(self.maker(form).examples, self.rows.chosen(self.parts, NAMES.index(part)))
+
+    def _none(self, form: Form) -> Examples:
+        target: NDArray[Any] = np.zeros(0, np.float64 if self.task.type == "regression" else np.int64)
+        weight = np.zeros(0) if self.spec.train.weight else None
+        return Examples(self.encoder(form).encode(self.rows.head(1, list(self.features)).head(0)), target, weight)
+
+    def forget_examples(self) -> None:
+        """Lets go of encoded rows: they are the largest thing a run holds, in memory or on disk."""
+        self._examples.clear()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+
+    def answers(self, part: str) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+        """Target and weight (None: all 1) of the rows of a part: 8 bytes a row each, so not for training rows."""
+        found = list(self.spec.compute.map(self.maker("plain").answers, self.rows.chosen(self.parts, NAMES.index(part))))
+        if not found:
+            none = self._none("plain")
+            return none.target, none.weight
+        weights = [weight for _, weight in found if weight is not None]
+        return np.concatenate([target for target, _ in found]), np.concatenate(weights) if weights else None
+
+    def totals(self) -> Totals:
+        """What is known of the training rows' answers."""
+        from modelinscale.train import Totals
+
+        return Totals.of(self._answer_blocks(), self.task)
+
+    def _answer_blocks(self) -> Iterator[tuple[NDArray[Any], NDArray[np.float64] | None]]:
+        """Of the training rows, in blocks of `BLOCK_ROWS`: sums over them are then the same however the table is read."""
+        targets: NDArray[Any] | None = None
+        weights: NDArray[np.float64] | None = None
+        for target, weight in self.spec.compute.map(self.maker("plain").answers, self.rows.chosen(self.parts, TRAIN)):
+            targets = target if targets is None else np.concatenate([targets, target])
+            weights = weight if weights is None or weight is None else np.concatenate([weights, weight])
+            while len(targets) >= BLOCK_ROWS:
+                yield targets[:BLOCK_ROWS], None if weights is None else weights[:BLOCK_ROWS]
+                targets, weights = targets[BLOCK_ROWS:], None if weights is None else weights[BLOCK_ROWS:]
+        if targets is not None and len(targets):
+            yield targets, weights
+
+    def scores(self, one: Learned, part: str) -> NDArray[np.float64]:
+        """What was learned says of the rows of a part, (n,) or (n, C); rows are encoded as they come and not kept."""
+        from modelinscale.train import predict, reblocked
+
+        form = one.model.form
+        if (part, form) in self._examples and self._examples[part, form].held:
+            blocks: Iterator[Encoded] = (block.rows for block in self._examples[part, form].blocks())
+        else:
+            pieces = self.spec.compute.map(self.encoder(form).piece, self.rows.chosen(self.parts, NAMES.index(part)))
+            blocks = reblocked(pieces)
+        return predict(one.model, one.weights, blocks if self.n_rows(part) else [self._none(form).rows])
 
     # -- learned
 

@@ -26,7 +26,7 @@ def inputs(place: Place, done: dict[str, Result]) -> Facts:
 
 
 def work(context: Context, folder: Path) -> Facts:
-    from modelinscale.evaluate import constant_of, evaluate
+    from modelinscale.evaluate import evaluate
 
     spec, task = context.spec, context.task
     context.progress("evaluate", 0.0, "calibration and threshold")
@@ -35,15 +35,14 @@ def work(context: Context, folder: Path) -> Facts:
     linear = context.learned("linear")
     _, baseline, _ = (decision, answers, scores) if linear is model else _judge(context, linear)
     context.progress("evaluate", 0.5, "intervals")
-    train = context.index["train"]
     found = evaluate(
         answers,
         task,
         spec.evaluate,
         decision=decision,
-        constant=constant_of(context.target[train], task, None if context.weight is None else context.weight[train]),
+        constant=context.totals().constant,
         baselines={"linear": baseline},
-        columns=context.frame.select(spec.evaluate.slices)[context.index["test"]] if spec.evaluate.slices else None,
+        columns=context.rows.take(context.index("test"), list(spec.evaluate.slices)) if spec.evaluate.slices else None,
         costs=_costs(context, "test"),
     )
     notes = [*found.notes, *_outdone(found, model.model.type)]
@@ -72,50 +71,48 @@ def _judge(context: Context, one: Learned) -> tuple[Decision, Answers, NDArray[n
     """Decision fitted on validation rows, answers to the test rows, scores of the validation rows."""
     from modelinscale.evaluate import answers_of, fit_decision
 
-    task, spec, form = context.task, context.spec, one.model.form
-    test, valid = context.examples("test", form), context.index["valid"]
-    scores = one.model.predict(one.weights, context.rows("valid", form)) if one.valid_scores is None else one.valid_scores
+    task, spec = context.task, context.spec
+    (truth, weight), (test, test_weight) = context.answers("valid"), context.answers("test")
+    scores = context.scores(one, "valid") if one.valid_scores is None else one.valid_scores
     decision = fit_decision(
         scores,
-        context.target[valid],
+        truth,
         task,
         spec.evaluate,
-        weight=None if context.weight is None else context.weight[valid],
+        weight=weight,
         costs=_costs(context, "valid"),
-        class_weight=_factors(context, one),
+        class_weight=_factors(context),
     )
-    return decision, answers_of(decision, one.model.predict(one.weights, test.rows), test.target, task, test.weight), scores
+    return decision, answers_of(decision, context.scores(one, "test"), test, task, test_weight), scores
 
 
-def _factors(context: Context, one: Learned) -> Sequence[float] | None:
+def _factors(context: Context) -> Sequence[float] | None:
     """What training multiplied the classes by."""
     from modelinscale.train import class_factors
 
     if context.spec.train.class_weight is None:
         return None
-    found = class_factors(context.examples("train", one.model.form), context.task, context.spec.train.class_weight)
+    found = class_factors(context.totals(), context.task, context.spec.train.class_weight)
     return None if found is None else list(found)
 
 
 def _costs(context: Context, part: str) -> Costs | None:
     from modelinscale.evaluate import costs_of
 
-    index = context.index[part]
-    columns = context.spec.evaluate.cost_columns
-    return costs_of(context.spec.evaluate, context.frame[index] if columns else None, len(index))
+    columns = list(context.spec.evaluate.cost_columns)
+    return costs_of(context.spec.evaluate, context.rows.take(context.index(part), columns) if columns else None, context.n_rows(part))
 
 
 def _inflation(context: Context, model: Learned, main: str, forced: float | None) -> str:
     """How much the forced split flatters: the same family, learned and tested once more on the split that does not leak."""
-    from modelinscale.evaluate import constant_of, evaluate
+    from modelinscale.evaluate import evaluate
     from modelinscale.train import fit
 
     honest = context.with_parts(np.load(context.folder("prepare") / HONEST, allow_pickle=False))
     settings = honest.spec.evaluate.but(slices=())
     fitted = fit(model.model, honest.examples, honest.task, honest.layouts, honest.spec.train).chosen
     decision, answers, _ = _judge(honest, fitted)
-    train = honest.index["train"]
-    found = evaluate(answers, honest.task, settings, decision=decision, constant=constant_of(honest.target[train], honest.task))
+    found = evaluate(answers, honest.task, settings, decision=decision, constant=honest.totals().constant)
     true = found.metrics[main].value
     if forced is None or true is None:
         return f"The split was forced although it leaks; what that hides cannot be said, {main} is not defined on these rows."

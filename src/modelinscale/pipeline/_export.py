@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from modelinscale.core.identity import identity
 from modelinscale.pipeline._personal import treated_of
 from modelinscale.pipeline._place import Facts, Place, Result
@@ -48,13 +51,14 @@ def work(context: Context, folder: Path) -> Facts:
         left_out=prepared["left_out"],
         evaluation=evaluated["evaluation"],
         trials=[{**t, "model": t["model"]["type"]} for t in trained["trials"]],
-        notes=[*prepared["notes"], *evaluated["notes"]],
+        notes=[*prepared["notes"], *trained.get("notes", ()), *evaluated["notes"]],
     )
-    context.forget_blocks()
+    context.forget_examples()
+    proven = _proven(context)
     manifest = export(
         folder / PACKAGE,
         Parts(context.features, context.states, model.model, model.weights, context.task, Decision.model_validate(evaluated["decision"])),
-        Proving(context.frame[context.index["valid"]], context.valid_scores),
+        Proving(context.rows.take(context.index("valid")[proven], context.rows.columns), context.valid_scores[proven]),
         Named(spec.name, name, lineage),
         schema=context.schema,
         clean=collected.get("clean"),
@@ -64,6 +68,17 @@ def work(context: Context, folder: Path) -> Facts:
         progress=context.report("export"),
     )
     return {"parity": manifest.parity.plain(), "identity": manifest.identity}
+
+
+PROVEN_ROWS = 1 << 18
+"""Validation rows on which graph and training code are compared, at most: cells as Python text take a hundred bytes each."""
+
+
+def _proven(context: Context) -> NDArray[np.int64]:
+    """Which of the validation rows are compared: all, or as many as fit, evenly spread."""
+    n = context.n_rows("valid")
+    most = max(1_000, min(PROVEN_ROWS, int(context.room / 4 / (context.rows.row_bytes * 8))))
+    return np.arange(n) if n <= most else np.linspace(0, n - 1, most).astype(np.int64)
 
 
 _SPLITS = {

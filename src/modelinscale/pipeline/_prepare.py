@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -13,9 +14,9 @@ from modelinscale.core.files import write_array, write_bytes
 from modelinscale.pipeline._place import Facts, Place, Result
 
 if TYPE_CHECKING:
-    import polars as pl
-
+    from modelinscale.data.partitions import Rows
     from modelinscale.pipeline._context import Context
+    from modelinscale.train import Seen
 
 PROFILE_ROWS = 200_000
 """Rows from which features are inferred where the file names none."""
@@ -59,42 +60,54 @@ def work(context: Context, folder: Path) -> Facts:
     from modelinscale.data.split import NAMES, assign
     from modelinscale.encode import observe
     from modelinscale.evaluate import check as suits
-    from modelinscale.pipeline._context import STATE_ROWS
     from modelinscale.pipeline._resolve import resolve
     from modelinscale.train import find_task
 
-    spec, frame = context.spec, context.frame
-    if not len(frame):
+    spec, rows = context.spec, context.rows
+    if not len(rows):
         raise DataError("the table has no rows.", fix="See `mis show quarantine`: did every row break the contract?")
     context.progress("prepare", 0.0, "which rows learn, choose and test")
-    task = find_task(frame[spec.target], spec.target, spec.task, spec.positive)
+    seen = _seen(rows, spec.target)
+    task = find_task(seen, spec.target, spec.task, spec.positive)
     suits(spec.evaluate, task)
-    head = frame.head(PROFILE_ROWS)
+    head = rows.head(head_rows(rows.row_bytes, context.room))
     roles = resolve(spec, context.schema, head, {} if spec.features else profile(head.to_arrow()))
     about: _About = {"target": spec.target, "content": tuple(roles.features), "time": spec.data.time}
     more: _More = {"label_delay": spec.data.label_delay, "classes": task.type != "regression"}
-    parts = assign(frame, spec.data.split, **about, **more)
-    leaks = guard(frame, parts, spec.data.split, **about)
+    parts = assign(rows, spec.data.split, **about, **more)
+    leaks = guard(rows, parts, spec.data.split, **about, memory=spec.compute.memory)
     context.progress("prepare", 0.4, "what the columns hold")
-    states = observe(roles.features, frame, np.flatnonzero(parts == 0), compute=spec.compute, n_rows=STATE_ROWS)
+    states = observe(roles.features, rows, parts, compute=spec.compute)
     write_array(folder / "parts.npy", parts)
     if leaks:  # forced: what the split hides is measured once there is a model
-        write_array(folder / HONEST, assign(frame, honest(spec.data.split, leaks), **about, **more))
+        write_array(folder / HONEST, assign(rows, honest(spec.data.split, leaks), **about, **more))
     write_bytes(folder / "states.json", json.dumps(states, allow_nan=False).encode())
     facts: dict[str, Any] = {
         "task": task.plain(),
         "features": {name: feature.plain() for name, feature in roles.features.items()},
         "left_out": roles.left_out,
         "split": spec.data.split.resolved(spec.data.time),
-        "notes": [*_unlabelled(frame, spec.target), *(leak.message for leak in leaks)],
-        **{f"n_{name}": int((parts == number).sum()) for number, name in enumerate(NAMES)},
+        "notes": [*_unlabelled(rows, spec.target), *(leak.message for leak in leaks)],
+        **{f"n_{name}": int(np.count_nonzero(parts == number)) for number, name in enumerate(NAMES)},
     }
     return facts
 
 
-def _unlabelled(frame: pl.DataFrame, target: str) -> list[str]:
-    n = frame[target].null_count()
-    return [f"{n:,} of {len(frame):,} rows have no {target!r}: they stay in the table and are not learned from."] if n else []
+def head_rows(row_bytes: float, room: int) -> int:
+    """Rows looked at to tell what columns are: fewer of very wide tables, which are looked at whole."""
+    return max(1_000, min(PROFILE_ROWS, int(room / 8 / max(row_bytes, 1.0))))
+
+
+def _seen(rows: Rows, target: str) -> Seen:
+    """What the target column holds."""
+    from modelinscale.train import Seen
+
+    return reduce(Seen.merged, (Seen.of(block[target]) for _, block in rows.blocks([target])))
+
+
+def _unlabelled(rows: Rows, target: str) -> list[str]:
+    n = sum(block[target].null_count() for _, block in rows.blocks([target]))
+    return [f"{n:,} of {len(rows):,} rows have no {target!r}: they stay in the table and are not learned from."] if n else []
 
 
 def words(facts: Facts) -> str:

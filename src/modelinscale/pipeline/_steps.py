@@ -75,7 +75,7 @@ def _outcome(context: Context) -> Outcome:
     facts = {step: result.facts for step, result in done.items()}
     registered = facts.get("register", {})
     evaluation = facts.get("evaluate", {}).get("evaluation", {})
-    notes = [*facts.get("prepare", {}).get("notes", ()), *facts.get("evaluate", {}).get("notes", ())]
+    notes = [note for step in ("prepare", "train", "evaluate") for note in facts.get(step, {}).get("notes", ())]
     # What collect and register say is news only when they were done now.
     notes = [*(facts["collect"]["notes"] if done["collect"].fresh else ()), *notes, *(registered["notes"] if registered and done["register"].fresh else ())]
     return Outcome(

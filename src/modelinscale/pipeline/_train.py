@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelinscale.core.encoded import Form
 from modelinscale.pipeline._place import Facts, Place, Result
 
 if TYPE_CHECKING:
     from modelinscale.pipeline._context import Context
+
+
+_FORMS: tuple[Form, ...] = ("plain", "scaled")
 
 
 def inputs(place: Place, done: dict[str, Result]) -> Facts:
@@ -22,6 +26,8 @@ def work(context: Context, folder: Path) -> Facts:
 
     spec = context.spec
     name = context.place.name("train", inputs(context.place, context.done))
+    notes: list[str] = []
+    memory = None if spec.compute.memory is None else context.room
     fitted = fit(
         spec.model,
         context.examples,
@@ -29,19 +35,24 @@ def work(context: Context, folder: Path) -> Facts:
         context.layouts,
         spec.train,
         checkpoints=context.place.checkpoints(name),
+        memory=memory,
+        tell=notes.append,
         progress=context.report("train"),
     )
-    linear = fitted.linear or fit(Linear(), context.examples, context.task, context.layouts, spec.train).chosen
+    linear = fitted.linear or fit(Linear(), context.examples, context.task, context.layouts, spec.train, memory=memory, tell=notes.append).chosen
     for which, one in (("model", fitted.chosen), ("linear", linear)):
         (folder / which).mkdir()
         one.weights.save(folder / which)
         context.remember(which, one)
     context.place.forget_checkpoints(name)
+    if not all(context.fits(form) for form in _FORMS):
+        context.forget_examples()
     return {
         "family": fitted.chosen.model.type,
         "model": fitted.chosen.model.plain(),
         "linear": linear.model.plain(),
         "trials": [trial.plain() for trial in fitted.trials],
+        "notes": list(dict.fromkeys(notes)),
     }
 
 

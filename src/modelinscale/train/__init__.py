@@ -16,9 +16,26 @@ from modelinscale.core.task import Label, Task
 from modelinscale.core.units import Duration, show_seconds
 from modelinscale.models import Effort, Examples, Model, Scores, Weights
 from modelinscale.train._loss import loss
-from modelinscale.train._target import check_examples, class_factors, encode_target, find_task, row_weights, weighted
+from modelinscale.train._rows import Maker, predict, reblocked
+from modelinscale.train._target import Seen, Totals, check_totals, class_factors, encode_target, find_task, row_weights
 
-__all__ = ["Fitted", "Learned", "Train", "Trial", "class_factors", "encode_target", "find_task", "fit", "loss", "row_weights"]
+__all__ = [
+    "Fitted",
+    "Learned",
+    "Maker",
+    "Seen",
+    "Totals",
+    "Train",
+    "Trial",
+    "class_factors",
+    "encode_target",
+    "find_task",
+    "fit",
+    "loss",
+    "predict",
+    "reblocked",
+    "row_weights",
+]
 
 
 class Train(Settings):
@@ -88,10 +105,13 @@ def fit(
     settings: Train,
     *,
     checkpoints: Path | None = None,
+    memory: int | None = None,
+    tell: Callable[[str], None] = lambda note: None,
     progress: Callable[[float, str], None] = lambda share, note: None,
 ) -> Fitted:
     """Learns from the training rows; validation rows only stop early and, for ``auto``, choose.
 
+    ``memory``: bytes it may take besides interpreter and libraries (None: no limit); ``tell`` is called with what a family could not do because of it.
     ``auto`` fits linear, trees and mlp in turn, each within its share of the budget, and keeps the one with the least validation loss. Raises
     `ModelError` when a family that was asked for, or every family of ``auto``, cannot learn this.
     """
@@ -108,6 +128,8 @@ def fit(
             budget_s=max(left * share, 0.0),
             n_threads=settings.threads,
             checkpoints=_folder(checkpoints, family),
+            memory=memory,
+            tell=lambda note, name=family.type: tell(f"{name}: {note}"),  # type: ignore[misc]
             progress=_part(progress, i, len(families), family.type),
         )
         trial, one = _try(family, rows, task, layouts, settings, effort, tolerant=auto)
@@ -135,11 +157,12 @@ def _try(
         if tolerant and effort.budget_s is not None and effort.budget_s < _LEAST_S:
             raise ModelError(f"the budget of {show_seconds(settings.budget)} was used up before its turn.", fix="Raise `train.budget`.")
         train, valid = rows("train", family.form), rows("valid", family.form)
-        check_examples(train, task)
-        factors = class_factors(train, task, settings.class_weight)
-        train, valid = weighted(train, factors), weighted(valid, factors)
+        totals = Totals.of(((block.target, block.weight) for block in train.blocks()), task)
+        check_totals(totals, task)
+        factors = class_factors(totals, task, settings.class_weight)
+        train, valid = train.weighed(factors), valid.weighed(factors)
         weights = family.fit(train, valid if len(valid) else None, task, effort)
-        scores = family.predict(weights, valid.rows) if len(valid) else None
+        scores = predict(family, weights, (block.rows for block in valid.blocks())) if len(valid) else None
         if scores is not None and not np.isfinite(scores).all():
             raise ModelError(
                 f"{family.type} did not settle: {int((~np.isfinite(scores)).sum())} of its answers are not finite.", fix="Lower its learning rate."

@@ -1,5 +1,7 @@
 """The target column: which task it asks for, its answers as numbers, and how much rows weigh."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -7,7 +9,6 @@ from numpy.typing import NDArray
 
 from modelinscale.core.errors import DataError, did_you_mean
 from modelinscale.core.task import Label, Task, TaskType
-from modelinscale.models import Examples
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,42 +23,87 @@ _NEGATIVE = {"0", "-1", "false", "f", "no", "n", "negative", "neg", "ham", "norm
 _SAID = {True: ("yes", "y", "true", "t", "1"), False: ("no", "n", "false", "f", "0")}
 
 
-def find_task(values: "pl.Series", target: str, declared: TaskType | None = None, positive: Label | None = None) -> Task:
+@dataclass(frozen=True)
+class Seen:
+    """What a target column holds, in short; merges exactly, so that a table can be gone through in partitions."""
+
+    kind: Any
+    """The column's type (Polars)."""
+    n: int
+    """Rows that have a value."""
+    n_infinite: int
+    counts: "pl.DataFrame"
+    """``value``, ``n``: the `COUNTED` smallest values at most, ascending, and how often each occurs."""
+
+    @classmethod
+    def of(cls, values: "pl.Series") -> "Seen":
+        import polars as pl
+
+        present, n_infinite = values.drop_nulls(), 0
+        if present.dtype.is_float():
+            present = present.drop_nans()
+            n_infinite = int(present.is_infinite().sum())
+        elif present.dtype == pl.String:
+            present = present.filter(present != "")
+        if present.dtype.is_nested():  # refused later: nothing is counted
+            return cls(values.dtype, len(present), 0, pl.DataFrame({"value": [], "n": []}))
+        counts = present.alias("value").value_counts(name="n").sort("value").head(COUNTED)
+        return cls(values.dtype, len(present), n_infinite, counts)
+
+    def merged(self, other: "Seen") -> "Seen":
+        """Both together."""
+        import polars as pl
+
+        both = pl.concat([self.counts, other.counts])
+        counts = both.group_by("value").agg(pl.col("n").sum()).sort("value").head(COUNTED) if len(both.columns) else both
+        return Seen(self.kind, self.n + other.n, self.n_infinite + other.n_infinite, counts)
+
+    @property
+    def n_distinct(self) -> str:
+        """How many different values there are, in words."""
+        return f"{len(self.counts):,}" if len(self.counts) < COUNTED else f"{COUNTED:,} or more"
+
+
+COUNTED = 100_000
+"""Different values of a target that are counted; more than `MAX_CLASSES` are no classes anyway."""
+
+
+def find_task(values: "pl.Series | Seen", target: str, declared: TaskType | None = None, positive: Label | None = None) -> Task:
     """The task a target column asks for; ``declared`` and ``positive`` are what the user said, if anything.
 
     Two different values: binary. Text, or few different whole numbers: multiclass. Other numbers: regression. Missing cells do not count. The
     positive class is the one declared, else the one whose name says so (true, 1, yes, spam, …), else the rarer. Classes are in sorted order,
     for binary (negative, positive). Raises `DataError` where there is nothing to learn or what was declared cannot be.
     """
-    present = _present(values, target)
-    counts = present.alias("value").value_counts(name="n").sort("value")
-    distinct = counts["value"].to_list()
+    seen = values if isinstance(values, Seen) else Seen.of(values)
+    _check_kind(seen, target)
+    distinct = seen.counts["value"].to_list()
     if len(distinct) == 1:
         raise DataError(
             f"every row with a target has the same {target!r}: {distinct[0]!r}; there is nothing to tell apart.",
             fix="Bring rows with other outcomes, or choose another target.",
         )
-    type = declared or _guess(present, distinct)
+    type = declared or _guess(seen, distinct)
     if type == "regression":
-        _check_number(present, target)
+        _check_number(seen, distinct, target)
         if positive is not None:
             raise DataError(f"`positive: {positive}` makes no sense for {target!r}, a number to predict.", fix="Leave `positive` out, or set `task: binary`.")
         return Task(type="regression", target=target)
-    labels = _labels(present, distinct, target)
+    labels = _labels(seen, distinct, target)
     if type == "binary" and len(labels) != 2:
-        raise DataError(f"`task: binary` needs 2 different values of {target!r}, found {len(labels)}: {_some(labels)}.", fix="Set `task: multiclass`.")
+        raise DataError(f"`task: binary` needs 2 different values of {target!r}, found {seen.n_distinct}: {_some(labels)}.", fix="Set `task: multiclass`.")
     if type == "multiclass" and len(labels) == 2:
         raise DataError(f"`task: multiclass` needs more than 2 different values of {target!r}, found {_some(labels)}.", fix="Set `task: binary`.")
     if len(labels) > MAX_CLASSES:
         raise DataError(
-            f"{target!r} has {len(labels):,} different values in {len(present):,} rows; a model can tell {MAX_CLASSES:,} apart: {_some(labels)}.",
+            f"{target!r} has {seen.n_distinct} different values in {seen.n:,} rows; a model can tell {MAX_CLASSES:,} apart: {_some(labels)}.",
             fix="Choose another target, or group its values; for a number to predict set `task: regression`.",
         )
     if type == "multiclass":
         if positive is not None:
             raise DataError(f"`positive: {positive}` makes no sense for {target!r}, which has {len(labels)} classes.", fix="Leave `positive` out.")
         return Task(type="multiclass", target=target, labels=tuple(labels))
-    yes = _positive(labels, counts["n"].to_list(), target, positive)
+    yes = _positive(labels, seen.counts["n"].to_list(), target, positive)
     return Task(type="binary", target=target, labels=(labels[1 - yes], labels[yes]))
 
 
@@ -70,7 +116,7 @@ def encode_target(values: "pl.Series", task: Task) -> NDArray[np.float64] | NDAr
         bad = np.flatnonzero(~np.isfinite(numbers))
         if len(bad):
             raise DataError(f"{len(bad):,} rows have no finite number as {task.target!r}; the first: {values[int(bad[0])]!r}.", fix="Leave such rows out.")
-        return np.ascontiguousarray(numbers, np.float64)
+        return np.array(numbers, np.float64)
     kind = pl.Boolean if isinstance(task.labels[0], bool) else pl.Int64 if isinstance(task.labels[0], int) else pl.String
     index = values.cast(kind, strict=False).replace_strict(list(task.labels), list(range(len(task.labels))), default=None, return_dtype=pl.Int64)
     if index.null_count():
@@ -79,11 +125,11 @@ def encode_target(values: "pl.Series", task: Task) -> NDArray[np.float64] | NDAr
             f"{index.null_count():,} rows have a {task.target!r} that is none of the classes ({_some(list(task.labels))}): {_some(odd)}.",
             fix="Leave such rows out, or train again.",
         )
-    return np.ascontiguousarray(index.to_numpy(), np.int64)
+    return np.array(index.to_numpy(), np.int64)
 
 
-def row_weights(values: "pl.Series") -> NDArray[np.float64]:
-    """(N,): a column of row weights. Raises `DataError` for a missing, negative or infinite one, and when all are 0."""
+def row_weights(values: "pl.Series", *, whole: bool = True) -> NDArray[np.float64]:
+    """(N,): a column of row weights. Raises `DataError` for a missing, negative or infinite one, and when all of the ``whole`` column are 0."""
     import polars as pl
 
     if not (values.dtype.is_numeric() or values.dtype == pl.Boolean):
@@ -95,32 +141,67 @@ def row_weights(values: "pl.Series") -> NDArray[np.float64]:
             f"column {values.name!r} cannot be a row weight: {len(bad):,} rows have none, a negative or an infinite one; the first: {values[int(bad[0])]!r}.",
             fix="Give every row a finite weight, 0 or more.",
         )
-    if len(weight) and not weight.any():
+    if whole and len(weight) and not weight.any():
         raise DataError(f"column {values.name!r} cannot be a row weight: it is 0 in every row.", fix="Give some rows a weight above 0.")
-    return np.ascontiguousarray(weight, np.float64)
+    return np.array(weight, np.float64)
 
 
-def check_examples(train: Examples, task: Task) -> None:
+@dataclass(frozen=True)
+class Totals:
+    """What is to be known of training rows before anything is learned from them; the same bits whether they are held or on disk."""
+
+    n: int
+    low: float
+    high: float
+    """Least and greatest target."""
+    weight: float
+    classes: NDArray[np.float64]
+    """(C,): the weight of each class; of numbers the sum of weighted targets, (1,)."""
+
+    @classmethod
+    def of(cls, blocks: Iterable[tuple[NDArray[Any], NDArray[np.float64] | None]], task: Task) -> "Totals":
+        """From targets and weights in blocks of `BLOCK_ROWS`."""
+        n, low, high, total = 0, np.inf, -np.inf, 0.0
+        classes = np.zeros(max(1, len(task.labels)))
+        for target, weight in blocks:
+            n += len(target)
+            if not len(target):
+                continue
+            low, high = min(low, float(target.min())), max(high, float(target.max()))
+            total += len(target) if weight is None else float(weight.sum())
+            if task.type == "regression":
+                classes += float(target.sum()) if weight is None else float(target @ weight)
+            else:
+                classes += np.bincount(target, weight, len(task.labels))
+        return cls(n, low, high, total, classes)
+
+    @property
+    def constant(self) -> tuple[float, ...]:
+        """What is known without any column: the share of each class (C,), or the mean (1,)."""
+        return tuple(float(c) for c in self.classes / (self.classes.sum() if len(self.classes) > 1 else self.weight))
+
+
+def check_totals(train: Totals, task: Task) -> None:
     """Raises `DataError` when the training rows alone leave nothing to learn, though the whole table would."""
-    if not len(train):
+    if not train.n:
         raise DataError("there are no training rows.", fix="Bring more labelled rows, or set `data.split`.")
-    if train.weight is not None and not train.weight.any():
+    if not train.weight:
         raise DataError("every training row has weight 0.", fix="Give some training rows a weight above 0.")
-    if (train.target == train.target[0]).all():
-        only = train.target[0] if task.type == "regression" else task.labels[int(train.target[0])]
+    if train.low == train.high:
+        only = train.low if task.type == "regression" else task.labels[int(train.low)]
         raise DataError(
-            f"all {len(train):,} training rows have the same {task.target!r}: {only!r}.", fix="Bring more rows, or split them in another way (`data.split`)."
+            f"all {train.n:,} training rows have the same {task.target!r}: {only!r}.", fix="Bring more rows, or split them in another way (`data.split`)."
         )
 
 
-def class_factors(train: Examples, task: Task, wanted: Literal["balanced"] | dict[Label, float] | None) -> NDArray[np.float64] | None:
+def class_factors(train: Totals, task: Task, wanted: Literal["balanced"] | dict[Label, float] | None) -> NDArray[np.float64] | None:
     """(C,): what each class multiplies its rows' weights by; None: nothing. ``balanced``: all classes weigh the same, 1 a row on average."""
     if wanted is None:
         return None
     if task.type == "regression":
         raise DataError(f"`train.class_weight` makes no sense for {task.target!r}, which is a number to predict.", fix="Leave it out.")
     if wanted == "balanced":
-        sums = np.bincount(train.target, train.weight, len(task.labels))
+        sums = train.classes
         present = sums > 0
         factors = np.ones(len(sums))
         factors[present] = sums.sum() / (present.sum() * sums[present])
@@ -138,58 +219,41 @@ def class_factors(train: Examples, task: Task, wanted: Literal["balanced"] | dic
     return factors
 
 
-def weighted(examples: Examples, factors: NDArray[np.float64] | None) -> Examples:
-    """The same rows with the factors of their classes multiplied into their weights."""
-    if factors is None:
-        return examples
-    own = factors[examples.target]
-    return Examples(examples.rows, examples.target, own if examples.weight is None else own * examples.weight)
-
-
-def _present(values: "pl.Series", target: str) -> "pl.Series":
-    import polars as pl
-
-    if values.dtype.is_nested() or values.dtype.is_temporal():
-        what = "lists of numbers" if values.dtype.is_nested() else "moments"
+def _check_kind(seen: Seen, target: str) -> None:
+    if seen.kind.is_nested() or seen.kind.is_temporal():
+        what = "lists of numbers" if seen.kind.is_nested() else "moments"
         raise DataError(
             f"{target!r} holds {what}, which cannot be predicted.",
             fix="Choose a column of numbers, flags or words.",
         )
-    present = values.drop_nulls()
-    if present.dtype.is_float():
-        present = present.drop_nans()
-        infinite = int(present.is_infinite().sum())
-        if infinite:
-            raise DataError(f"{target!r} is infinite in {infinite:,} rows.", fix="Leave such rows out, or give them a number.")
-    elif present.dtype == pl.String:
-        present = present.filter(present != "")
-    if not len(present):
+    if seen.n_infinite:
+        raise DataError(f"{target!r} is infinite in {seen.n_infinite:,} rows.", fix="Leave such rows out, or give them a number.")
+    if not seen.n:
         raise DataError(f"no row has a value of {target!r}; nothing can be learned.", fix="Choose another target, or bring rows whose outcome is known.")
-    return present
 
 
-def _guess(present: "pl.Series", distinct: list[Any]) -> TaskType:
-    if len(distinct) == 2 and (not present.dtype.is_float() or _whole(distinct)):
+def _guess(seen: Seen, distinct: list[Any]) -> TaskType:
+    if len(distinct) == 2 and (not seen.kind.is_float() or _whole(distinct)):
         return "binary"
-    if not present.dtype.is_numeric():
+    if not seen.kind.is_numeric():
         return "multiclass"
-    return "multiclass" if _whole(distinct) and len(distinct) <= min(FEW, len(present) // 4) else "regression"
+    return "multiclass" if len(distinct) <= min(FEW, seen.n // 4) and _whole(distinct) else "regression"
 
 
 def _whole(distinct: list[Any]) -> bool:
     return all(float(v).is_integer() and abs(v) < 2**53 for v in distinct)
 
 
-def _check_number(present: "pl.Series", target: str) -> None:
-    if not present.dtype.is_numeric():
+def _check_number(seen: Seen, distinct: list[Any], target: str) -> None:
+    if not seen.kind.is_numeric():
         raise DataError(
-            f"`task: regression` needs numbers, but {target!r} is {present.dtype}: {_some(present.unique().sort().to_list())}.",
+            f"`task: regression` needs numbers, but {target!r} is {seen.kind}: {_some(distinct)}.",
             fix="Leave `task` out, or make the column a number.",
         )
 
 
-def _labels(present: "pl.Series", distinct: list[Any], target: str) -> list[Label]:
-    if not present.dtype.is_float():
+def _labels(seen: Seen, distinct: list[Any], target: str) -> list[Label]:
+    if not seen.kind.is_float():
         return list(distinct)
     if not _whole(distinct):
         raise DataError(

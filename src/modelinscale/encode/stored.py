@@ -1,0 +1,173 @@
+"""Encoded rows on disk: written once, then read a block, some rows or a shuffled batch at a time by whoever learns from them.
+
+N rows of one part, in the order of the table.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelinscale.core import files
+from modelinscale.core.encoded import Encoded, Layout, Sparse, joined
+from modelinscale.data.loader import Loader
+from modelinscale.data.rowfile import ITEM, Ragged, RowFile, Rows, RowWriter
+from modelinscale.data.rowfile import joined as all_of
+from modelinscale.models import BLOCK_ROWS, Examples
+
+_TARGET, _WEIGHT = "target", "weight"
+_LAYOUTS = "layouts.json"
+
+
+class Stored(Examples):
+    """Examples in a row file; nothing of them is held. ``rows``, ``target`` and ``weight`` read all of it, for who needs all."""
+
+    def __init__(self, folder: Path, factors: NDArray[np.float64] | None = None) -> None:
+        """Opens what `write` made. ``factors``, (C,): see `Examples.weighed`. Raises `StoreError` when it is not whole."""
+        self._set(folder, RowFile(folder), _layouts(folder), factors)
+
+    def _set(self, folder: Path, file: RowFile, layouts: dict[str, Layout], factors: NDArray[np.float64] | None) -> None:
+        # The fields of the frozen class are properties here.
+        object.__setattr__(self, "folder", folder)
+        object.__setattr__(self, "_file", file)
+        object.__setattr__(self, "_layouts", layouts)
+        object.__setattr__(self, "_factors", factors)
+
+    folder: Path
+    _file: RowFile
+    _layouts: dict[str, Layout]
+    _factors: NDArray[np.float64] | None
+
+    def __len__(self) -> int:
+        return self._file.n_rows
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    @property
+    def layouts(self) -> dict[str, Layout]:
+        return self._layouts
+
+    @property
+    def held(self) -> bool:
+        return False
+
+    @property
+    def row_bytes(self) -> float:
+        """Bytes of a row on disk, on average."""
+        return self._file.row_bytes
+
+    @cached_property
+    def rows(self) -> Encoded:
+        """All of them, in memory from then on."""
+        return joined([block.rows for block in self.blocks()]) if len(self) else self._read(self._file.read(0, 0)).rows
+
+    @property
+    def target(self) -> NDArray[Any]:
+        """(N,): read anew at every call."""
+        return np.concatenate([block.target for block in self.blocks()] or [np.zeros(0, np.int64)])
+
+    @property
+    def weight(self) -> NDArray[np.float64] | None:
+        """(N,): read anew at every call."""
+        found = [block.weight for block in self.blocks()]
+        return np.concatenate([w for w in found if w is not None]) if found and found[0] is not None else None
+
+    def blocks(self, n_rows: int = BLOCK_ROWS) -> Iterator[Examples]:
+        for start in range(0, len(self), n_rows):
+            yield self._read(self._file.read(start, n_rows))
+
+    def take(self, index: NDArray[np.int64]) -> Examples:
+        parts = []
+        first, last = (int(index[0]) // BLOCK_ROWS, int(index[-1])) if len(index) else (0, -1)
+        for start in range(first * BLOCK_ROWS, last + 1, BLOCK_ROWS):
+            here = index[np.searchsorted(index, start) : np.searchsorted(index, start + BLOCK_ROWS)]
+            if len(here):
+                parts.append(self._file.read(int(here[0]), int(here[-1] - here[0]) + 1).take(here - here[0]))
+        return self._read(all_of(parts) if parts else self._file.read(0, 0))
+
+    def weighed(self, factors: NDArray[np.float64] | None) -> "Stored":
+        if factors is None:
+            return self
+        other = Stored.__new__(Stored)
+        other._set(self.folder, self._file, self._layouts, factors if self._factors is None else self._factors * factors)
+        return other
+
+    def batches(self, seed: int, epoch: int, n_rows: int, start: int = 0) -> Iterator[Examples]:
+        """Near-uniformly shuffled; see `data.loader`."""
+        for batch in Loader(self._file, seed, n_rows).epoch(epoch, start):
+            yield self._read(batch.rows)
+
+    def _read(self, rows: Rows) -> Examples:
+        blocks: dict[str, Any] = {}
+        for i, (name, layout) in enumerate(self._layouts.items()):
+            if layout.role == "sparse":
+                one = rows.ragged[f"f{i}"]
+                items = one.items
+                blocks[name] = Sparse(one.starts, np.ascontiguousarray(items["column"]), np.ascontiguousarray(items["value"]), layout.width)
+            elif layout.role == "dense" and not layout.width:
+                blocks[name] = np.zeros((len(rows), 0), np.float32)
+            else:
+                blocks[name] = np.ascontiguousarray(rows.fixed[f"f{i}"])
+        names = rows.fixed.dtype.names or ()
+        target = np.ascontiguousarray(rows.fixed[_TARGET])
+        target = target if target.dtype.kind == "f" else target.astype(np.int64)
+        weight = np.ascontiguousarray(rows.fixed[_WEIGHT]) if _WEIGHT in names else None
+        return Examples(Encoded(self._layouts, blocks), target, weight).weighed(self._factors)
+
+
+def write(folder: Path, layouts: dict[str, Layout], examples: Iterable[Examples], *, numbers: bool, weights: bool) -> None:
+    """Makes a row file of examples as they come, whole or not at all, in a folder that does not exist yet.
+
+    ``numbers``: the target is a number (else a class); ``weights``: rows have weights. Raises `StoreError` when the disk refuses.
+    """
+    fields: list[Any] = [(_TARGET, "<f8" if numbers else "<i4"), *([(_WEIGHT, "<f8")] if weights else [])]
+    for i, layout in enumerate(layouts.values()):
+        if layout.role == "ids":
+            fields.append((f"f{i}", "<i4"))
+        elif layout.role == "dense" and layout.width:
+            fields.append((f"f{i}", "<f4", (layout.width,)))
+    ragged = [f"f{i}" for i, layout in enumerate(layouts.values()) if layout.role == "sparse"]
+    with files.new_folder(folder) as side:
+        plain = {name: [layout.role, layout.width, list(layout.names)] for name, layout in layouts.items()}
+        files.write_bytes(side / _LAYOUTS, json.dumps(plain).encode())
+        with RowWriter(side, np.dtype(fields), ragged) as out:
+            for one in examples:
+                out.append(_packed(one, layouts, out.dtype))
+
+
+def row_bytes(layouts: dict[str, Layout]) -> int:
+    """Bytes of an encoded row, without the items of words, which only the rows can tell."""
+    return 16 + sum(4 * (layout.width if layout.role == "dense" else 1 if layout.role == "ids" else 3) for layout in layouts.values())
+
+
+def _packed(examples: Examples, layouts: dict[str, Layout], dtype: "np.dtype[Any]") -> Rows:
+    fixed = np.empty(len(examples), dtype)
+    fixed[_TARGET] = examples.target
+    if _WEIGHT in (dtype.names or ()):
+        fixed[_WEIGHT] = 1.0 if examples.weight is None else examples.weight
+    ragged: dict[str, Ragged] = {}
+    for i, name in enumerate(layouts):
+        block = examples.rows[name]
+        if isinstance(block, Sparse):
+            items = np.empty(len(block.columns), ITEM)
+            items["column"], items["value"] = block.columns, block.values
+            ragged[f"f{i}"] = Ragged(block.starts, items)
+        elif f"f{i}" in (dtype.names or ()):
+            fixed[f"f{i}"] = block
+    return Rows(fixed, ragged)
+
+
+def _layouts(folder: Path) -> dict[str, Layout]:
+    found = json.loads((folder / _LAYOUTS).read_text(encoding="utf-8"))
+    return {name: Layout(role, width, tuple(names)) for name, (role, width, names) in found.items()}
+
+
+__all__ = ["Stored", "row_bytes", "write"]

@@ -1,0 +1,45 @@
+"""Sums over examples, block by block: the same bits whether rows are in memory or on disk. C classes."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelinscale.core.task import Task
+from modelinscale.models import Examples
+
+
+def centre_and_spread(train: Examples, task: Task) -> tuple[float, float]:
+    """Weighted mean and deviation (1 where there is none) of a number to predict; 0 and 1 for classes."""
+    if task.type != "regression":
+        return 0.0, 1.0
+    total = weight = plain = 0.0
+    for block in train.blocks():
+        plain += float(block.target.sum())
+        total += float(block.target.sum() if block.weight is None else block.target @ block.weight)
+        weight += len(block) if block.weight is None else float(block.weight.sum())
+    mean = plain / len(train)
+    squares = sum(float(((block.target - mean) ** 2).sum()) for block in train.blocks())
+    return total / weight, float(np.sqrt(squares / len(train))) or 1.0
+
+
+def class_weights(train: Examples, task: Task) -> NDArray[np.float64]:
+    """(C,): the weight of each class."""
+    total = np.zeros(len(task.labels))
+    for block in train.blocks():
+        total += np.bincount(block.target.astype(np.int64, copy=False), block.weight, len(task.labels))
+    return total
+
+
+def mean_weight(examples: Examples) -> float:
+    """1 where rows have no weights."""
+    sums = [float(block.weight.sum()) for block in examples.blocks() if block.weight is not None]
+    return max(sum(sums) / max(1, len(examples)), 1e-300) if sums else 1.0
+
+
+def n_with(train: Examples, feature: str, width: int) -> NDArray[Any]:
+    """(width,): rows that have each word of a sparse block."""
+    total = np.zeros(width, np.int64)
+    for block in train.blocks():
+        total += np.bincount(block.rows[feature].columns, minlength=width)  # type: ignore[union-attr]
+    return total

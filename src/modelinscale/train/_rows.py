@@ -1,0 +1,71 @@
+"""From rows of the table to examples and scores, partition by partition."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelinscale.core.encoded import Encoded, joined
+from modelinscale.core.task import Task
+from modelinscale.models import BLOCK_ROWS, Examples, Model, Scores, Weights
+from modelinscale.train._target import encode_target, row_weights
+
+if TYPE_CHECKING:
+    from modelinscale.data.partitions import Chosen
+    from modelinscale.encode import Encoder
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes examples of the chosen rows of a partition: small, and can be sent to where that is done."""
+
+    encoder: "Encoder"
+    task: Task
+    weight: str | None
+    """The column of row weights."""
+
+    def examples(self, piece: "Chosen") -> Examples:
+        """Features, target and weight, read together."""
+        features = list(self.encoder.features)
+        more = [self.task.target, *([self.weight] if self.weight else [])]
+        frame = piece.read(list(dict.fromkeys([*features, *more])))
+        weight = row_weights(frame[self.weight], whole=False) if self.weight else None
+        return Examples(self.encoder.encode(frame), encode_target(frame[self.task.target], self.task), weight)
+
+    def answers(self, piece: "Chosen") -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+        """Target and weight alone."""
+        frame = piece.read(list(dict.fromkeys([self.task.target, *([self.weight] if self.weight else [])])))
+        weight = row_weights(frame[self.weight], whole=False) if self.weight else None
+        return encode_target(frame[self.task.target], self.task), weight
+
+
+def together(parts: list[Examples]) -> Examples:
+    """One after the other; at least one part."""
+    if len(parts) == 1:
+        return parts[0]
+    weights = [part.weight for part in parts if part.weight is not None]
+    return Examples(joined([p.rows for p in parts]), np.concatenate([p.target for p in parts]), np.concatenate(weights) if weights else None)
+
+
+def predict(model: Model, weights: Weights, blocks: Iterable[Encoded]) -> Scores:
+    """Scores of rows that come in blocks: (N,) or (N, C). Hand over blocks of `BLOCK_ROWS`, and the last bits never depend on how rows were read."""
+    found = [model.predict(weights, rows) for rows in blocks]
+    return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def reblocked(pieces: Iterable[Encoded], n_rows: int = BLOCK_ROWS) -> Iterator[Encoded]:
+    """The same rows in blocks of exactly ``n_rows``, the last one smaller."""
+    waiting: list[Encoded] = []
+    n = 0
+    for piece in pieces:
+        waiting.append(piece)
+        n += piece.n_rows
+        while n >= n_rows:
+            rows = joined(waiting)
+            yield rows.slice(0, n_rows)
+            last = rows.slice(n_rows, rows.n_rows)
+            waiting, n = [last] if last.n_rows else [], last.n_rows
+    if n:
+        yield joined(waiting)
