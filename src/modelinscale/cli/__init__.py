@@ -40,6 +40,7 @@ def main() -> None:
     # What typer raises for a command line it cannot understand; the class has no public name that all its versions share.
     misuse: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
     as_json = "--json" in sys.argv
+    threading.excepthook = lambda thread: _show.crashed(thread.exc_value, as_json=False) if isinstance(thread.exc_value, Exception) else None
     try:
         code = app(standalone_mode=False)
     except MisError as error:

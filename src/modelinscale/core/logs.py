@@ -50,3 +50,5 @@ def to_stderr(level: str = "warning", form: Literal["text", "json"] = "text") ->
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False
+    if logging.lastResort is not None:  # what other libraries say where nobody listens goes to standard error too
+        logging.lastResort.setFormatter(_Text())

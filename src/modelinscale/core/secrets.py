@@ -15,6 +15,11 @@ from urllib.parse import quote, quote_plus, urlsplit
 from pydantic import AfterValidator
 
 _REFERENCE = re.compile(r"\$\{(?P<kind>[A-Za-z]*):(?P<name>[^{}]*)\}")
+_IN_ADDRESS = re.compile(r"(://[^\s'\"<>:@/]*:)(?!\$\{(?:ENV|FILE):[^{}]*\}@)[^\s'\"<>]*@")
+_TELLING = re.compile(
+    r"passw|pwd|passphrase|secret|token|credential|auth|sasl|(?:api|access|private|pseudonym|signing)_?key|^key_?file|url|uri|dsn|address|header|cookie",
+    re.IGNORECASE,
+)
 _SHORTEST = 3
 """Values with fewer letters are not looked for in texts: they would be found everywhere, and tell nothing."""
 MASK = "***"
@@ -37,11 +42,21 @@ def references(text: str) -> tuple[str, ...]:
 
 
 def veil(text: str) -> str:
-    """The text without any value that was revealed: ``***`` in its place."""
-    for value in _revealed:
+    """The text without any value that was revealed, and without a password that an address holds: ``***`` in its place.
+
+    >>> veil("cannot reach db://mis:hunter2@host/shop, nor db://mis:${ENV:PW}@host")
+    'cannot reach db://mis:***@host/shop, nor db://mis:${ENV:PW}@host'
+    """
+    # Longest first: a value may be the beginning of another.
+    for value in sorted(_revealed, key=len, reverse=True):
         if value in text:
             text = text.replace(value, MASK)
-    return text
+    return _IN_ADDRESS.sub(rf"\g<1>{MASK}@", text) if "://" in text else text
+
+
+def is_telling(name: object) -> bool:
+    """Whether what stands under this name may be a secret: ``password``, ``api_key``, ``url``, ``headers``."""
+    return _TELLING.search(str(name)) is not None
 
 
 def veiled(value: Any) -> Any:

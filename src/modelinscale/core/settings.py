@@ -14,7 +14,8 @@ from pydantic_core import CoreSchema
 class Settings(BaseModel):
     """Base of every settings class: unknown fields are refused, values never change, the string under a field is its help."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    # What was given is not repeated in pydantic's own words: it may be a secret. Our messages show it where it cannot be (see `spec._mistakes`).
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from modelinscale.core.errors import MisError, did_you_mean
 from modelinscale.core.kinds import Kind, load, names
+from modelinscale.core.secrets import is_telling, veil
 from modelinscale.spec._yaml import Document, Mistake, Path, show
 
 PLANNED: dict[Path, str] = {
@@ -49,8 +50,8 @@ def _unfold(one: Any, document: Document, root: type[BaseModel], base: Path) -> 
     else:
         message = one["msg"][:1].lower() + one["msg"][1:]
         message = message.removeprefix("value error, ").removeprefix("input should be ")
-        found = one.get("input")
-        yield Mistake(*place, show(path), f"expected {message}, found {_short(found)}." if not one["type"].startswith("value_error") else f"{message}", "")
+        found = _short(one.get("input"), path)
+        yield Mistake(*place, show(path), f"expected {message}, found {found}." if not one["type"].startswith("value_error") else f"{message}", "")
 
 
 def _missing(path: Path) -> str:
@@ -116,6 +117,13 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(inner)
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
+def _short(value: Any, path: Path) -> str:
+    """A value as a message shows it; what may hold a secret is not shown."""
+    if isinstance(value, dict | list) or any(is_telling(part) for part in path):
+        kind = "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else f"a {type(value).__name__}"
+        return f"{kind} (not shown)" if any(is_telling(part) for part in path) or "://" in repr(value) else _cut(repr(value))
+    return _cut(veil(repr(value)))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."

@@ -6,12 +6,13 @@ By default they lie in the store and nothing connects out. A collector that does
 import json
 import os
 import uuid
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, model_validator
 
@@ -19,7 +20,7 @@ from modelinscale import __version__
 from modelinscale.core.errors import SpecError
 from modelinscale.core.files import told, write_bytes
 from modelinscale.core.logs import log
-from modelinscale.core.secrets import Address, Reference, reveal, veiled
+from modelinscale.core.secrets import Address, Reference, remember, reveal, veiled
 from modelinscale.core.settings import Settings
 from modelinscale.core.units import Duration
 
@@ -183,6 +184,7 @@ class Sender:
 
     def _post(self, event: Mapping[str, Any]) -> tuple[str, bool]:
         """Why it failed ("" when it did not), and whether trying again makes sense."""
+        from http.client import HTTPException
         from urllib.error import HTTPError, URLError
         from urllib.request import HTTPRedirectHandler, Request, build_opener
 
@@ -191,9 +193,13 @@ class Sender:
                 """Not followed: the token is for the address that was named."""
 
         assert self._settings.url is not None
-        url = reveal(self._settings.url, in_url=True)
-        url = url.rstrip("/") + ENDPOINT if urlsplit(url).path in ("", "/") else url
+        parts = urlsplit(reveal(self._settings.url, in_url=True))
+        who, _, host = parts.netloc.rpartition("@")
+        url = parts._replace(netloc=host, path=parts.path if parts.path not in ("", "/") else ENDPOINT).geturl()
         headers = {"Content-Type": "application/json", "User-Agent": f"modelinscale/{__version__}"}
+        if who:
+            headers["Authorization"] = "Basic " + b64encode(unquote(who).encode()).decode()
+            remember(headers["Authorization"].removeprefix("Basic "))
         if self._settings.token is not None:
             headers["Authorization"] = f"Bearer {reveal(self._settings.token)}"
         try:
@@ -202,8 +208,8 @@ class Sender:
         except HTTPError as error:
             error.close()
             return f"status {error.code}", error.code >= 500 or error.code == 429
-        except (URLError, OSError, ValueError) as error:
-            return f"{type(error).__name__}: {getattr(error, 'reason', None) or 'no answer'}", not isinstance(error, ValueError)
+        except (URLError, OSError, ValueError, HTTPException) as error:
+            return f"{type(error).__name__}: {getattr(error, 'reason', None) or 'no answer'}", isinstance(error, OSError)
         return "", False
 
 
