@@ -92,9 +92,9 @@ def commit_until_killed(uri: str, seed: str) -> None:
     chance = random.Random(int(seed))
     open_table(uri)  # what is imported late is imported now
     print("ready", flush=True)
-    first = int(sys.stdin.readline())
+    i = int(sys.stdin.readline())
     table: Table = open_table(uri)
-    for i in range(first, first + 10_000):
+    while True:
         many = 120_000 if chance.random() < 0.05 else ROWS
         what = chance.choice(["append", "append", "upsert", "compact"])
         if what == "compact":
@@ -105,6 +105,7 @@ def commit_until_killed(uri: str, seed: str) -> None:
         else:
             table = table.upsert(rows("k", max(0, i - 2), many), ["id"], batch=str(i), cursor={"i": i})
         print(i, flush=True)
+        i += 1
 
 
 def start(what: str, *words: str) -> "subprocess.Popen[str]":
@@ -186,9 +187,13 @@ def main() -> None:
     parser.add_argument("--appends", type=int, default=200)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--only-kills", action="store_true", help="for a look at kills alone; writes nothing")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "lake.md")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
+        if arguments.only_kills:
+            print(kill_commits(f"{name}/killed", arguments.kills, arguments.seed))
+            return
         written = all_at_once(f"{name}/many", arguments.writers, arguments.appends)
         print(written, flush=True)
         killed = kill_commits(f"{name}/killed", arguments.kills, arguments.seed)

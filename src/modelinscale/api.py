@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from modelinscale.core.errors import NotSupportedYet, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from modelinscale.data.odcs import Exported, Imported
     from threading import Event
 
     from modelinscale.package import Package
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from modelinscale.pipeline._deploy import Deployment
     from modelinscale.pipeline._follow import Followed
     from modelinscale.pipeline._forget import Forgotten
+    from modelinscale.pipeline._vacuum import Vacuum
     from modelinscale.score import Scored
     from modelinscale.serve import Serve
     from modelinscale.spec import ModelSpec
@@ -105,6 +107,13 @@ class Project:
 
         return deploy(self.spec, self.file.absolute(), target, settings, out=out, apply=apply, status=status, undo=undo)
 
+    def vacuum(self, older_than: str | float = "30d", *, keep_versions: int = 1, dry_run: bool = False) -> Vacuum:
+        """Removes versions of the table older than that, in no use, and trained on by no model. Raises `StoreError` while a run is at work."""
+        from modelinscale.core.units import seconds
+        from modelinscale.pipeline._vacuum import vacuum
+
+        return vacuum(self.spec, self.base, older_than_s=seconds(older_than), keep_versions=keep_versions, dry_run=dry_run)
+
     @cached_property
     def tracker(self) -> Tracker:
         """Runs and registered versions of this project."""
@@ -157,12 +166,18 @@ class Project:
         """Whether the audit log is what was written, held against ``anchors`` and those that the registry kept at each promotion."""
         return self.audit.verify([*anchors, *self.tracker.anchors(self.spec.name)])
 
+    def export_contract(self) -> Exported:
+        """The contract of the table's rows as a document of the Open Data Contract Standard."""
+        from modelinscale.pipeline._contract import export_contract
+
+        return export_contract(self.spec, self.base)
+
     def card(self, version: str | None = None) -> str:
         """The model card, in Markdown."""
         return (self.package_folder(version) / "card.md").read_text(encoding="utf-8")
 
     def describe(self, what: str = "project") -> Described:
-        """What there is: ``project``, ``lake`` or ``quarantine``."""
+        """What there is: ``project``, ``lake``, ``collect`` or ``quarantine``."""
         from modelinscale.pipeline._describe import describe
         from modelinscale.pipeline._place import Place
 
@@ -226,6 +241,13 @@ def _folder(file: Path | None, package: Path | None, version: str | None) -> Pat
     return Project(file).package_folder(version)
 
 
+def import_contract(path: Path | str, table: str | None = None) -> Imported:
+    """What a contract of the Open Data Contract Standard says, as the ``data`` part of a model.yaml. Raises `SpecError` when it is none."""
+    from modelinscale.spec._contract import read_contract
+
+    return read_contract(Path(path), table)
+
+
 def kinds(folder: str | None = None) -> dict[str, dict[str, str]]:
     """What ``type:`` may name, with the first line of each one's help, by folder."""
     import inspect
@@ -238,4 +260,4 @@ def kinds(folder: str | None = None) -> dict[str, dict[str, str]]:
     return {f: {n: (inspect.getdoc(load(f, n)) or "").split("\n")[0] for n in names(f)} for f in folders if folder in (None, f)}
 
 
-__all__ = ["Checked", "Drafted", "NotSupportedYet", "Project", "init", "kinds", "predict", "served"]
+__all__ = ["Checked", "Drafted", "NotSupportedYet", "Project", "import_contract", "init", "kinds", "predict", "served"]

@@ -8,6 +8,7 @@ from modelinscale.cli import (
     audit,
     check,
     collect,
+    contract,
     demo,
     deploy,
     evaluate,
@@ -24,6 +25,7 @@ from modelinscale.cli import (
     serve,
     show,
     train,
+    vacuum,
 )
 
 app = typer.Typer(
@@ -55,6 +57,7 @@ def _options(
     _show.logs(log, log_form)
 
 
-for one in (init, check, plan, run, collect, train, evaluate, export, predict, serve, show, promote, rollback, forget, audit, kinds, schema, demo):
+for one in (init, check, plan, run, collect, train, evaluate, export, predict, serve, show, promote, rollback, vacuum, forget, audit, kinds, schema, demo):
     app.command(name=one.__name__.rpartition(".")[2])(one.command)
+app.add_typer(contract.app, name="contract")
 app.add_typer(deploy.app, name="deploy")

@@ -3,13 +3,14 @@
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from modelinscale.core.errors import MisError, UsageError, did_you_mean
-from modelinscale.core.units import show_seconds
+from modelinscale.core.units import show_bytes, show_seconds
 
 if TYPE_CHECKING:
     from modelinscale.api import Checked, Drafted
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from modelinscale.pipeline._deploy import Deployment
     from modelinscale.pipeline._follow import Followed
     from modelinscale.pipeline._forget import Forgotten
+    from modelinscale.pipeline._vacuum import Vacuum
     from modelinscale.score import Scored
     from modelinscale.serve import Serve
     from modelinscale.track.audit import Entry, Verdict
@@ -234,6 +236,22 @@ def deployed(found: "Deployment", *, as_json: bool) -> None:
         line(f"  · {note}")
 
 
+def vacuumed(found: "Vacuum", *, as_json: bool) -> None:
+    if as_json:
+        document(found.plain())
+        return
+    if not found.tables:
+        line("no table yet: nothing to remove.")
+    for one in found.tables:
+        done = "would be removed" if found.dry_run else "removed"
+        line(f"{one.name}: {len(one.removed):,} versions {done}, {show_bytes(one.bytes_freed)}; {len(one.kept):,} kept")
+        reasons = Counter(one.kept.values())
+        table(
+            ("kept", "because"),
+            [(f"{n:,} versions" if n > 1 else f"version {next(v for v in one.kept if one.kept[v] == why)}", why) for why, n in reasons.items()],
+        )
+
+
 def _metrics(found: "Outcome") -> None:
     baselines = list(found.baselines)
     header = ("on test rows", found.family or "model", "", *baselines)
@@ -343,6 +361,25 @@ def moved(found: Mapping[str, Any], *, as_json: bool) -> None:
     else:
         before = f" (before: {found['before']})" if found.get("before") is not None else ""
         line(f"{found['name']}: champion is version {found['champion']}{before}")
+
+
+def contract(document_: Mapping[str, Any], told: Sequence[str], out: Path | None, *, as_json: bool) -> None:
+    """A contract, or what is taken from one, as YAML (as JSON with what could not be said)."""
+    import yaml
+
+    from modelinscale.core.files import write_bytes
+    from modelinscale.data.odcs import as_plain
+
+    plain = as_plain(document_)
+    shown = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
+    if out is not None:
+        write_bytes(out, shown.encode())
+    if as_json:
+        document({"document": plain, "told": list(told), "out": None if out is None else str(out)})
+        return
+    line(f"wrote {out}" if out is not None else shown.rstrip("\n"))
+    for note in told:
+        aside(f"  · {note}")
 
 
 def kinds(found: Mapping[str, Mapping[str, str]], *, as_json: bool) -> None:

@@ -1,13 +1,13 @@
 """What is kept of a lake table and for how long: its history, the versions that leave and why others stay, and the removal of a person's bytes."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.errors import UsageError
-from modelinscale.data._lake_base import BLOCK_ROWS, FILE_BYTES, FILE_ROWS, IO_BYTES, Change, Commit, Where, commit_of, told, write_batches
+from modelinscale.data._lake_base import BLOCK_ROWS, FILE_BYTES, FILE_ROWS, IO_BYTES, Change, Commit, Where, commit_of, note_of, told, write_batches
 
 if TYPE_CHECKING:
     import lance
@@ -43,6 +43,18 @@ class Past:
     """Its record; None where files were only rewritten."""
     tags: tuple[str, ...] = ()
     """Its names: the models that were trained on it."""
+    note: Mapping[str, str] = field(default_factory=dict)
+    """What and who, where there is no record."""
+
+    @property
+    def what(self) -> str:
+        """append, upsert, erase, drop, evolve, compact, vacuum or upgrade; another program's change is "unknown"."""
+        return self.commit.what if self.commit else self.note.get("what", "unknown")
+
+    @property
+    def by(self) -> str:
+        """Who made it, where that is known."""
+        return self.commit.by if self.commit else self.note.get("by", "")
 
 
 @dataclass(frozen=True)
@@ -83,9 +95,13 @@ def versions(dataset: "lance.LanceDataset", uri: str) -> tuple[Version, ...]:
 def history(dataset: "lance.LanceDataset", uri: str, n: int | None) -> tuple[Past, ...]:
     """The last ``n`` versions (None: all) with their records and names, oldest first."""
     known = versions(dataset, uri)
+    found = []
     with told(uri, "read"):
         names = _names(dataset)
-        return tuple(Past(v, commit_of(dataset.read_transaction(v.number)), names.get(v.number, ())) for v in (known if n is None else known[-n:]))
+        for version in known if n is None else known[-n:]:
+            transaction = dataset.read_transaction(version.number)
+            found.append(Past(version, commit_of(transaction), names.get(version.number, ()), note_of(transaction)))
+    return tuple(found)
 
 
 def _names(dataset: "lance.LanceDataset") -> dict[int, tuple[str, ...]]:

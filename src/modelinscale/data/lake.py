@@ -534,6 +534,11 @@ class Table:
             yield from (batch for batch in scanner.to_batches() if batch.num_rows)
 
 
+def model_tag(name: str, number: int) -> str:
+    """What the version of a table is called that a version of a model was trained on."""
+    return f"model-{name.replace('.', '_')}-{number}"  # the format does not take every name with points
+
+
 def table_exists(uri: str, *, options: Mapping[str, str] | None = None) -> bool:
     """Whether a table lies there. Imports nothing heavy for a folder; a damaged table exists."""
     where = Where(uri, options)
@@ -714,6 +719,7 @@ __all__ = [
     "Vacuumed",
     "Version",
     "create_table",
+    "model_tag",
     "open_table",
     "table_exists",
 ]

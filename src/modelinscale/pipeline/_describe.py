@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from modelinscale.core.units import show_bytes
 from modelinscale.pipeline import _collect, _register
 from modelinscale.pipeline._place import Place
 from modelinscale.pipeline._quarantine import faults, reasons
 
+if TYPE_CHECKING:
+    from modelinscale.data.lake import Past
+
 SHOWN_ROWS = 20
 """Quarantined rows shown to people; `--json` has them up to `KEPT_ROWS`."""
 KEPT_ROWS = 1000
+KEPT_VERSIONS = 1000
+"""Versions of the table that `--json` has, the newest."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,8 @@ class Described:
 
 
 def describe(what: str, place: Place) -> Described:
-    """``project``, ``lake`` or ``quarantine``, for people and as facts."""
-    return {"project": _project, "lake": _lake, "quarantine": _quarantine}[what](place)
+    """``project``, ``lake``, ``collect`` or ``quarantine``, for people and as facts."""
+    return {"project": _project, "lake": _lake, "collect": _collected, "quarantine": _quarantine}[what](place)
 
 
 def _project(place: Place) -> Described:
@@ -92,16 +98,62 @@ def _lake(place: Place) -> Described:
     if facts is None:
         return Described("no table yet.", {"table": None}, [], ["`mis collect` makes it."])
     table = open_table(facts["uri"])
-    versions: list[dict[str, Any]] = [
-        {"version": v.number, "time": v.time.isoformat(timespec="seconds"), "n_rows": v.n_rows, "n_added": v.n_added} for v in table.versions()
+    past = table.history(KEPT_VERSIONS)
+    versions: list[dict[str, Any]] = [_past(one) for one in past]
+    rows = [
+        (
+            str(v["version"]),
+            v["time"][:19].replace("T", " "),
+            v["what"],
+            f"{v['n_rows']:,}",
+            f"+{v['n_added']:,}" if v["n_added"] else "",
+            f"-{v['n_removed']:,}" if v["n_removed"] else "",
+            show_bytes(v["size_bytes"]),
+            v["by"],
+            ", ".join((*v["tags"], *([f"run {v['run']}"] if v["run"] else []))),
+        )
+        for v in reversed(versions[-SHOWN_ROWS:])
     ]
-    rows = [(str(v["version"]), v["time"][:19].replace("T", " "), f"{v['n_rows']:,}", f"{v['n_added']:+,}") for v in reversed(versions)]
     columns = [{"name": c.name, "type": c.type} for c in table.schema.columns]
+    header = ("version", "time (UTC)", "what", "rows", "added", "removed", "size", "by", "for")
     return Described(
         f"{facts['table']}: {facts['n_rows']:,} rows, {len(columns)} columns, at {facts['uri']}",
-        {**facts, "columns": columns, "versions": versions, "cursor": table.cursor},
-        [Table("", ("version", "time (UTC)", "rows", "added"), rows), Table("columns", ("name", "type"), [(c["name"], c["type"]) for c in columns])],
+        {**facts, "columns": columns, "versions": versions, "cursor": table.cursor, "tags": table.tags},
+        [Table("", header, rows), Table("columns", ("name", "type"), [(c["name"], c["type"]) for c in columns])],
+        [] if len(versions) <= SHOWN_ROWS else [f"the newest {SHOWN_ROWS} versions; `mis show lake --json` gives up to {KEPT_VERSIONS}"],
     )
+
+
+def _past(one: Past) -> dict[str, Any]:
+    """A version of the table as plain facts."""
+    v, commit = one.version, one.commit
+    known = commit is not None and bool(commit.by)
+    return {
+        "version": v.number,
+        "time": v.time.isoformat(timespec="seconds"),
+        "n_rows": v.n_rows,
+        # Records of format 1 do not say how many rows came: there, what there are more.
+        "n_added": commit.n_added if known and commit else max(0, v.n_added),
+        "n_removed": commit.n_removed if known and commit else max(0, -v.n_added),
+        "size_bytes": v.size_bytes,
+        "what": one.what,
+        "by": one.by,
+        "run": commit.run if commit else "",
+        "tags": list(one.tags),
+    }
+
+
+def _collected(place: Place) -> Described:
+    from modelinscale.data._report_page import summary
+    from modelinscale.pipeline._report import HTML, newest_report
+
+    last = newest_report(place)
+    if last is None:
+        return Described("no collect has been reported yet.", {"report": None}, [], ["`mis collect` makes one."])
+    folder, found = last
+    title, header, rows = summary(found)
+    notes = [*found["warnings"], f"whole report: {folder / HTML}"]
+    return Described(title, {"report": found, "folder": str(folder)}, [Table("columns of the rows added", header, rows)], notes)
 
 
 def _quarantine(place: Place) -> Described:

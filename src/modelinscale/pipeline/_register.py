@@ -51,8 +51,17 @@ def work(context: Context, folder: Path) -> Facts:
     registered = kept.register(
         spec.name, identity=exported.identity, write=lambda target, number: copy_package(source, target, version=number), main=main, run=run, tags=tags
     )
+    _keep_rows(context, registered.version.number)
     note = f"version {registered.version.number} is {' and '.join(registered.version.aliases) or 'without alias'}: {registered.because}."
     return {"version": registered.version.number, "package": str(registered.version.folder.relative_to(context.place.store.path())), "notes": [note]}
+
+
+def _keep_rows(context: Context, number: int) -> None:
+    """Names the version of the table after the model, so that no vacuum removes the rows it was trained on."""
+    from modelinscale.data.lake import model_tag, open_table
+
+    collected, store = context.facts("collect"), context.place.store
+    open_table(store.uri("lake", collected["table"]), collected["version"]).tag(model_tag(context.spec.name, number))
 
 
 def stands(place: Place, facts: Facts) -> bool:
