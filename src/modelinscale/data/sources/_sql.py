@@ -78,8 +78,8 @@ class Database(ABC):
         """The table or query. Raises `SourceError` when it is not there or cannot be run."""
 
     @abstractmethod
-    def stream(self, sql: str, kinds: "pa.Schema", n_bytes: int) -> Iterator["pa.RecordBatch"]:
-        """The rows of a SELECT in batches of about ``n_bytes``, columns of ``kinds`` in order; never all of them in memory."""
+    def stream(self, sql: str, kinds: "pa.Schema", n_rows: int) -> Iterator["pa.RecordBatch"]:
+        """The rows of a SELECT in batches, columns of ``kinds`` in order; never more in memory than ``n_rows`` or some MiB."""
 
     @abstractmethod
     def row(self, sql: str) -> tuple[Any, ...]:
@@ -161,8 +161,8 @@ def place_of(address: str) -> str:
 def first_line(error: BaseException) -> str:
     """A driver's message without the statement, and without details, which may show cells."""
     text = str(error).strip()
-    text = re.split(r"\s*\n|Query was:|query: ", text)[0]
-    return re.sub(r"^(?:[A-Z_]+: )?(?:\[\w+\] )?", "", text).rstrip(" .:")[:300]
+    text = re.split(r"\s*\n|Query was:", text)[0]
+    return re.sub(r"^(?:[A-Z_]+: )?(?:\[\w+\] )?(?:Failed to \w+(?: query)?: )?(?:could not begin COPY: )?(?:ERROR: +)?", "", text).rstrip(" .:")[:300]
 
 
 def dead(place: str, doing: str, error: BaseException) -> SourceError:

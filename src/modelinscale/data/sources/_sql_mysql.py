@@ -29,7 +29,6 @@ _DECIMAL = {0: "decimal", 246: "decimal"}
 _FLOAT = {4: "float", 5: "double"}
 _MOMENT = {7: "timestamp", 10: "date", 12: "datetime", 14: "date"}
 _BITS = 16
-_TYPICAL_BYTES = 128
 _NO_RIGHTS = {1044, 1045, 1142, 1143, 1698}
 _WRONG_NAMES = {1049, 1054, 1064, 1146}
 
@@ -103,10 +102,8 @@ class MySql(Database):
                 found[name] = Native(name, kind, _order(order), name not in filled, arrow)
         return found
 
-    def stream(self, sql: str, kinds: "pa.Schema", n_bytes: int) -> Iterator["pa.RecordBatch"]:
+    def stream(self, sql: str, kinds: "pa.Schema", n_rows: int) -> Iterator["pa.RecordBatch"]:
         import pyarrow as pa
-
-        n_rows = max(1, n_bytes // (_TYPICAL_BYTES * max(1, len(kinds) // 8)))
 
         async def start() -> Any:
             cursor = self._connection.cursor(self._cursors.SSCursor)

@@ -25,6 +25,7 @@ _ORDERS: dict[str, Order] = {
 _AS_FLOAT = {"numeric": "{}::float8", "money": "{}::numeric::float8", "interval": "extract(epoch FROM {})::float8"}
 _AS_THEY_ARE = frozenset(("bool", "int2", "int4", "int8", "float4", "float8", "text", "varchar", "bpchar", "name", "date", "timestamp", "timestamptz", "bytea"))
 _FLOAT_ARRAYS = {"_numeric"}
+_BATCH_BYTES = 8 << 20
 
 
 class Postgres(Database):
@@ -122,11 +123,11 @@ class Postgres(Database):
         )
         return str(found[0])
 
-    def stream(self, sql: str, kinds: "pa.Schema", n_bytes: int) -> Iterator["pa.RecordBatch"]:
+    def stream(self, sql: str, kinds: "pa.Schema", n_rows: int) -> Iterator["pa.RecordBatch"]:
         import pyarrow as pa
 
         with self.told("read"), self._connection.cursor() as cursor:
-            cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(n_bytes)})
+            cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
             cursor.execute(sql)
             reader = cursor.fetch_record_batch()
             try:

@@ -110,7 +110,7 @@ def parts(db: "Database", relation: "Relation", schema: Schema, where: Sequence[
     statement += f" WHERE {' AND '.join(f'({w})' for w in where)}" if where else ""
     statement += f" ORDER BY {order.sql(db)}" if order else ""
     names = [*schema.names, *([BROKEN] if broken else [])]
-    for batch in _whole_groups(db.stream(statement, pa.schema(kinds), 8 << 20), places, order is None or order.unique, n_rows, relation.label):
+    for batch in _whole_groups(db.stream(statement, pa.schema(kinds), n_rows), places, order is None or order.unique, n_rows, relation.label):
         found = pa.record_batch(batch.columns[: len(names)], names=names)
         at = tuple(_text(batch.column(i)[len(batch) - 1].as_py()) for i in places) if order else None
         yield Part(_blank(found) if broken else found, at)

@@ -14,9 +14,6 @@ from modelinscale.data.sources._sql import Database, Native, Order, Relation, de
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_TYPICAL_BYTES = 128
-"""Of a row: the driver counts rows, not bytes."""
-
 
 class Sqlite(Database):
     """See the module."""
@@ -73,14 +70,14 @@ class Sqlite(Database):
         kinds = {r[0] for r in found.execute(f"SELECT DISTINCT typeof({self.quoted(name)}) FROM (SELECT * FROM {sql} LIMIT 1000)")} - {"null"}
         return kinds.pop().upper() if len(kinds) == 1 else "REAL" if kinds == {"integer", "real"} else "TEXT"
 
-    def stream(self, sql: str, kinds: "pa.Schema", n_bytes: int) -> Iterator["pa.RecordBatch"]:
+    def stream(self, sql: str, kinds: "pa.Schema", n_rows: int) -> Iterator["pa.RecordBatch"]:
         """The driver takes the types from the first rows it sees: one of ours goes before them, and is taken off again."""
         import pyarrow as pa
         import pyarrow.types as t
 
         typical = ", ".join("0" if t.is_integer(f.type) else "0.0" if t.is_floating(f.type) else "''" for f in kinds)
         with self.told("read"), self._connection.cursor() as cursor:
-            cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(max(1, n_bytes // (_TYPICAL_BYTES * max(1, len(kinds) // 8))))})
+            cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(n_rows)})
             cursor.execute(f"SELECT * FROM (SELECT {typical}) UNION ALL SELECT * FROM ({sql})")
             reader, first = cursor.fetch_record_batch(), True
             try:

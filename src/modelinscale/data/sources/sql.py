@@ -108,7 +108,7 @@ class Sql(Source):
             names = self._names(relation)
             cells = selected(db, relation, names, None)
             sql = f"SELECT {', '.join(cells.sql)} FROM {relation.sql} LIMIT {SAMPLE_ROWS}"
-            batches = list(db.stream(sql, cells.kinds, 16 << 20))
+            batches = list(db.stream(sql, cells.kinds, SAMPLE_ROWS))
             found = pa.Table.from_batches(batches, None if batches else cells.kinds)
             return found.rename_columns(names)
 
