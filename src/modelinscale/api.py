@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from modelinscale.core.errors import NotSupportedYet, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from modelinscale.data.odcs import Exported, Imported
     from threading import Event
 
+    from modelinscale.data.odcs import Exported, Imported
     from modelinscale.package import Package
     from modelinscale.pipeline import Described, Outcome, Plan
     from modelinscale.pipeline._deploy import Deployment

@@ -9,15 +9,15 @@ from modelinscale.cli._options import File, Json
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="project, lake, quarantine or card.")] = "project",
+    what: Annotated[str, typer.Argument(help="project, lake, rows, collect, quarantine or card.")] = "project",
     file: File = None,
     json: Json = False,
 ) -> None:
-    """Show what there is: versions of the model, of the table, quarantined rows, the model card."""
+    """Show what there is: versions of the model, of the table, its newest rows, the last collect's report, quarantined rows, the model card."""
     from modelinscale.api import Project
     from modelinscale.core.errors import UsageError, did_you_mean
 
-    known: tuple[Literal["project", "lake", "quarantine", "card"], ...] = ("project", "lake", "quarantine", "card")
+    known: tuple[Literal["project", "lake", "rows", "collect", "quarantine", "card"], ...] = ("project", "lake", "rows", "collect", "quarantine", "card")
     if what not in known:
         raise UsageError(f"there is nothing called {what!r} to show.{did_you_mean(what, known)}", fix=f"Known: {', '.join(known)}.")
     project = Project(file)

@@ -41,8 +41,8 @@ class Described:
 
 
 def describe(what: str, place: Place) -> Described:
-    """``project``, ``lake``, ``collect`` or ``quarantine``, for people and as facts."""
-    return {"project": _project, "lake": _lake, "collect": _collected, "quarantine": _quarantine}[what](place)
+    """``project``, ``lake``, ``rows``, ``collect`` or ``quarantine``, for people and as facts."""
+    return {"project": _project, "lake": _lake, "rows": _rows, "collect": _collected, "quarantine": _quarantine}[what](place)
 
 
 def _project(place: Place) -> Described:
@@ -156,7 +156,14 @@ def _collected(place: Place) -> Described:
     return Described(title, {"report": found, "folder": str(folder)}, [Table("columns of the rows added", header, rows)], notes)
 
 
+def _rows(place: Place) -> Described:
+    from modelinscale.pipeline._access import rows
+
+    return rows(place)
+
+
 def _quarantine(place: Place) -> Described:
+    from modelinscale.pipeline._access import faults_shown
 
     counts, lines, n_faults = reasons(place), list[dict[str, Any]](), 0
     rows: set[int] = set()
@@ -167,6 +174,7 @@ def _quarantine(place: Place) -> Described:
             lines.append(line)
     if not n_faults:
         return Described("nothing is in quarantine.", {"n_rows": 0, "reasons": [], "faults": []})
+    lines = faults_shown(place, lines)
     reasons_shown = [(f"{n:,}", column or "whole row", reason) for (column, reason), n in counts]
     shown = [(line["place"], f"{line['row_in_place']:,}", line["column"] or "", line["reason"], line["value"] or "") for line in lines[:SHOWN_ROWS]]
     return Described(

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from modelinscale.compute import Compute
 from modelinscale.compute.local import Local as LocalCompute
+from modelinscale.core.access import Access
 from modelinscale.core.errors import SpecError, did_you_mean
 from modelinscale.core.kinds import PLANNED, names
 from modelinscale.core.personal import Rule, short
@@ -137,6 +138,8 @@ class ModelSpec(Settings):
     """Where work runs."""
     lineage: OpenLineage = OpenLineage()
     """Where it is told what came from what (OpenLineage events): a file, a collector; left out: a file in the store."""
+    access: Access = Access()
+    """Who is shown which columns of stored rows."""
     store: Annotated[Store, BeforeValidator(_store), Also({"type": "string"})] = LocalStore()
     """Where everything lies: a folder, taken from where this file lies."""
 
