@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from threading import Event
 
     from modelinscale.data.odcs import Exported, Imported
+    from modelinscale.data.odcs import Exported, Imported
     from modelinscale.package import Package
     from modelinscale.pipeline import Described, Outcome, Plan
     from modelinscale.pipeline._deploy import Deployment
@@ -172,6 +173,12 @@ class Project:
 
         return export_contract(self.spec, self.base)
 
+    def export_contract(self) -> Exported:
+        """The contract of the table's rows as a document of the Open Data Contract Standard."""
+        from modelinscale.pipeline._contract import export_contract
+
+        return export_contract(self.spec, self.base)
+
     def card(self, version: str | None = None) -> str:
         """The model card, in Markdown."""
         return (self.package_folder(version) / "card.md").read_text(encoding="utf-8")
@@ -239,6 +246,13 @@ def _folder(file: Path | None, package: Path | None, version: str | None) -> Pat
             raise UsageError("a package folder and a version were both given.", fix="Give --package or --version, not both.")
         return package
     return Project(file).package_folder(version)
+
+
+def import_contract(path: Path | str, table: str | None = None) -> Imported:
+    """What a contract of the Open Data Contract Standard says, as the ``data`` part of a model.yaml. Raises `SpecError` when it is none."""
+    from modelinscale.spec._contract import read_contract
+
+    return read_contract(Path(path), table)
 
 
 def import_contract(path: Path | str, table: str | None = None) -> Imported:

@@ -60,4 +60,5 @@ def _options(
 for one in (init, check, plan, run, collect, train, evaluate, export, predict, serve, show, promote, rollback, vacuum, forget, audit, kinds, schema, demo):
     app.command(name=one.__name__.rpartition(".")[2])(one.command)
 app.add_typer(contract.app, name="contract")
+app.add_typer(contract.app, name="contract")
 app.add_typer(deploy.app, name="deploy")

@@ -382,6 +382,25 @@ def contract(document_: Mapping[str, Any], told: Sequence[str], out: Path | None
         aside(f"  · {note}")
 
 
+def contract(document_: Mapping[str, Any], told: Sequence[str], out: Path | None, *, as_json: bool) -> None:
+    """A contract, or what is taken from one, as YAML (as JSON with what could not be said)."""
+    import yaml
+
+    from modelinscale.core.files import write_bytes
+    from modelinscale.data.odcs import as_plain
+
+    plain = as_plain(document_)
+    shown = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
+    if out is not None:
+        write_bytes(out, shown.encode())
+    if as_json:
+        document({"document": plain, "told": list(told), "out": None if out is None else str(out)})
+        return
+    line(f"wrote {out}" if out is not None else shown.rstrip("\n"))
+    for note in told:
+        aside(f"  · {note}")
+
+
 def kinds(found: Mapping[str, Mapping[str, str]], *, as_json: bool) -> None:
     if as_json:
         document(found)

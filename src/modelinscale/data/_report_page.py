@@ -24,6 +24,13 @@ def markdown(found: Report, before: Report | None = None) -> str:
     return "\n".join([*lines, *(f"{note}\n" for note in _notes(found, before))])
 
 
+def summary(found: Report) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
+    """A title, a header and a line for each column: the report on a terminal."""
+    title = f"{found['table']}, {found['time']}: " + ", ".join(f"{n:,} {name}" for name, n in _counts(found))
+    rows = [(name, c["type"], *_cells(c), _values(c)) for name, c in found["columns"].items()]
+    return title, ("name", "type", "missing", "different", "low", "mean", "high", "values"), rows
+
+
 def _counts(found: Report) -> list[tuple[str, int]]:
     counts = [("read", found["n_read"]), ("added", found["n_added"]), ("in quarantine", found["n_quarantined"])]
     return [*counts, *([("equal to earlier rows, taken away", found["n_dropped"])] if found["n_dropped"] else []), ("in the table now", found["n_rows"])]
@@ -38,7 +45,7 @@ def _cells(column: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _share(share: float) -> str:
-    return "0" if share == 0 else "< 0.1 %" if share < 0.001 else f"{share:.1%}".replace("%", " %")
+    return "0" if share == 0 else "100 %" if share == 1 else "< 0.1 %" if share < 0.001 else f"{share:.1%}".replace("%", " %")
 
 
 def _number(value: Any, type: str) -> str:
@@ -76,7 +83,7 @@ def _values(column: Mapping[str, Any]) -> str:
 
 
 def _notes(found: Report, before: Report | None) -> list[str]:
-    notes = [f"Compared with the collect of {before['time']}."] if before else []
+    notes = [f"Compared with the collect of {before['time']} (in the page: the lines over the histograms)."] if before else []
     if any(c.get("sampled") for c in found["columns"].values()):
         notes.append("Missing, low, mean and high are of all rows; different values, frequent values and histograms of an even sample of them.")
     return notes
@@ -108,13 +115,13 @@ def html(found: Report, before: Report | None = None) -> str:
             f"<td class=dim>{escape(', '.join(r['examples']))}"
             for r in found["reasons"]
         ]
-        parts.append("<h2>Quarantine</h2>" + _grid(("times", "", "column", "reason", "examples"), rows))
+        parts.append("<h2>Quarantine</h2>" + _grid(("times", "", "column", "reason", "examples"), rows, numbers=("times",), fit=True))
     if found["changed"]:
-        rows = [f"<tr><td>{escape(c['column'])}<td class=n>{c['n']:,}<td class=n>{c['share']:.1%}<td>{escape(c['by'])}" for c in found["changed"]]
-        parts.append("<h2>Cleaned</h2>" + _grid(("column", "cells changed", "share", "by"), rows))
+        rows = [f"<tr><td>{escape(c['column'])}<td class=n>{c['n']:,}<td class=n>{_share(c['share'])}<td>{escape(c['by'])}" for c in found["changed"]]
+        parts.append("<h2>Cleaned</h2>" + _grid(("column", "cells changed", "share", "by"), rows, numbers=("cells changed", "share"), fit=True))
     rows = [_row(name, c, before) for name, c in found["columns"].items()]
     header = ("column", "values", "missing", "different", "low", "mean", "high", *(("since the collect before",) if before else ()))
-    parts.append("<h2>Columns of the rows added</h2>" + _grid(header, rows))
+    parts.append("<h2>Columns of the rows added</h2>" + _grid(header, rows, numbers=("missing", "different", "low", "mean", "high")))
     parts += [f"<p class=dim>{escape(note)}</p>" for note in _notes(found, before)]
     head = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>"
     head += f"<title>{escape(found['table'])}</title>"
@@ -129,8 +136,9 @@ def _row(name: str, column: Mapping[str, Any], before: Report | None) -> str:
     return f"<tr><td><b>{escape(name)}</b><br><span class=dim>{column['type']}</span><td>{_plot(column, old)}{numbers}{since}"
 
 
-def _grid(header: Sequence[str], rows: Sequence[str]) -> str:
-    return f"<div class=wide><table><tr>{''.join(f'<th>{h}' for h in header)}{''.join(rows)}</table></div>"
+def _grid(header: Sequence[str], rows: Sequence[str], *, numbers: Sequence[str], fit: bool = False) -> str:
+    heads = "".join(f"<th{' class=n' if h in numbers else ''}>{h}" for h in header)
+    return f"<div class=wide><table{' class=fit' if fit else ''}><tr>{heads}{''.join(rows)}</table></div>"
 
 
 def _bar(share: float) -> str:
@@ -187,10 +195,10 @@ body{margin:0;background:var(--ground);color:var(--ink);font:14px/1.45 system-ui
 h1{font-size:22px;margin:0}h2{font-size:16px;margin:28px 0 8px}.dim{color:var(--dim)}p{margin:4px 0}
 .cards{display:flex;flex-wrap:wrap;gap:12px;margin:16px 0}
 .card{background:var(--card);border-radius:8px;padding:10px 16px;display:flex;flex-direction:column}
-.card b{font-size:20px;font-variant-numeric:tabular-nums}.card span{color:var(--dim)}.wide{overflow-x:auto}
-table{border-collapse:collapse;width:100%}th{text-align:left;color:var(--dim);font-weight:500}
+.card b{font-size:20px;font-variant-numeric:tabular-nums}.card span{color:var(--dim)}.wide{overflow-x:auto}.fit{width:auto}.fit td,.fit th{padding-right:28px}
+table{border-collapse:collapse;width:100%}th{text-align:left;white-space:nowrap;color:var(--dim);font-weight:500}
 td,th{padding:6px 10px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}
-.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}rect{fill:var(--bar)}rect.bad{fill:var(--bad)}
+.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}rect{fill:var(--bar)}rect.bad{fill:var(--bad)}
 polyline{fill:none;stroke:var(--old);stroke-width:1.6}svg{display:block}.plot{border-bottom:1px solid var(--line)}
 .ends{display:flex;justify-content:space-between;width:216px}
 .ends i{font-style:normal;color:var(--dim);font-size:11px}.top{width:auto}.top td{border:0;padding:0 8px 1px 0;vertical-align:middle}

@@ -29,6 +29,7 @@ from modelinscale.export import Export
 from modelinscale.features import Feature
 from modelinscale.models import Model
 from modelinscale.serve import Serve
+from modelinscale.spec._contract import merged
 from modelinscale.spec._mistakes import gather
 from modelinscale.spec._source import located, settings_of
 from modelinscale.spec._yaml import Mistake, parse
@@ -58,6 +59,19 @@ def _short_kinds(folder: str, *more: str) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": {"anyOf": [*one["anyOf"], {"type": "array", "items": one}]}}
 
 
+class ContractFile(Settings):
+    """Where a contract is."""
+
+    file: str = Field(min_length=1)
+    """The file, taken from where model.yaml lies."""
+    table: str | None = None
+    """Which of its tables; needed if it has several."""
+
+
+def _contract_file(value: Any) -> Any:
+    return {"file": value} if isinstance(value, str) else value
+
+
 class Data(Settings):
     """Where the rows are, what makes them valid, and which of them are held out."""
 
@@ -80,6 +94,8 @@ class Data(Settings):
     clean: Annotated[dict[str, tuple[Cleaner, ...]], Also(partial(_short_kinds, Cleaner.folder))] = {}
     """What is done to each column's cells before the contract, step by step, at collection and to every row that is asked about
     (``weight: [trim, {units: kg}]``); ``"*"`` means all other text columns."""
+    contract: Annotated[ContractFile | None, BeforeValidator(_contract_file), Also({"type": "string"})] = None
+    """A contract of the Open Data Contract Standard (``shop.odcs.yaml``): its types, key, checks and personal columns hold where this file says nothing."""
     person: str | None = None
     """The column that says whose row it is: what ``mis forget --key`` looks for. Left out: the key, where that is one column."""
     pseudonym_key: Annotated[tuple[Reference, ...], BeforeValidator(_one_or_many), Also({"type": "string"})] = ()
@@ -231,11 +247,11 @@ def load(path: Path | str | None = None) -> ModelSpec:
         raise SpecError(f"{file}: line {line} is not UTF-8 (byte 0x{content[error.start]:02x}).", fix="Save the file as UTF-8.") from error
     except OSError as error:
         raise SpecError(f"{file} cannot be read: {error.strerror}.", fix="Check the path and the rights.") from error
-    return loads(text, str(file))
+    return loads(text, str(file), file.absolute().parent)
 
 
-def loads(text: str, where: str = FILE) -> ModelSpec:
-    """A model.yaml from its text; ``where`` names it in messages. Raises `SpecError` listing every mistake."""
+def loads(text: str, where: str = FILE, base: Path | None = None) -> ModelSpec:
+    """A model.yaml from its text; ``where`` names it in messages, ``base`` is its folder. Raises `SpecError` listing every mistake."""
     try:
         document = parse(text)
     except SpecError as error:
@@ -246,7 +262,7 @@ def loads(text: str, where: str = FILE) -> ModelSpec:
         kind = type(document.data).__name__
         raise SpecError(f"{where}: expected keys such as `data:` and `target:`, found a {kind}.", fix="Write one with `mis init DATA --target COLUMN`.")
     try:
-        spec = ModelSpec.model_validate(document.data)
+        spec = ModelSpec.model_validate(document.data if base is None else merged(document.data, base))
     except ValidationError as error:
         raise _refused(where, [*document.mistakes, *gather(error, document, ModelSpec)]) from error
     if document.mistakes:
