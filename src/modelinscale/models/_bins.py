@@ -144,7 +144,7 @@ def _sequence() -> Any:
                 return self._rows(which.start, which.stop)
             at = int(which) // BLOCK_ROWS
             if at != self._at:
-                self._block, self._at = self._rows(at * BLOCK_ROWS, (at + 1) * BLOCK_ROWS), at
+                self._block, self._at = self._rows(at * BLOCK_ROWS, (at + 1) * BLOCK_ROWS).astype(np.float64), at
             return self._block[int(which) - at * BLOCK_ROWS]
 
         def _rows(self, start: int, stop: int) -> Any:

@@ -30,6 +30,8 @@ _WHITENED_COLUMNS = 600
 """Up to this many columns the minimum is sought in coordinates in which they are uncorrelated (a Cholesky factor: F^3 / 3 operations)."""
 _CELLS = 40_000_000
 """Most cells of a dense matrix: 320 MB."""
+_CELL_BYTES = 24
+"""Of a cell at the fullest: the matrix, its squares, and what they are made from."""
 _REFRESH = 12
 """Steps after which those coordinates are chosen anew."""
 _CURVATURE_ROWS = 20_000
@@ -133,7 +135,8 @@ class Linear(Model):
 
     def _drawn(self, examples: Examples, design: "_Design", task: Task, effort: Effort) -> Examples:
         """At most ``rows`` examples (fewer where there are very many columns), in memory; what a drawn row stands for goes into its weight."""
-        most = max(1000, min(self.rows or len(examples), _CELLS // design.n_cells))
+        cells = _CELLS if effort.memory is None else min(_CELLS, effort.memory // _CELL_BYTES)
+        most = max(1000, min(self.rows or len(examples), cells // design.n_cells))
         if len(examples) <= most:
             return examples if examples.held else examples.take(np.arange(len(examples)))
         n_classes = max(1, len(task.labels))

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from modelinscale.core import memory
 from modelinscale.core.encoded import Encoded, Form, Layout, Sparse
 from modelinscale.core.schema import Schema
+from modelinscale.core.seeds import derive, mixed
 from modelinscale.core.task import Task
-from modelinscale.data.split import NAMES, TRAIN, UNUSED
+from modelinscale.data.split import NAMES, TEST, TRAIN, UNUSED, VALID
 from modelinscale.features import Feature, State
 from modelinscale.models import BLOCK_ROWS, Examples, Model, Weights
 from modelinscale.pipeline._place import Facts, Place, Result
@@ -33,6 +34,19 @@ HELD_ENCODED = 4
 """Encoded rows are held in memory where it is allowed to be this many times their size: the blocks, and a family's own matrix of them."""
 _LOOK_ROWS = 4_096
 """Rows that are encoded to see how large an encoded row is."""
+
+
+def judged_rows(task: Task, room: int) -> int:
+    """Rows that can be judged at once: scores, probabilities and sums of three models. Measured: 925 bytes a row of 5 classes, 2,600 of 20."""
+    return max(10_000, int(room * 0.8 / (400 + 120 * max(1, len(task.labels)))))
+
+
+def _thin(parts: NDArray[np.int8], number: int, share: float) -> None:
+    """Leaves about that share of a part's rows in it, in place: those whose random number, a function of their place, is below it."""
+    key, bound, step = np.uint64(derive(0, "judged", number)), np.uint64(int(share * 2.0**64)), 1 << 20
+    for start in range(0, len(parts), step):
+        here = parts[start : start + step]
+        here[(here == number) & (mixed(key, np.arange(start, start + len(here), dtype=np.uint64)) >= bound)] = UNUSED
 
 
 class Context:
@@ -100,12 +114,38 @@ class Context:
         # Mapped, not read: a byte a row that the system can take back.
         return cast("NDArray[np.int8]", np.load(self.done["prepare"].folder / "parts.npy", allow_pickle=False, mmap_mode="r"))
 
+    @cached_property
+    def judged(self) -> NDArray[np.int8]:
+        """(N,): `parts` with no more validation and test rows than can be judged within the memory there is; the others are unused here."""
+        most = judged_rows(self.task, self.room)
+        found = self.parts
+        for number in (VALID, TEST):
+            n = int(np.count_nonzero(found == number))
+            if n > most:
+                found = np.array(found) if found is self.parts else found
+                _thin(found, number, most / n)
+        return found
+
     def index(self, part: str) -> NDArray[np.int64]:
-        """Positions of the rows of a part, ascending: 8 bytes each, so not for training rows."""
-        return np.flatnonzero(self.parts == NAMES.index(part))
+        """Positions of the rows of a part that are judged, ascending; not for training rows."""
+        return np.flatnonzero(self.judged == NAMES.index(part))
 
     def n_rows(self, part: str) -> int:
-        return int(np.count_nonzero(self.parts == NAMES.index(part)))
+        """Rows of a part that are judged."""
+        return int(np.count_nonzero(self.judged == NAMES.index(part)))
+
+    def judged_notes(self) -> list[str]:
+        """What to say where not all rows are judged."""
+        pairs = [(part, int(np.count_nonzero(self.parts == NAMES.index(part))), self.n_rows(part)) for part in ("valid", "test")]
+        words = {"valid": "choose with", "test": "test on"}
+        return [f"within the memory there is, {n:,} of {of:,} rows to {words[part]} were used, evenly drawn." for part, of, n in pairs if n < of]
+
+    def known_scores(self, one: Learned) -> NDArray[np.float64] | None:
+        """What it said of the judged validation rows when it was trained; None: it is not known."""
+        if one.valid_scores is None or self.judged is self.parts:
+            return one.valid_scores
+        kept: NDArray[np.bool_] = self.judged[np.flatnonzero(self.parts == VALID)] == VALID
+        return np.asarray(one.valid_scores[kept], np.float64)
 
     @cached_property
     def task(self) -> Task:
@@ -191,8 +231,8 @@ class Context:
             self._scratch = None
 
     def answers(self, part: str) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-        """Target and weight (None: all 1) of the rows of a part: 8 bytes a row each, so not for training rows."""
-        found = list(self.spec.compute.map(self.maker("plain").answers, self.rows.chosen(self.parts, NAMES.index(part))))
+        """Target and weight (None: all 1) of the rows of a part that are judged."""
+        found = list(self.spec.compute.map(self.maker("plain").answers, self.rows.chosen(self.judged, NAMES.index(part))))
         if not found:
             none = self._none("plain")
             return none.target, none.weight
@@ -219,14 +259,14 @@ class Context:
             yield targets, weights
 
     def scores(self, one: Learned, part: str) -> NDArray[np.float64]:
-        """What was learned says of the rows of a part, (n,) or (n, C); rows are encoded as they come and not kept."""
+        """What was learned says of the judged rows of a part, (n,) or (n, C); rows are encoded as they come and not kept."""
         from modelinscale.train import predict, reblocked
 
         form = one.model.form
-        if (part, form) in self._examples and self._examples[part, form].held:
+        if (part, form) in self._examples and self._examples[part, form].held and self.judged is self.parts:
             blocks: Iterator[Encoded] = (block.rows for block in self._examples[part, form].blocks())
         else:
-            pieces = self.spec.compute.map(self.encoder(form).piece, self.rows.chosen(self.parts, NAMES.index(part)))
+            pieces = self.spec.compute.map(self.encoder(form).piece, self.rows.chosen(self.judged, NAMES.index(part)))
             blocks = reblocked(pieces)
         return predict(one.model, one.weights, blocks if self.n_rows(part) else [self._none(form).rows])
 

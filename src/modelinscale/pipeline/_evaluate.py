@@ -45,7 +45,7 @@ def work(context: Context, folder: Path) -> Facts:
         columns=context.rows.take(context.index("test"), list(spec.evaluate.slices)) if spec.evaluate.slices else None,
         costs=_costs(context, "test"),
     )
-    notes = [*found.notes, *_outdone(found, model.model.type)]
+    notes = [*context.judged_notes(), *found.notes, *_outdone(found, model.model.type)]
     if (context.folder("prepare") / HONEST).is_file():
         context.progress("evaluate", 0.7, "what the forced split hides")
         notes.append(_inflation(context, model, found.main, found.metrics[found.main].value))
@@ -73,7 +73,8 @@ def _judge(context: Context, one: Learned) -> tuple[Decision, Answers, NDArray[n
 
     task, spec = context.task, context.spec
     (truth, weight), (test, test_weight) = context.answers("valid"), context.answers("test")
-    scores = context.scores(one, "valid") if one.valid_scores is None else one.valid_scores
+    known = context.known_scores(one)
+    scores = context.scores(one, "valid") if known is None else known
     decision = fit_decision(
         scores,
         truth,

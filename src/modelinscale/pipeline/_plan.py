@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from modelinscale.pipeline._needs import size_of, whole
 from modelinscale.pipeline._place import Facts, Place, Result, as_plain
 
 STEPS = ("collect", "prepare", "train", "evaluate", "export", "register")
@@ -49,7 +50,8 @@ def plan(place: Place, inputs: dict[str, Inputs], words: dict[str, Callable[[Fac
             steps.append(Planned(step, found.identity, True, f"done: {words[step](found.facts)}"))
         else:
             waiting = step
-            steps.append(Planned(step, place.name(step, wanted), False, _changes(place, step, wanted)))
+            size = whole(place.spec, size_of(place, done["collect"].facts)) if "collect" in done else ""
+            steps.append(Planned(step, place.name(step, wanted), False, "; ".join(filter(None, [_changes(place, step, wanted), size]))))
     return Plan(tuple(steps))
 
 

@@ -9,11 +9,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from modelinscale.core.logs import log
+from modelinscale.core.memory import guarded
 from modelinscale.pipeline import _collect, _evaluate, _export, _prepare, _register, _train
 from modelinscale.pipeline._ahead import import_ahead
 from modelinscale.pipeline._context import Context
 from modelinscale.pipeline._lineage import Witness
 from modelinscale.pipeline._look import named
+from modelinscale.pipeline._needs import Size, refuse
 from modelinscale.pipeline._place import Facts, Place, Result
 from modelinscale.pipeline._plan import STEPS, Inputs
 
@@ -53,9 +55,12 @@ class Runner:
                     place.discard(gone)
                 if step == "collect" and STEPS.index(until) >= STEPS.index("train"):
                     import_ahead()
+                if step != "collect":
+                    refuse(place.spec, Size(len(context.rows), len(context.rows.columns), context.rows.row_bytes), step)
                 work = cast("Callable[[Context, Path], Facts]", _MODULES[step].work)
                 make = partial(place.make, step, wanted, partial(work, context))
-                found = self.witness.made(step, place.name(step, wanted), make)
+                with guarded(place.spec.compute.memory):
+                    found = self.witness.made(step, place.name(step, wanted), make)
                 log(__name__).info("step done", extra={"step": step, "identity": found.identity, "seconds": found.seconds})
             context.done[step] = found
             if step == "collect":  # also when it was done before: the file may name other columns now

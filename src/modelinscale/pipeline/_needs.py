@@ -1,0 +1,72 @@
+"""What the steps of a run will hold in memory, told before any of them begins: from the size of the table, before a row of it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelinscale.core import memory
+from modelinscale.core.memory import Need
+from modelinscale.core.units import show_bytes
+
+if TYPE_CHECKING:
+    from modelinscale.pipeline._place import Facts, Place
+    from modelinscale.spec import ModelSpec
+
+_STATE_BYTES = 2 << 20
+"""What is learned of a column, usually: bins of numbers, a few thousand words."""
+_LEARN_BYTES, _JUDGE_BYTES = 100 << 20, 8 << 20
+"""The least that a family learns with, and that answers are judged with."""
+_FEWER = "Name fewer columns under `features`, or lower `compute.workers`."
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a table is."""
+
+    n_rows: int
+    n_columns: int
+    row_bytes: float
+    """Of a row in memory, on average, from a few looks."""
+
+
+def size_of(place: Place, collected: Facts) -> Size:
+    """The size of the table that was collected; reads a few thousand rows of it."""
+    from modelinscale.data.lake import open_table
+    from modelinscale.data.partitions import measured
+
+    table = open_table(place.store.uri("lake", collected["table"]), collected["version"])
+    wanted = [name for name in table.schema.names if not place.spec.features or name in place.spec.needed]
+    return Size(table.n_rows, len(wanted), measured(table, wanted))
+
+
+def needs(spec: ModelSpec, size: Size) -> dict[str, Need]:
+    """The least that each step takes: below it nothing helps. Steps cut their work to what there is above that."""
+    from modelinscale.data.partitions import LEAST_ROWS, SHARE, WORK
+
+    workers = int(getattr(spec.compute, "workers", None) or 1) + 1
+    part = int(workers * LEAST_ROWS * size.row_bytes * WORK / SHARE)
+    state = size.n_columns * _STATE_BYTES
+    rows = f"{size.n_rows:,} rows x {size.n_columns} columns, {show_bytes(size.row_bytes)} a row"
+    return {
+        "prepare": Need("prepare", size.n_rows * 2 + part + state, f"{rows}: two bytes a row, {workers} partitions in work, what is learned of them", _FEWER),
+        "train": Need("train", size.n_rows + part + state + _LEARN_BYTES, f"{rows}: a byte a row, partitions, and a sample to learn from", _FEWER),
+        "evaluate": Need("evaluate", size.n_rows + part + state + _JUDGE_BYTES, f"{rows}: a byte a row, and a sample to judge by", _FEWER),
+    }
+
+
+def whole(spec: ModelSpec, size: Size) -> str:
+    """What it would take to hold all of it at once, in words: above that more memory brings nothing; below it rows are read in partitions."""
+    from modelinscale.data.partitions import HELD
+
+    there, all_rows = memory.room(spec.compute.memory), int(size.n_rows * size.row_bytes * HELD)
+    least = max(need.n_bytes for need in needs(spec, size).values()) + memory.BASE_BYTES
+    road = "rows are held in memory" if all_rows <= there else "rows are read in partitions"
+    return f"{road} (all at once take about {show_bytes(all_rows)}, {show_bytes(there)} are there for them; {show_bytes(least)} in all is the least)"
+
+
+def refuse(spec: ModelSpec, size: Size, step: str) -> None:
+    """Raises `DataError` when a step cannot be done within the memory there is, before it begins."""
+    need = needs(spec, size).get(step)
+    if need is not None:
+        memory.refuse(need, spec.compute.memory)
