@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from threading import Event
 
     from modelinscale.data.odcs import Exported, Imported
-    from modelinscale.data.odcs import Exported, Imported
     from modelinscale.package import Package
     from modelinscale.pipeline import Described, Outcome, Plan
     from modelinscale.pipeline._deploy import Deployment
     from modelinscale.pipeline._follow import Followed
     from modelinscale.pipeline._forget import Forgotten
+    from modelinscale.pipeline._rotate import Rotated
     from modelinscale.pipeline._vacuum import Vacuum
     from modelinscale.score import Scored
     from modelinscale.serve import Serve
@@ -113,7 +113,10 @@ class Project:
         from modelinscale.core.units import seconds
         from modelinscale.pipeline._vacuum import vacuum
 
-        return vacuum(self.spec, self.base, older_than_s=seconds(older_than), keep_versions=keep_versions, dry_run=dry_run)
+        found = vacuum(self.spec, self.base, older_than_s=seconds(older_than), keep_versions=keep_versions, dry_run=dry_run)
+        if not dry_run:
+            self.audit.write("vacuum", self.spec.name, removed={one.name: list(one.removed) for one in found.tables}, bytes_freed=found.bytes_freed)
+        return found
 
     @cached_property
     def tracker(self) -> Tracker:
@@ -155,6 +158,13 @@ class Project:
 
         return forget(Place.of(self.spec, self.base), persons, dry_run=dry_run)
 
+    def rotate(self) -> Rotated:
+        """Brings the pseudonyms in the lake to the newest key of ``data.pseudonym_key``."""
+        from modelinscale.pipeline._place import Place
+        from modelinscale.pipeline._rotate import rotate
+
+        return rotate(Place.of(self.spec, self.base))
+
     @cached_property
     def audit(self) -> Audit:
         """What was done here, when and by whom."""
@@ -166,12 +176,6 @@ class Project:
     def verify_audit(self, anchors: Sequence[str] = ()) -> Verdict:
         """Whether the audit log is what was written, held against ``anchors`` and those that the registry kept at each promotion."""
         return self.audit.verify([*anchors, *self.tracker.anchors(self.spec.name)])
-
-    def export_contract(self) -> Exported:
-        """The contract of the table's rows as a document of the Open Data Contract Standard."""
-        from modelinscale.pipeline._contract import export_contract
-
-        return export_contract(self.spec, self.base)
 
     def export_contract(self) -> Exported:
         """The contract of the table's rows as a document of the Open Data Contract Standard."""
@@ -246,13 +250,6 @@ def _folder(file: Path | None, package: Path | None, version: str | None) -> Pat
             raise UsageError("a package folder and a version were both given.", fix="Give --package or --version, not both.")
         return package
     return Project(file).package_folder(version)
-
-
-def import_contract(path: Path | str, table: str | None = None) -> Imported:
-    """What a contract of the Open Data Contract Standard says, as the ``data`` part of a model.yaml. Raises `SpecError` when it is none."""
-    from modelinscale.spec._contract import read_contract
-
-    return read_contract(Path(path), table)
 
 
 def import_contract(path: Path | str, table: str | None = None) -> Imported:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from modelinscale.api import Project
-from modelinscale.core.errors import SpecError, UsageError
+from modelinscale.core.errors import LakeError, SpecError, UsageError
 from modelinscale.core.personal import Keys
 from modelinscale.testing.traces import traces
 
@@ -96,3 +96,33 @@ def test_who_cannot_be_found_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nobody is named"):
         Project(tmp_path).forget([])
     assert sum(Project(tmp_path).forget(["nobody"]).rows.values()) == 0
+
+
+@pytest.mark.slow
+def test_a_rotated_key_leaves_no_old_pseudonym_and_the_same_persons_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIS_KEY", KEY)
+    monkeypatch.setenv("MIS_KEY_2", "another-key-of-enough-letters")
+    (tmp_path / "rows.csv").write_text("row,who,x,shop,y\n" + "\n".join(lines()) + "\n")
+    spec = SPEC.replace("PERSONAL", PSEUDONYM).replace("checks: {x: {between: [-50, 50]}}", "checks: {who: {matches: '.*[0-9a-f]{31}[0-8]'}}")
+    (tmp_path / "model.yaml").write_text(spec)
+    first = Project(tmp_path).run()
+    old, new = Keys([KEY]), Keys([KEY, "another-key-of-enough-letters"])
+    assert Project(tmp_path).describe("quarantine").facts["n_rows"] > 1
+    assert traces(tmp_path / ".mis", [old.id])
+    (tmp_path / "model.yaml").write_text(spec.replace("pseudonym_key: ${ENV:MIS_KEY}", "pseudonym_key: ['${ENV:MIS_KEY}', '${ENV:MIS_KEY_2}']"))
+    with (tmp_path / "rows.csv").open("a") as file:
+        file.write(f"3000,{PERSON},1.5,a,yes\n")
+    with pytest.raises(LakeError, match="Run `mis rotate`"):
+        Project(tmp_path).run(until="collect")
+
+    rotated = Project(tmp_path).rotate()
+    assert (rotated.key_id, sum(rotated.rows.values()), rotated.steps) == (new.id, first.collected["n_rows"], 6)
+    assert traces(tmp_path / ".mis" / "lake", [old.id]) == []
+    assert all(line["value"].startswith(new.id) for line in Project(tmp_path).describe("quarantine").facts["faults"] if line["column"] == "who")
+    assert Project(tmp_path).rotate().rows == {}
+    again = Project(tmp_path).run(until="collect")
+    assert again.collected["n_added"] + again.collected["n_quarantined_now"] == 1
+    rows = Project(tmp_path).describe("rows").facts["rows"]
+    if again.collected["n_added"]:
+        assert rows[-1]["who"] == new.pseudonym(PERSON) == new.rotated(old.pseudonym(PERSON))
+    assert [e.action for e in Project(tmp_path).audit.entries()].count("rotate") == 1

@@ -20,6 +20,7 @@ from modelinscale.cli import (
     predict,
     promote,
     rollback,
+    rotate,
     run,
     schema,
     serve,
@@ -57,8 +58,28 @@ def _options(
     _show.logs(log, log_form)
 
 
-for one in (init, check, plan, run, collect, train, evaluate, export, predict, serve, show, promote, rollback, vacuum, forget, audit, kinds, schema, demo):
+for one in (
+    init,
+    check,
+    plan,
+    run,
+    collect,
+    train,
+    evaluate,
+    export,
+    predict,
+    serve,
+    show,
+    promote,
+    rollback,
+    vacuum,
+    forget,
+    rotate,
+    audit,
+    kinds,
+    schema,
+    demo,
+):
     app.command(name=one.__name__.rpartition(".")[2])(one.command)
-app.add_typer(contract.app, name="contract")
 app.add_typer(contract.app, name="contract")
 app.add_typer(deploy.app, name="deploy")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from modelinscale.pipeline._deploy import Deployment
     from modelinscale.pipeline._follow import Followed
     from modelinscale.pipeline._forget import Forgotten
+    from modelinscale.pipeline._rotate import Rotated
     from modelinscale.pipeline._vacuum import Vacuum
     from modelinscale.score import Scored
     from modelinscale.serve import Serve
@@ -306,6 +307,17 @@ def described(what: str, found: "Described", *, as_json: bool) -> None:
         line(f"  · {note}")
 
 
+def rotated(found: "Rotated", *, as_json: bool) -> None:
+    if as_json:
+        document(found.plain())
+        return
+    for name, n_rows in found.rows.items():
+        line(f"table {name}: the pseudonyms of {n_rows:,} rows were made again; its earlier versions are gone.")
+    line(f"every pseudonym is of key {found.key_id} now." if found.rows else f"every pseudonym is of key {found.key_id} already.")
+    if found.steps:
+        line("next: mis run, which learns from the new words.")
+
+
 def forgotten(found: "Forgotten", *, as_json: bool) -> None:
     if as_json:
         document(found.plain())
@@ -361,25 +373,6 @@ def moved(found: Mapping[str, Any], *, as_json: bool) -> None:
     else:
         before = f" (before: {found['before']})" if found.get("before") is not None else ""
         line(f"{found['name']}: champion is version {found['champion']}{before}")
-
-
-def contract(document_: Mapping[str, Any], told: Sequence[str], out: Path | None, *, as_json: bool) -> None:
-    """A contract, or what is taken from one, as YAML (as JSON with what could not be said)."""
-    import yaml
-
-    from modelinscale.core.files import write_bytes
-    from modelinscale.data.odcs import as_plain
-
-    plain = as_plain(document_)
-    shown = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
-    if out is not None:
-        write_bytes(out, shown.encode())
-    if as_json:
-        document({"document": plain, "told": list(told), "out": None if out is None else str(out)})
-        return
-    line(f"wrote {out}" if out is not None else shown.rstrip("\n"))
-    for note in told:
-        aside(f"  · {note}")
 
 
 def contract(document_: Mapping[str, Any], told: Sequence[str], out: Path | None, *, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from modelinscale.core.logs import log
 from modelinscale.core.units import show_seconds
 from modelinscale.pipeline import _collect
 from modelinscale.pipeline._followed import bringing
+from modelinscale.pipeline._lineage import audit_of
 from modelinscale.pipeline._place import Place
 
 if TYPE_CHECKING:
@@ -82,8 +83,11 @@ def follow(place: Place, stop: threading.Event, settings: Follow, news: Callable
             found = None if job is None else tail(job.source, stop=stop, settings=settings, news=status.take, **job.how)
         except MisError as error:
             status.failed(error)
+            audit_of(place).write("follow", table, failed=type(error).__name__)
             raise
-        return status.stopped(found)
+        done = status.stopped(found)
+        audit_of(place).write("follow", table, version=done.version, n_added=done.n_added, n_quarantined=done.n_quarantined)
+        return done
 
 
 def _job(place: Place, stop: threading.Event, settings: Follow, status: _Status) -> _collect.Job | None:
@@ -129,12 +133,12 @@ class _Status:
             self._committed = moment
             self._n_added += step.n_added
             self._n_quarantined += step.n_quarantined
+        if step.what != "idle" or changed or self._written is None or (moment - self._written).total_seconds() >= ALIVE_S:
+            self._write(moment, step.note)
         if step.what != "idle" or changed:
             self._news(self._followed(moment, step.n_added, step.n_quarantined, step.what == "committed", step.note))
         if step.what == "committed":
             self._before = moment
-        if step.what != "idle" or changed or self._written is None or (moment - self._written).total_seconds() >= ALIVE_S:
-            self._write(moment, step.note)
 
     def waiting(self, why: str) -> None:
         moment, self._state = self._clock(), "waiting"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from modelinscale.package.manifest import Manifest
     from modelinscale.track import Version
 
-QUARANTINE = ".quarantine"
+QUARANTINE, SIDE, GONE = ".quarantine", ".rotating", ".gone"
+"""What stands behind a table's name: its quarantine; and while the key of pseudonyms is rotated the new table, and the old one for a moment."""
 _NEXT = (("train", "rows"), ("evaluate", "model"), ("export", "evaluated"), ("register", "package"))
 """Each step after prepare, and the input that names the result of the step before."""
 
@@ -123,7 +124,7 @@ class _Forgetting:
             self._frames[name] = self._rows(table, cells, seen[name])
         quarantined = sum(self._quarantine(name) for name, _ in tables)
         models = tuple(self._models(seen, readable))
-        steps = self._steps(seen)
+        steps = steps_on(self.place, seen)
         if not self.dry_run:
             self._begin(rows, quarantined, models)
             for name, table in tables:
@@ -158,13 +159,9 @@ class _Forgetting:
     # -- the lake
 
     def _tables(self) -> Iterator[tuple[str, Table]]:
-        """Every table of this model, those of earlier contracts too."""
-        from modelinscale.data.lake import open_table, table_exists
+        from modelinscale.data.lake import open_table
 
-        for name in self.place.store.list("lake"):
-            uri = self.place.store.uri("lake", name)
-            if name.startswith(f"{self.place.spec.name}-") and not name.endswith(QUARANTINE) and table_exists(uri):
-                yield name, open_table(uri)
+        yield from ((name, open_table(self.place.store.uri("lake", name))) for name in tables_of(self.place))
 
     def _cells(self, column: Column) -> list[Any]:
         """The persons as cells of a column's type; a form that the type cannot hold is not there."""
@@ -259,12 +256,25 @@ class _Forgetting:
         names = (n for n in ("model.onnx", "reference.json", "card.md", "manifest.json") if (folder / n).is_file())
         return tuple(name for name in names if any(word in (folder / name).read_bytes() for word in words))
 
-    def _steps(self, seen: Mapping[str, Mapping[int, int]]) -> list[Result]:
-        """Results made from versions that held the rows, and what was made from those; the last ones first."""
-        found = [r for r in results(self.place, "collect") if r.facts.get("version") in seen.get(r.facts.get("table", ""), {})]
-        after = [r for r in results(self.place, "prepare") if r.inputs.get("table_version") in seen.get(r.inputs.get("table", ""), {})]
-        for step, name in _NEXT:
-            found += after
-            before = {r.identity for r in after}
-            after = [r for r in results(self.place, step) if r.inputs.get(name) in before]
-        return [*found, *after][::-1]
+
+def tables_of(place: Place) -> list[str]:
+    """Every table of this model, those of earlier contracts too; the rows of quarantines aside."""
+    from modelinscale.data.lake import table_exists
+
+    names = (name for name in place.store.list("lake") if name.startswith(f"{place.spec.name}-") and not name.endswith((QUARANTINE, SIDE, GONE)))
+    return [name for name in names if table_exists(place.store.uri("lake", name))]
+
+
+def steps_on(place: Place, versions: Mapping[str, Collection[int] | None]) -> list[Result]:
+    """Results made from these versions of tables (None: any), and what was made from those; the last ones first."""
+
+    def hit(table: object, version: object) -> bool:
+        return table in versions and ((of := versions[str(table)]) is None or version in of)
+
+    found = [r for r in results(place, "collect") if hit(r.facts.get("table"), r.facts.get("version"))]
+    after = [r for r in results(place, "prepare") if hit(r.inputs.get("table"), r.inputs.get("table_version"))]
+    for step, name in _NEXT:
+        found += after
+        before = {r.identity for r in after}
+        after = [r for r in results(place, step) if r.inputs.get(name) in before]
+    return [*found, *after][::-1]
