@@ -85,7 +85,7 @@ def bounds(tree: Tree) -> NDArray[np.float32]:
 def draw(trees: Sequence[Tree], n_scores: int, graph: Graph, tensor: str) -> str:
     """The sum of the trees' leaves, float32 (N, n_scores), of a float32 (N, F) tensor of finite or NaN values; of trees without sets.
 
-    All nodes ask the same kind of question: ONNX Runtime has a faster loop for that, measured 1.0 to 1.5 times as fast.
+    All nodes ask the same kind of question: ONNX Runtime has a faster loop for that, measured 1.05 to 1.6 times as fast as a mix.
     """
     found = [_rows(t, tree) for t, tree in enumerate(trees)]
     nodes = {name: np.concatenate([rows[name] for rows, _ in found]).tolist() for name in _NODE}
