@@ -28,8 +28,10 @@ def settings_of(value: Any) -> Any:
     if isinstance(value, Path):
         value = str(value)
     if isinstance(value, list):
+        if any(isinstance(v, Mapping) for v in value):
+            return _joined(value)
         if not value or not all(isinstance(v, str) for v in value):
-            raise SpecError("a list of sources must be a list of files of one type.", fix="Joining several sources is planned and not supported yet.")
+            raise SpecError("a list of sources is a list of files of one type, or of sources to join.", fix="See docs/joins.md.")
         types = {type_of(v) for v in value}
         if len(types) > 1:
             raise SpecError(f"the files are of different types ({', '.join(sorted(types))}).", fix="Name files of one type.")
@@ -37,6 +39,28 @@ def settings_of(value: Any) -> Any:
     if isinstance(value, str):
         return {"type": type_of(value), "path": value}
     return value
+
+
+def _joined(sources: list[Any]) -> dict[str, Any]:
+    """A list of sources as one: the first, and what the others say of its rows."""
+    main, *others = sources
+    if isinstance(main, Mapping) and "join" in main:
+        raise SpecError("the first source is the one that the others are joined to.", fix="Remove its `join`, or put another source first.")
+    if not others:
+        raise SpecError("a list of one source joins nothing.", fix="Write it without the list, or add another with `join`.")
+    found = []
+    for number, other in enumerate(others, 2):
+        if not isinstance(other, Mapping) or "join" not in other:
+            raise SpecError(f"source {number} does not say how it is joined.", fix="Write `{type: ..., join: {on: COLUMN}}`.")
+        found.append({"source": _typed({k: v for k, v in other.items() if k != "join"}), "join": other["join"]})
+    return {"type": "joined", "main": _typed(main), "others": found}
+
+
+def _typed(source: Any) -> Any:
+    """A source's settings with its type, which may be told by its path."""
+    if isinstance(source, Mapping) and "type" not in source and isinstance(source.get("path"), str):
+        return {"type": type_of(source["path"]), **source}
+    return settings_of(source)
 
 
 def type_of(path: str) -> str:
@@ -69,6 +93,9 @@ def located(settings: Mapping[str, Any], base: Path) -> dict[str, Any]:
         moved["path"] = str(base / path)
     elif isinstance(path, (list, tuple)):
         moved["path"] = [str(base / p) for p in path]
+    if moved.get("type") == "joined":
+        moved["main"] = located(moved["main"], base)
+        moved["others"] = [{**other, "source": located(other["source"], base)} for other in moved["others"]]
     url = moved.get("url")
     if isinstance(url, str) and url.startswith("sqlite:///"):
         moved["url"] = f"sqlite:///{base / url.removeprefix('sqlite:///')}"
