@@ -5,7 +5,7 @@ from typing import Any
 
 from modelinscale.core.kinds import load
 from modelinscale.core.schema import Column
-from modelinscale.data.checks import Check
+from modelinscale.data.checks import Check, Past, State
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,83 @@ class Case:
     column: Column
     good: tuple[Any, ...]
     bad: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A check of all rows of a collect together, with rows that fulfil and rows that break it."""
+
+    check: Check
+    column: Column
+    good: tuple[Any, ...]
+    bad: tuple[Any, ...]
+    past: Past
+    """What came before, and the hour."""
+
+
+def seen(check: Check, column: Column, cells: tuple[Any, ...]) -> State:
+    """What the check knows of these cells."""
+    import polars as pl
+    import pyarrow as pa
+
+    from modelinscale.data.arrow import arrow_type
+
+    return check.observe(pl.Series(column.name, pa.array(list(cells), arrow_type(column))))
+
+
+def whole_suits_and_judges_no_single_row(case: Whole) -> None:
+    """It has no objection, and no row breaks it by itself."""
+    import polars as pl
+
+    assert case.check.as_whole
+    assert case.check.suits(case.column)
+    assert case.check.objection(case.column) == ""
+    assert not case.check.failing(pl.Series(list(case.bad[:5]))).any()
+    assert case.check.weighs == (case.check.severity or "stop")
+
+
+def whole_tells_good_from_bad(case: Whole) -> None:
+    """It says why, how many rows, at most three examples; of good rows it says nothing."""
+    assert case.check.verdict(seen(case.check, case.column, case.good), case.past) is None
+    found = case.check.verdict(seen(case.check, case.column, case.bad), case.past)
+    assert found is not None
+    assert found.reason
+    assert found.n >= 0
+    assert len(found.examples) <= 3
+
+
+def whole_merges(case: Whole) -> None:
+    """Parts merged are the whole seen at once, in any order, through JSON too."""
+    import json
+
+    for cells in (case.good, case.bad):
+        all_at_once = seen(case.check, case.column, cells)
+        for cut in (0, 1, len(cells) // 3, len(cells)):
+            one, two = seen(case.check, case.column, cells[:cut]), seen(case.check, case.column, cells[cut:])
+            assert case.check.merge(one, two) == all_at_once
+            assert case.check.merge(json.loads(json.dumps(two)), one) == all_at_once
+
+
+def whole_keeps_plain_data_of_bounded_size(case: Whole) -> None:
+    """What the table keeps is JSON, and small."""
+    import json
+
+    kept = case.check.keeps(seen(case.check, case.column, case.good), None)
+    assert kept is None or len(json.dumps(kept)) < 100_000
+
+
+def whole_settings_round_trip(case: Whole) -> None:
+    """As plain data and back."""
+    assert Check.parse(case.check.plain()) == case.check
+
+
+WHOLE_SUITE = (
+    whole_suits_and_judges_no_single_row,
+    whole_tells_good_from_bad,
+    whole_merges,
+    whole_keeps_plain_data_of_bounded_size,
+    whole_settings_round_trip,
+)
 
 
 def _failing(case: Case, cells: list[Any]) -> list[bool]:

@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
 
+class _Held:
+    """The other side's keys once they were read; no part of what a check is."""
+
+    index: "KeyIndex | None" = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Held)
+
+    def __hash__(self) -> int:
+        return 0
+
+
 class Refers(Check):
     """Refuses values that a column of a file or of another lake table does not have (a foreign key): ``shop: {refers: {file: shops.csv, column: id}}``.
 
@@ -33,7 +45,7 @@ class Refers(Check):
     """The folder of a lake table (see `mis show lake`)."""
     column: str = Field(min_length=1)
     """The column that has the values."""
-    _index: "KeyIndex | None" = PrivateAttr(None)
+    _held: _Held = PrivateAttr(default_factory=lambda: _Held())
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -68,9 +80,9 @@ class Refers(Check):
             array = array.cast(pa.string()) if values.dtype == pl.String else array
             column = column_of("key", array.type)
             keys = keys_of(pa.table({"key": array.take(pa.array(at))}), [column])
-            if self._index is None:
-                self._index = self._read(column)
-            mask[at[keys.rows]] = ~self._index.find(keys)
+            if self._held.index is None:
+                self._held.index = self._read(column)
+            mask[at[keys.rows]] = ~self._held.index.find(keys)
         return pl.Series(values.name, mask)
 
     def _read(self, column: Column) -> "KeyIndex":
@@ -82,7 +94,7 @@ class Refers(Check):
         from modelinscale.data._keys import keys_of, open_index
 
         folder = Path(tempfile.mkdtemp(prefix="mis-refers-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        weakref.finalize(self._held, shutil.rmtree, folder, ignore_errors=True)
         index = open_index(folder, [column], None)
         for n, block in enumerate(self._blocks(column)):
             index.claim(keys_of(pa.table({"key": block.drop_null()}), [column]))
