@@ -119,8 +119,8 @@ def decide(
     if keep_versions > 1:
         kept |= {v.number: f"one of the newest {keep_versions}" for v in known[-keep_versions:]}
     kept |= {n: "holds the rows that the newest version has" for n in needed if any(v.number == n for v in known)}
-    kept |= {n: f"named {', '.join(names)}" for n, names in named.items() if any(v.number == n for v in known)}
     kept[known[-1].number] = "the newest"
+    kept |= {n: f"named {', '.join(names)}" for n, names in named.items() if any(v.number == n for v in known)}
     return dict(sorted(kept.items()))
 
 

@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelinscale.compute import Compute
 from modelinscale.compute.local import Local
-from modelinscale.core.errors import DataError, LakeError
+from modelinscale.core.errors import DataError, LakeError, NotSupportedYet
 from modelinscale.core.identity import identity
 from modelinscale.core.logs import log
 from modelinscale.core.schema import Column, Schema
@@ -120,7 +120,8 @@ def collect(
     The rows, and the cursor after them, are one transaction; a killed collect goes on from its last commit. The quarantine is written before the
     rows it belongs to and put right at the next start, so it never holds a row twice. The caller holds the project's lock.
 
-    ``reads``: the columns as the source gives them (left out: the contract's), ``treatments`` make of them those of the contract.
+    ``reads``: the columns as the source gives them (left out: the contract's), ``treatments`` make of them those of the contract. Where it has more
+    than the table knows of, or a float for an int, the table gets those columns.
     The contract is for the columns the table has; its own (habits of text included) are used when there is a table. ``max_quarantined``: the share
     of bad rows above which it stops with `DataError` (the share is taken over this collect; a table that exists bears up to 100 rows read).
     Raises `DataError` when a source never gave a row, `LakeError` when the columns differ from the table's, and what the source raises.
@@ -168,6 +169,13 @@ def begin(
 ) -> "State":
     """Where the collect of a source into a table stands before it reads anything. The arguments are those of `collect`."""
     table = open_table(lake) if table_exists(lake) else None
+    if contract.replaces and contract.unique:
+        raise NotSupportedYet(
+            "rows are replaced by key, and values must differ or equal rows are dropped: what a replaced row had would still count.",
+            fix="Take `unique` and `dedupe` out, or `write: upsert`.",
+        )
+    if table is not None and reads is not None and reads != table.read_schema:
+        table = table.evolve(contract.schema, reads, run=run)
     rules = contract if table is None else _on(contract, table, notes)
     raw = (reads or contract.schema) if table is None else table.read_schema
     return State(source, lake, quarantine, rules, run, max_quarantined, table, progress, raw, facts or {}, report=report)
@@ -310,7 +318,10 @@ class State:
         if judged.n_bad:
             self._write_quarantine(_lines(unit, judged, read), batch, seq)
         facts = {**self._facts, **unit.facts, "n_read": read + unit.n_rows, "n_quarantined": int(self._facts.get("n_quarantined", 0)) + judged.n_bad}
-        if self.table is None:
+        if self._rules.replaces:
+            table = self.table or create_table(self._lake, self._rules.schema, run=self._run, facts=self._facts, read_schema=self.raw)
+            self.table = table.upsert(judged.good, self._rules.key, batch=batch, cursor=cursor, run=self._run, facts=facts)
+        elif self.table is None:
             self.table = create_table(self._lake, self._rules.schema, judged.good, batch=batch, cursor=cursor, run=self._run, facts=facts, read_schema=self.raw)
         else:
             self.table = self.table.append(judged.good, batch=batch, cursor=cursor, run=self._run, facts=facts)
@@ -435,4 +446,5 @@ def _on(wanted: Contract, table: Table, notes: list[str]) -> Contract:
         raise LakeError(
             f"{table.uri} has other columns than asked for: {what}.", fix="Take the change back, or move the table away and collect everything again."
         )
-    return contract(stored, {**wanted.checks, EVERY: wanted.of_table} if wanted.of_table else wanted.checks, wanted.key, wanted.drops)
+    checks = {**wanted.checks, EVERY: wanted.of_table} if wanted.of_table else wanted.checks
+    return replace(contract(stored, checks, wanted.key, wanted.drops), replaces=wanted.replaces)

@@ -88,6 +88,8 @@ class Contract:
     """Column sets in which a row that equals an earlier one is taken away without a word; missing equals missing there."""
     of_table: tuple[Check, ...] = ()
     """Checks of all rows together that are about no column."""
+    replaces: bool = False
+    """Whether a row takes the place of the one with its key, so that a key that comes again is no fault."""
 
     @property
     def wholes(self) -> tuple[tuple[str, Check], ...]:
@@ -103,7 +105,7 @@ class Contract:
     def unique(self) -> tuple["Distinct", ...]:
         """The column sets whose values must not occur twice: those that take rows away, the key, the others."""
         sets = [Distinct(columns, drops=True) for columns in self.drops]
-        sets += [Distinct(self.key)] if self.key else []
+        sets += [Distinct(self.key)] if self.key and not self.replaces else []
         sets += [Distinct((name,)) for name, checks in self.checks.items() if any(c.across_rows for c in checks) and (name,) != self.key]
         return tuple(sets)
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from modelinscale.core.schema import Schema
+    from modelinscale.data._watch import Watch
     from modelinscale.data.clean import Cleaned
     from modelinscale.data.cleaners import Cleaner
     from modelinscale.data.cleaners._treatment import Cleaning
-    from modelinscale.data._watch import Watch
     from modelinscale.data.sources import Source
     from modelinscale.data.treatment import Treatment
     from modelinscale.pipeline._context import Context
@@ -74,9 +74,9 @@ def job(place: Place) -> Job:
     from modelinscale.data.treatment import treated_schema
 
     spec = place.spec
-    source, table = spec.source_at(place.base), table_name(place)
+    source, table = _source(place), table_name(place)
     lake = place.store.uri("lake", table)
-    reads = _known_schema(lake) or schema_of(source, spec.data.columns, spec.target, as_text(spec.data.clean))
+    reads = _reads(place, source, lake, as_text(spec.data.clean))
     cleaning = Cleaning(_settled(spec.data.clean, source, lake, reads))
     treatments = treatments_of(place, cleaning)
     schema = treated_schema(reads, treatments)
@@ -86,7 +86,7 @@ def job(place: Place) -> Job:
     how = {
         "lake": lake,
         "quarantine": place.store.uri("lake", quarantine_name(table)),
-        "contract": contract(schema, checks, spec.data.key, cleaning.dropping(schema)),
+        "contract": replace(contract(schema, checks, spec.data.key, cleaning.dropping(schema)), replaces=spec.data.write == "upsert"),
         "compute": spec.compute,
         "reads": reads,
         "treatments": treatments,
@@ -182,6 +182,46 @@ def _content(source: Source, uri: str, version: int) -> str:
 
     cursor = open_table(uri, version).cursor
     return identity(None if cursor is None else source.content(cursor))
+
+
+def _source(place: Place) -> Source:
+    """The source; where columns may come up, files that are older than they lack them."""
+    from modelinscale.data.sources._files import Files
+
+    source = place.spec.source_at(place.base)
+    return source.but(sparse=True) if place.spec.data.new_columns == "add" and isinstance(source, Files) else source
+
+
+def _reads(place: Place, source: Source, lake: str, as_text: Any) -> Schema:
+    """The columns as the source gives them: those that the table knows, and what model.yaml lets it take in of what has come up since."""
+    from modelinscale.core.schema import Schema
+
+    data = place.spec.data
+    known = _known_schema(lake)
+    if known is None:
+        return schema_of(source, data.columns, place.spec.target, as_text)
+    if data.new_columns == "leave_out" and not data.widen:
+        return known
+    columns = {c.name: c for c in known.columns}
+    for found in (schema_of(source, data.columns, place.spec.target, as_text), *_unread(source, lake)):
+        for column in found.columns:
+            before = columns.get(column.name)
+            if before is None:
+                if data.new_columns == "add":
+                    columns[column.name] = column
+            elif data.widen and (before.type, column.type) == ("int", "float") and column.name not in data.columns:
+                columns[column.name] = column
+    return Schema(columns=tuple(columns.values()))
+
+
+def _unread(source: Source, lake: str) -> Iterator[Schema]:
+    """The columns of each file that the table has no row of yet."""
+    from modelinscale.data.lake import open_table
+    from modelinscale.data.sources._files import Files
+
+    if isinstance(source, Files):
+        read = (open_table(lake).cursor or {}).get("files", {})
+        yield from (source.but(path=(str(path),)).columns() for path in source.found() if str(path) not in read)
 
 
 def _known_schema(uri: str) -> Schema | None:

@@ -75,10 +75,17 @@ def _contract_file(value: Any) -> Any:
 class Data(Settings):
     """Where the rows are, what makes them valid, and which of them are held out."""
 
-    source: Annotated[Source, BeforeValidator(settings_of), Also({"type": ["string", "array"], "items": {"type": "string"}, "minItems": 1})]
-    """A file, a pattern (``rows/*.parquet``) or a list of files, the type told by suffix; or ``{type: ..., ...}``."""
+    source: Annotated[Source, BeforeValidator(settings_of), Also({"type": ["string", "array"], "items": {"type": ["string", "object"]}, "minItems": 1})]
+    """A file, a pattern (``rows/*.parquet``) or a list of files, the type told by suffix; or ``{type: ..., ...}``.
+    A list of these joins the others to the rows of the first: ``[{type: csv, path: orders.csv}, {type: sql, ..., join: {on: customer_id}}]``."""
     key: Names = ()
-    """The column (or columns) that name a row: a second row with the same key goes to quarantine."""
+    """The column (or columns) that name a row: a second row with the same key goes to quarantine, or with ``write: upsert`` takes the first one's place."""
+    write: Literal["append", "upsert"] = "append"
+    """``upsert``: a row takes the place of the one with its key, for sources that give a row again when it changed."""
+    new_columns: Literal["leave_out", "add"] = "leave_out"
+    """What is done with columns that the source did not have when the table was made: ``add`` takes them into the table, missing in the rows before."""
+    widen: bool = False
+    """Whether a column of whole numbers becomes one with a point when the source now has such numbers; otherwise those rows go to quarantine."""
     time: str | None = None
     """The column that says when a row happened; makes the split a split in time."""
     label_delay: Annotated[Duration, Field(ge=0)] = 0.0
@@ -104,6 +111,12 @@ class Data(Settings):
     """How ``mis collect --follow`` keeps up: ``{every: 5s, rows: 100000}``."""
     leave_out: Names = ()
     """Columns the model must not see (they stay in the lake)."""
+
+    @model_validator(mode="after")
+    def _replacing_needs_a_key(self) -> Self:
+        if self.write == "upsert" and not self.key:
+            raise SpecError("`write: upsert` replaces rows by key, and `key` is not given.", fix="Name the column that tells rows apart: `key: id`.")
+        return self
 
     @field_validator("checks", mode="before")
     @classmethod

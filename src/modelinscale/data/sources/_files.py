@@ -1,7 +1,7 @@
 """Sources made of files: which files a pattern means, and where in each of them a reader stands."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from modelinscale.core.errors import SourceError, SpecError, did_you_mean
+from modelinscale.core.schema import Schema
 from modelinscale.data.sources import Cursor, Source
 from modelinscale.data.sources._content import Content
 
@@ -31,6 +32,12 @@ class Files(Source):
     """A file, a pattern (``rows/*.csv``, ``**`` for any depth), or a list of these. Files are read in the order of their names."""
     without: Names = ()
     """Columns to leave out."""
+    sparse: bool = False
+    """Whether a file may lack columns that others have: they are missing in its rows."""
+
+    def present(self, schema: Schema, names: Collection[str]) -> Schema:
+        """The columns to read from a file that has these: all, or with `sparse` those it has."""
+        return schema.only([n for n in schema.names if n in names]) if self.sparse else schema
 
     def found(self) -> list[Path]:
         """The files, sorted by name, each once. Raises `SourceError` when a named file or every match of a pattern is missing."""
@@ -52,8 +59,8 @@ class Files(Source):
         return [Path(f) for f in sorted(files)]
 
     def feed(self) -> Any:
-        """The settings, without how many rows or bytes are read at a time."""
-        return {k: v for k, v in self.plain().items() if k not in ("block", "rows")}
+        """The settings, without how many rows or bytes are read at a time, and whether a file may lack a column."""
+        return {k: v for k, v in self.plain().items() if k not in ("block", "rows", "sparse")}
 
     def content(self, cursor: Cursor) -> Any:
         """Place and checksum in every file, in the order in which they were read."""

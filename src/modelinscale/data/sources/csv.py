@@ -131,7 +131,7 @@ class Csv(Files):
             dialect = self._dialect_at(opened)
             if dialect is None:
                 continue
-            parser = Parser(dialect, schema, opened.path)
+            parser = Parser(dialect, self.present(schema, dialect.names), opened.path)
             start = replace(opened.place, form=_form(dialect, opened.content))
             for block in _cut(opened.content, start, dialect, self.block, opened.path):
                 yield opened, parser, block

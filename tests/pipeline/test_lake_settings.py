@@ -1,0 +1,104 @@
+"""What model.yaml says of the table: rows replaced by key, columns that come up, numbers that get a point, and what a vacuum leaves."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelinscale.api import Project
+from modelinscale.core.errors import NotSupportedYet, SpecError
+from modelinscale.data.lake import Table, open_table
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "rows").mkdir()
+    write(tmp_path, "a", "id,x,y", [f"{i},{i * 7 % 10},{i % 2}" for i in range(60)])
+    return tmp_path
+
+
+def write(project: Path, name: str, header: str, lines: list[str]) -> None:
+    (project / "rows" / f"{name}.csv").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+
+
+def collect(project: Path, *settings: str) -> tuple[Table, list[str]]:
+    lines = ["name: m", "target: y", "model: linear", "data:", "  source: rows/*.csv", "  key: id", *(f"  {s}" for s in settings)]
+    (project / "model.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    outcome = Project(project).run(until="collect")
+    return open_table(Project(project).describe("lake").facts["uri"]), list(outcome.notes)
+
+
+def cells(table: Table, *names: str) -> list[tuple[Any, ...]]:
+    return [tuple(row.values()) for block in table.blocks(names) for row in block.to_pylist()]
+
+
+def test_a_row_that_comes_again_takes_the_place_of_the_first(project: Path) -> None:
+    collect(project, "write: upsert")
+    write(project, "b", "id,x,y", ["3,9,1", "70,1,0", "3,8,0"])
+    table, _ = collect(project, "write: upsert")
+    assert (table.n_rows, [row for row in cells(table, "id", "x", "y") if row[0] in (3, 70)]) == (61, [(70, 1, 0), (3, 8, 0)])
+    assert Project(project).describe("quarantine").facts["n_rows"] == 0
+
+
+def test_without_it_the_row_goes_to_quarantine(project: Path) -> None:
+    collect(project)
+    write(project, "b", "id,x,y", ["3,9,1", "70,1,0"])
+    table, _ = collect(project)
+    assert (table.n_rows, Project(project).describe("quarantine").facts["n_rows"]) == (61, 1)
+
+
+def test_replacing_needs_a_key_and_no_other_unique_values(project: Path) -> None:
+    (project / "model.yaml").write_text("target: y\ndata: {source: rows/a.csv, write: upsert}\n", encoding="utf-8")
+    with pytest.raises(SpecError, match=r"replaces rows by key, and `key` is not given"):
+        Project(project)
+    with pytest.raises(NotSupportedYet, match="rows are replaced by key, and values must differ"):
+        collect(project, "write: upsert", "checks: {x: unique}")
+
+
+def test_a_column_that_comes_up_is_taken_in_where_asked_for(project: Path) -> None:
+    before, _ = collect(project, "new_columns: add")
+    write(project, "b", "id,x,y,z", ["70,1,0,tall", "71,2,1,small"])
+    table, _ = collect(project, "new_columns: add")
+    assert (before.schema.names, table.schema.names, table.uri) == (("id", "x", "y"), ("id", "x", "y", "z"), before.uri)
+    assert cells(table, "id", "z")[-3:] == [(59, None), (70, "tall"), (71, "small")]
+    write(project, "c", "id,x,y", ["80,1,0"])
+    table, _ = collect(project, "new_columns: add")
+    assert cells(table, "id", "z")[-1] == (80, None)
+
+
+def test_a_column_that_comes_up_is_left_out_otherwise(project: Path) -> None:
+    collect(project)
+    write(project, "b", "id,x,y,z", ["70,1,0,tall"])
+    table, _ = collect(project)
+    assert (table.schema.names, table.n_rows) == (("id", "x", "y"), 61)
+
+
+def test_whole_numbers_get_a_point_where_asked_for(project: Path) -> None:
+    collect(project, "widen: true")
+    write(project, "b", "id,x,y", ["70,1.5,0"])
+    table, _ = collect(project, "widen: true")
+    assert (table.schema["x"].type, cells(table, "x")[-2:]) == ("float", [(3.0,), (1.5,)])
+
+
+def test_otherwise_numbers_with_a_point_go_to_quarantine(project: Path) -> None:
+    collect(project)
+    write(project, "b", "id,x,y", ["70,1.5,0"])
+    table, _ = collect(project)
+    assert (table.schema["x"].type, table.n_rows, Project(project).describe("quarantine").facts["n_rows"]) == ("int", 60, 1)
+
+
+def test_a_vacuum_leaves_what_a_model_was_trained_on(project: Path) -> None:
+    table, _ = collect(project)
+    for i in range(3):
+        write(project, f"b{i}", "id,x,y", [f"{70 + i},1,0"])
+        table, _ = collect(project)
+    table.tag("model-m-1", 2)
+    planned = Project(project).vacuum("0s", dry_run=True)
+    assert planned.dry_run
+    assert planned.tables[0].removed == (1, 3)
+    done = Project(project).vacuum("0s")
+    assert done.tables[0].removed == (1, 3)
+    assert done.tables[0].kept[2] == "named model-m-1"
+    shown = Project(project).describe("lake").facts
+    assert {v["version"]: (v["what"], v["tags"]) for v in shown["versions"]} == {2: ("append", ["model-m-1"]), 4: ("append", []), 5: ("vacuum", [])}
+    assert all("@" in v["by"] for v in shown["versions"])
