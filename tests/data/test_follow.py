@@ -1,0 +1,274 @@
+"""Following a source: commits in time, in bounded pieces, through outages and kills; and other commands beside it."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelinscale.core.errors import DataError, StoreError, Unreachable
+from modelinscale.core.schema import Column, Schema
+from modelinscale.data.collect import collect
+from modelinscale.data.contract import contract, parse_checks
+from modelinscale.data.lake import open_table, table_exists
+from modelinscale.data.sources import Chunk, Cursor
+from modelinscale.data.tail import Follow, Step, tail
+from modelinscale.testing import brokers
+from modelinscale.testing.lists import Lists
+
+MIS = str(Path(sys.executable).parent / "mis")
+SCHEMA = Schema(columns=(Column(name="id", type="string"), Column(name="n", type="int")))
+RULES = contract(SCHEMA, parse_checks({"n": {"at_most": 90}}), ())
+
+
+class Feed(Lists):
+    """Rows that arrive while they are followed: a few more at every look, with outages where asked."""
+
+    outages: tuple[int, ...] = ()
+    """Looks at which it cannot be reached."""
+    told: list[Cursor] = []
+    looks: list[int] = []
+
+    def follow(self, after: Cursor | None, schema: Schema, *, every_s: float, stop: threading.Event) -> Iterator[Chunk | None]:
+        while not stop.is_set():
+            self.looks.append(1)
+            if len(self.looks) in self.outages:
+                raise Unreachable("the feed is away.")
+            chunk = next(self.read(after, schema), None)
+            if chunk is None:
+                yield None
+                stop.wait(0.01)
+                continue
+            after = chunk.cursor
+            yield chunk
+
+    def committed(self, cursor: Cursor) -> None:
+        self.told.append(cursor)
+
+
+def feed(n: int, **settings: Any) -> Feed:
+    rows = {"id": tuple(f"r{i}" for i in range(n)), "n": tuple(str(i % 50) for i in range(n))}
+    return Feed(rows=rows, chunk_rows=settings.pop("chunk_rows", 10), told=[], looks=[], **settings)
+
+
+class Follower:
+    """A follower on a thread, with its news."""
+
+    def __init__(self, source: Feed, folder: Path, **settings: Any) -> None:
+        self.stop, self.steps, self.error = threading.Event(), list[Step](), list[BaseException]()
+        self.source, self.folder, self.how = source, folder, Follow.model_validate({"every": 0.1, "pause": 0.1, **settings})
+        self._thread = threading.Thread(target=self._go)
+        self._thread.start()
+
+    def _go(self) -> None:
+        try:
+            tail(
+                self.source,
+                lake=str(self.folder / "lake"),
+                quarantine=str(self.folder / "quarantine"),
+                contract=RULES,
+                stop=self.stop,
+                settings=self.how,
+                news=self.steps.append,
+            )
+        except BaseException as error:  # noqa: BLE001  told to the test
+            self.error.append(error)
+
+    def until(self, n_rows: int) -> None:
+        end = time.monotonic() + 30
+        while self.n_rows < n_rows and not self.error:
+            assert time.monotonic() < end, f"{self.n_rows} rows after 30 s"
+            time.sleep(0.02)
+
+    def end(self) -> list[Step]:
+        self.stop.set()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        return [step for step in self.steps if step.what == "committed"]
+
+    @property
+    def n_rows(self) -> int:
+        return max((step.n_rows for step in list(self.steps)), default=0)
+
+
+def ids(folder: Path) -> list[str]:
+    lake = str(folder / "lake")
+    return [v for b in open_table(lake).blocks(["id"]) for v in b.column("id").to_pylist()] if table_exists(lake) else []
+
+
+def test_following_brings_what_a_collect_brings(tmp_path: Path) -> None:
+    follower = Follower(feed(95), tmp_path / "a")
+    follower.until(95)
+    follower.end()
+    collect(feed(95), lake=str(tmp_path / "b" / "lake"), quarantine=str(tmp_path / "b" / "q"), contract=RULES)
+    assert ids(tmp_path / "a") == ids(tmp_path / "b")
+    assert open_table(str(tmp_path / "a" / "lake")).cursor == open_table(str(tmp_path / "b" / "lake")).cursor
+
+
+def test_a_commit_is_bounded_in_rows_however_much_there_is(tmp_path: Path) -> None:
+    follower = Follower(feed(95), tmp_path, every=60, rows=20)
+    follower.until(80)
+    steps = follower.end()
+    assert [step.n_added for step in steps[:4]] == [20] * 4
+    assert ids(tmp_path) == [f"r{i}" for i in range(95)], "what was read before the stop is committed"
+
+
+def test_the_source_is_told_after_every_commit_and_again_after_a_start(tmp_path: Path) -> None:
+    source = feed(40)
+    follower = Follower(source, tmp_path, rows=20)
+    follower.until(40)
+    follower.end()
+    assert source.told[-1] == {"row": 40}
+    again = feed(40)
+    follower = Follower(again, tmp_path)
+    time.sleep(0.3)
+    follower.end()
+    assert again.told == [{"row": 40}]
+
+
+def test_a_source_out_of_reach_is_tried_again_and_what_came_before_is_committed(tmp_path: Path) -> None:
+    follower = Follower(feed(60, outages=(3, 4)), tmp_path, every=60)
+    follower.until(20)
+    assert [s.note for s in follower.steps if s.what == "waiting"][:1] == ["the feed is away."]
+    end = time.monotonic() + 30
+    while len(follower.source.looks) < 10 and time.monotonic() < end:
+        time.sleep(0.02)
+    follower.end()
+    assert ids(tmp_path) == [f"r{i}" for i in range(60)]
+
+
+def test_a_source_out_of_reach_for_too_long_is_an_error(tmp_path: Path) -> None:
+    follower = Follower(feed(60, outages=tuple(range(3, 1000))), tmp_path, give_up=0.1)
+    follower._thread.join(30)
+    (error,) = follower.error
+    assert "the feed is away" in str(error)
+    assert ids(tmp_path) == [f"r{i}" for i in range(20)]
+
+
+def test_too_many_bad_rows_stop_it_though_many_good_ones_came_before(tmp_path: Path) -> None:
+    rows = {"id": tuple(f"r{i}" for i in range(30_000)), "n": tuple("1" if i < 20_000 else "99" for i in range(30_000))}
+    source = Feed(rows=rows, chunk_rows=1000, told=[], looks=[])
+    follower = Follower(source, tmp_path, rows=2000)
+    follower._thread.join(60)
+    (error,) = follower.error
+    assert isinstance(error, DataError)
+    assert "rows read break the contract" in str(error)
+    assert len(ids(tmp_path)) == 20_000
+
+
+def test_small_commits_are_joined_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelinscale.data.tail.COMPACT_COMMITS", 70)
+    follower = Follower(feed(75, chunk_rows=1), tmp_path, rows=1)
+    follower.until(75)
+    follower.end()
+    assert len(list((tmp_path / "lake" / "data").iterdir())) > 70
+    assert len(open_table(str(tmp_path / "lake"))._dataset.get_fragments()) < 20
+
+
+# -- the command
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Path]:
+    """A project whose source is a Redis stream of 300 rows."""
+    redis = pytest.importorskip("redis", reason="the extra `redis` is not installed")
+    (tmp_path / "redis").mkdir()
+    with ExitStack() as stack:
+        try:
+            address = stack.enter_context(brokers.redis(tmp_path / "redis"))
+        except brokers.NoServer as reason:
+            pytest.skip(f"no server to test with: {reason}")
+        (tmp_path / "address").write_text(address)
+        source = f"{{type: redis, url: '{address}', stream: orders}}"
+        (tmp_path / "model.yaml").write_text(
+            f"name: o\ntarget: y\nmodel: linear\ndata:\n  source: {source}\n  key: id\n  follow: {{every: 500ms, pause: 1s}}\n"
+        )
+        with redis.Redis.from_url(address) as client:
+            send(client, 0, 300)
+        yield tmp_path
+
+
+def send(client: Any, start: int, end: int) -> None:
+    for i in range(start, end):
+        client.xadd("orders", {"id": f"r{i}", "n": str(i % 7), "y": "yes" if i % 7 + i % 5 > 4 else "no"})
+
+
+@contextmanager
+def following(project: Path) -> "Iterator[subprocess.Popen[str]]":
+    """The command, at work; ended with the block however that ends."""
+    with subprocess.Popen([MIS, "collect", "--follow", "--json", "-f", str(project)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def news(process: "subprocess.Popen[str]", n_rows: int) -> dict[str, Any]:
+    """The first news of a table with so many rows."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        found: dict[str, Any] = json.loads(line)
+        if found["n_rows"] >= n_rows:
+            return found
+    raise AssertionError(f"it ended with {process.wait()}: {process.stderr.read() if process.stderr else ''}")
+
+
+@pytest.mark.slow
+def test_a_run_beside_a_follower_takes_the_table_as_it_stands_and_sigterm_ends_it_well(project: Path) -> None:
+    import redis
+
+    with following(project) as process:
+        first = news(process, 300)
+        assert first["state"] == "following"
+        found = subprocess.run([MIS, "run", "--json", "-f", str(project)], capture_output=True, text=True, check=False)
+        assert found.returncode == 0, found.stderr
+        outcome = json.loads(found.stdout)
+        assert outcome["table"]["n_rows"] == 300
+        assert any("taken as it stands" in note for note in outcome["notes"])
+        with redis.Redis.from_url((project / "address").read_text()) as client:
+            send(client, 300, 340)
+        news(process, 340)
+        status = json.loads((project / ".mis" / "follow" / "o.json").read_text())
+        assert (status["state"], status["n_rows"], status["process"]) == ("following", 340, process.pid)
+        second = subprocess.run([MIS, "plan", "-f", str(project)], capture_output=True, text=True, check=True)
+        assert "changed: followed" in second.stdout
+        with redis.Redis.from_url((project / "address").read_text()) as client:
+            send(client, 340, 345)
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout
+        assert process.stderr
+        out, err = process.stdout.read(), process.stderr.read()
+        assert (process.wait(30), err) == (0, "")
+        assert json.loads(out.splitlines()[-1])["state"] == "stopped"
+        rest = json.loads(subprocess.run([MIS, "collect", "--json", "-f", str(project)], capture_output=True, text=True, check=True).stdout)
+        assert rest["table"]["n_rows"] == 345
+        assert json.loads((project / ".mis" / "follow" / "o.json").read_text())["state"] == "stopped"
+
+
+@pytest.mark.slow
+def test_a_second_follower_of_a_table_is_refused_and_a_second_signal_ends_the_first_at_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modelinscale.api import Project
+
+    with following(project) as process:
+        news(process, 300)
+        monkeypatch.setattr("modelinscale.pipeline._follow.WAIT_S", 0.1)
+        with pytest.raises(StoreError, match=f"is in use by process {process.pid}"):
+            Project(project).follow(stop=threading.Event())
+        subprocess.run(["kill", "-STOP", str(process.pid)], check=True)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        subprocess.run(["kill", "-CONT", str(process.pid)], check=True)
+        assert process.wait(10) in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+def test_how_often_to_commit_is_refused_where_nothing_is_followed(tmp_path: Path) -> None:
+    found = subprocess.run([MIS, "collect", "--every", "5s"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert "Add --follow" in found.stderr
