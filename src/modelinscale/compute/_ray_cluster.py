@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import socket
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ class _Held:
         self._thread = threading.Thread(target=self._live, name="ray", daemon=True)
 
     error: BaseException | None
+    _guard: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
         if self.theirs:
@@ -56,6 +58,7 @@ class _Held:
             with _environment(_settings(self.address)), _loopback(self.ray, self.address):
                 _read_token_again(self.ray)
                 self.ray.init(**self._arguments())
+            self._guard = _guard(self.ray, self.folder) if self.folder else None
         except BaseException as error:  # noqa: BLE001  # told to the thread that waits
             self.error = error
         self.ready.set()
@@ -71,6 +74,9 @@ class _Held:
         if not self.theirs:
             with contextlib.suppress(Exception):  # it may be gone already; nothing is left to do about it
                 self.ray.shutdown()
+        if self._guard:
+            self._guard.kill()
+            self._guard.communicate()
         self.enough.set()
         if self._thread.is_alive():
             self._thread.join(5)
@@ -118,7 +124,14 @@ def _connect(address: str | None) -> _Held:
     if address is not None and not ray.is_initialized():
         _reach(address)
     held = _Held(address, ray)
-    held.start()
+    try:
+        held.start()
+    except ComputeError:
+        if address is not None:
+            raise
+        log(__name__).warning("Ray did not start; trying once more")  # on a very busy machine it does not within its half a minute
+        held = _Held(address, ray)
+        held.start()
     _held.append(held)
     atexit.unregister(close)
     atexit.register(close)  # after Ray's own, so before it: handlers run from the last to the first
@@ -190,7 +203,7 @@ def _settings(address: str | None) -> dict[str, str | None]:
 @contextlib.contextmanager
 def _environment(changes: dict[str, str | None]) -> Iterator[None]:
     """Sets (None: removes) variables for a while."""
-    before = {name: os.environ.get(name) for name in (*changes, "RAY_AUTH_MODE")}
+    before = {name: os.environ.get(name) for name in (*changes, "RAY_AUTH_MODE", "PYTHONBREAKPOINT")}  # Ray sets these two itself
     _put(changes)
     try:
         yield
@@ -208,6 +221,18 @@ def _loopback(ray: ModuleType, address: str | None) -> Iterator[None]:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = before
+
+
+def _guard(ray: ModuleType, folder: Path) -> "subprocess.Popen[bytes] | None":
+    """Cleans up after a process that is killed: the kernel ends what it started, but not what Ray's node started in turn, which lives on for minutes."""
+    node = ray._private.worker._global_node.all_processes["raylet"][0].process.pid
+    threads = Path(f"/proc/{node}/task")
+    if not threads.exists():  # not Linux
+        return None
+    agents = [pid for thread in threads.iterdir() for pid in (thread / "children").read_text().split()]
+    script = 'read -r nothing; kill -9 "$@"; sleep 1; rm -rf "$0"'  # reading ends when the process at the other end does
+    command = ["/bin/sh", "-c", script, str(folder), *agents]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def _put(values: dict[str, str | None]) -> None:
