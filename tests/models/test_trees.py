@@ -234,3 +234,12 @@ def test_trees_that_never_split_on_their_ids_are_drawn_too() -> None:
     graph.output("y", Trees().graph(weights, TASKS["regression"], layouts, graph, {"id": graph.input("id", "int64")}), "float32", ("N",))
     drawn = onnxruntime.InferenceSession(to_bytes(graph, name="m")).run(None, {"id": ids.astype(np.int64)})[0]
     np.testing.assert_allclose(drawn, 3.0)
+
+
+def test_the_bytes_a_row_needs_count_its_codes() -> None:
+    chance = np.random.default_rng(5)
+    ids = chance.integers(0, 300, 5000).astype(np.int32)
+    rows = Encoded({"id": Layout("ids", 300, ())}, {"id": ids})
+    weights = [Trees(rounds=n).fit(Examples(rows, (ids * 7919 % 13).astype(float)), None, TASKS["regression"], Effort()) for n in (1, 20)]
+    few, many = (Trees().row_bytes(w) for w in weights)
+    assert 9 <= few < many
