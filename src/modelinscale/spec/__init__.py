@@ -227,8 +227,11 @@ class ModelSpec(Settings):
         return tuple(dict.fromkeys(found))
 
     def source_at(self, base: Path) -> Source:
-        """The source with relative paths taken from ``base``, the folder of the file."""
-        return Source.parse(located(self.data.source.plain(), base))
+        """The source with relative paths taken from ``base``, the folder of the file; what it holds in memory is within the budget of `compute`."""
+        settings, budget = located(self.data.source.plain(), base), self.compute.memory
+        if settings["type"] == "joined" and budget:
+            settings["memory"] = max(1 << 16, min(settings["memory"], budget // 4))
+        return Source.parse(settings)
 
     def store_at(self, base: Path) -> Store:
         """The store with a relative root taken from ``base``."""
