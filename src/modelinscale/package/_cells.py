@@ -90,7 +90,8 @@ class Reader:
         self.is_personal = spec.personal is not None
         self._typed = _treated(spec, _cleaned(spec) if spec.clean else _typed(spec.cleaned))
         self._fast = None if spec.clean or self.is_personal else _fast_road(spec.column, spec.input)
-        self.cleans = bool(spec.clean)
+        self.cleans = bool(spec.clean) or self.is_personal
+        """Whether a cell may become another one: then no short cut past `read` is right."""
         self._nulls = frozenset(spec.column.nulls)
 
     def read(self, cells: list[Cell]) -> NDArray[Any]:
