@@ -91,12 +91,29 @@ class Kind(Settings):
             return super().__get_pydantic_json_schema__(schema, handler)
         choices: list[dict[str, Any]] = [{"type": "string", "enum": names(cls.folder)}]
         for name in names(cls.folder):
-            one = load(cls.folder, name).model_json_schema()
+            one = _whole(load(cls.folder, name).model_json_schema())
             one.setdefault("properties", {})["type"] = {"const": name}
             one["required"] = ["type", *one.get("required", [])]
             one["title"] = name
             choices.append(one)
         return {"anyOf": choices, "description": inspect.getdoc(cls) or ""}
+
+
+def _whole(schema: dict[str, Any]) -> dict[str, Any]:
+    """A JSON Schema with what it refers to put in place: inside another one its references would point nowhere."""
+    parts = schema.pop("$defs", {})
+
+    def put(value: Any) -> Any:
+        if isinstance(value, list):
+            return [put(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        reference = value.get("$ref", "")
+        if reference.startswith("#/$defs/"):
+            return put({**parts[reference.removeprefix("#/$defs/")], **{k: v for k, v in value.items() if k != "$ref"}})
+        return {k: put(v) for k, v in value.items()}
+
+    return cast("dict[str, Any]", put(schema))
 
 
 @cache
