@@ -159,6 +159,9 @@ model: linear
     outcome = Project(shop).run()
     assert outcome.collected["n_rows"] == 600
     names = {c["name"] for c in outcome.collected["schema"]["columns"]}
+    assert outcome.package is not None
+    card = (outcome.package / "card.md").read_text(encoding="utf-8")
+    assert "Rows from `orders.csv`, joined with `customers.csv`, `sqlite:///bank.db.balances`." in card
     assert names == {"order", "customer", "at", "late", "c_country", "c_amount", "balance"}
     again = Project(shop).run()
     assert again.version == outcome.version

@@ -122,7 +122,8 @@ def test_a_table_of_sqlite_is_a_source_like_any_other(lite: tuple[str, sqlite3.C
 
     def grow(first: int, last: int) -> int:
         some = [(i, f"2026-01-01 00:{i // 60:02}:{i % 60:02}", f"2026-01-{1 + i // 10:02}", i / 8, None if i < 20 else f"w{i % 5}") for i in range(first, last)]
-        return len(db.executemany("INSERT INTO t VALUES (?, ?, ?, ?, ?)", some) and some)
+        db.executemany("INSERT INTO t VALUES (?, ?, ?, ?, ?)", some)
+        return len(some)
 
     grow(0, 60)
     if more["cursor"] == ["day", "id"]:

@@ -26,6 +26,8 @@ class Story:
     """What the model is for, in the user's words."""
     split: str = ""
     """How rows were held out, in words."""
+    sources: Sequence[str] = ()
+    """What the rows were read from; the first gave them, others were joined to it."""
     n_collected: int = 0
     """Rows in the table version."""
     n_quarantined: int = 0
@@ -162,6 +164,9 @@ def _confusion(story: Story) -> str:
 
 def _data(manifest: "Manifest", story: Story) -> str:
     lineage, lines = manifest.lineage, []
+    if story.sources:
+        first, *others = [f"`{_code(one)}`" for one in story.sources]
+        lines.append(f"Rows from {first}" + (f", joined with {', '.join(others)}" if others else "") + ".")
     if story.n_collected:
         version = f" version {lineage.table_version}" if lineage.table_version is not None else ""
         lines.append(f"Table{version}: {story.n_collected:,} rows.")

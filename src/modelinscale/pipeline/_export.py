@@ -29,6 +29,7 @@ def work(context: Context, folder: Path) -> Facts:
     from modelinscale.core.decision import Decision
     from modelinscale.export import Named, Parts, Proving, Story, export
     from modelinscale.package import Lineage
+    from modelinscale.pipeline._lineage import sources_of
 
     spec, place = context.spec, context.place
     collected, prepared, trained, evaluated = (context.facts(step) for step in ("collect", "prepare", "train", "evaluate"))
@@ -45,6 +46,7 @@ def work(context: Context, folder: Path) -> Facts:
     )
     story = Story(
         split=_SPLITS[prepared["split"]],
+        sources=sources_of(spec.data.source),
         n_collected=collected["n_rows"],
         n_quarantined=collected["n_quarantined"],
         quarantine={f"{column or 'the whole row'}: {reason}": n for (column, reason), n in (reasons(place) if collected["n_quarantined"] else ())},

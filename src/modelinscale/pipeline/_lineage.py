@@ -16,6 +16,7 @@ from modelinscale.track.audit import Audit
 from modelinscale.track.lineage import Dataset, Sender, event, run_id
 
 if TYPE_CHECKING:
+    from modelinscale.data.sources import Source
     from modelinscale.pipeline._context import Context
 
 AUDIT, LINEAGE = ("audit", "log.jsonl"), ("lineage",)
@@ -155,6 +156,11 @@ class Witness:
 def _how(masking: bool, words: str = "") -> dict[str, Any]:
     found = {"type": "DIRECT", "subtype": "TRANSFORMATION" if words or masking else "IDENTITY", "masking": masking}
     return {**found, "description": words} if words else found
+
+
+def sources_of(source: Source) -> tuple[str, ...]:
+    """Everything that a source reads, for people; addresses without user and password."""
+    return tuple(name if space == "file" else f"{space}/{name}" for space, name in _sources(source.plain()))
 
 
 def _sources(plain: Any) -> Iterator[tuple[str, str]]:
