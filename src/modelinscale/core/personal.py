@@ -21,6 +21,7 @@ KEY_CHARS = 16
 """A key with fewer characters can be guessed."""
 _BYTES = 16
 _ID_BYTES = 4
+_CHARS = 2 * _ID_BYTES + 1 + 2 * _BYTES
 _EMAIL = re.compile(r"[^@\s]+@([^@\s]+\.[^@\s]+)")
 _DIGITS = re.compile(r"(?:\d[ .-]?){12,19}")
 _MASKED = re.compile(r"\*\*\*(?:@[^@\s]+|\d{4})?|\d{1,3}\.\d{1,3}\.\*\.\*|[0-9a-f:]+::\*")
@@ -120,7 +121,7 @@ class Keys:
 
     def is_pseudonym(self, text: str) -> bool:
         """Whether text looks like what these keys make."""
-        return self._own.fullmatch(text) is not None
+        return len(text) == _CHARS and self._own.fullmatch(text) is not None
 
     def pseudonym(self, value: Any) -> str:
         """The word that stands for a value; one that is such a word already stays."""
