@@ -3,7 +3,8 @@
 python benchmarks/streams.py [--kills 50] [--seed 7] [--only kafka nats redis] [--rows 400000]   writes benchmarks/results/streams.md
 
 Each collector is ``mis collect --follow`` as a process of its own, ended by SIGKILL at a random moment; the servers and the producers live in others.
-Three of four are killed after their first commit. At the end every message that was acknowledged to a producer must be in the lake exactly once, and the lake hold no other.
+Three of four are killed after their first commit.
+At the end every message that was acknowledged to a producer must be in the lake exactly once, and the lake hold no other.
 """
 
 import argparse
@@ -265,7 +266,8 @@ def report(outcomes: list[Outcome], paid: Cost | None, seed: int) -> str:
         "# Streams",
         "",
         f"`python benchmarks/streams.py --kills {outcomes[0].kills if outcomes else 0} --seed {seed}`: `mis collect --follow`",
-        "(a commit every 0.2 s or 400 rows) ended by SIGKILL at random moments, from before it connected to some commits later, while a producer wrote; then one collect to the end.",
+        "(a commit every 0.2 s or 400 rows) ended by SIGKILL at random moments, from before it connected to some commits later, while a producer wrote;",
+        "then one collect to the end.",
         "Kafka: librdkafka's mock cluster in a process of its own, 4 partitions; NATS JetStream and Redis: Debian's servers.",
         "",
         "| source | kills | after a commit | messages sent | rows in the lake | lost | doubled | commits | seconds |",

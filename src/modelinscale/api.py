@@ -265,7 +265,7 @@ def kinds(folder: str | None = None) -> dict[str, dict[str, str]]:
 
     from modelinscale.core.kinds import load, names
 
-    folders = ("data.sources", "data.checks", "data.cleaners", "features", "models", "metrics", "compute", "store", "track.trackers")
+    folders = ("data.sources", "data.checks", "data.cleaners", "features", "models", "metrics", "compute", "store", "track.trackers", "deploy.targets")
     if folder is not None and folder not in folders:
         raise UsageError(f"there is no kind folder {folder!r}.{did_you_mean(folder, folders)}", fix=f"Known: {', '.join(folders)}.")
     return {f: {n: (inspect.getdoc(load(f, n)) or "").split("\n")[0] for n in names(f)} for f in folders if folder in (None, f)}

@@ -1,6 +1,7 @@
 """Following a source: commits in time, in bounded pieces, through outages and kills; and other commands beside it."""
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from modelinscale.core.schema import Column, Schema
 from modelinscale.data.collect import collect
 from modelinscale.data.contract import contract, parse_checks
 from modelinscale.data.lake import open_table, table_exists
-from modelinscale.data.sources import Chunk, Cursor
+from modelinscale.data.sources import Chunk, Cursor, Source
 from modelinscale.data.tail import Follow, Step, tail
 from modelinscale.testing import brokers
 from modelinscale.testing.lists import Lists
@@ -266,6 +267,43 @@ def test_a_second_follower_of_a_table_is_refused_and_a_second_signal_ends_the_fi
         process.send_signal(signal.SIGINT)
         subprocess.run(["kill", "-CONT", str(process.pid)], check=True)
         assert process.wait(10) in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+COLLECTOR = """
+import sys, threading
+import lance
+from modelinscale.core.schema import Column, Schema
+from modelinscale.data.contract import contract
+from modelinscale.data.sources import Source
+from modelinscale.data.tail import Follow, tail
+schema = Schema(columns=(Column(name="id", type="string"), Column(name="n", type="int")))
+source = Source.parse({"type": "redis", "url": sys.argv[1], "stream": "orders", "columns": {"id": "string", "n": "int"}, "rows": 7})
+how = Follow.model_validate({"every": 0.1, "rows": 30})
+tail(source, lake=sys.argv[2] + "/lake", quarantine=sys.argv[2] + "/q", contract=contract(schema, {}, ()), stop=threading.Event(), settings=how,
+     news=lambda step: print(step.what, flush=True))
+"""
+
+
+@pytest.mark.slow
+def test_collectors_killed_while_rows_arrive_lose_and_double_none(project: Path) -> None:
+    """A few of the kills of benchmarks/streams.py, which makes fifty of each kind."""
+    import redis
+
+    chance, sent, address = random.Random(3), 300, (project / "address").read_text()
+    with redis.Redis.from_url(address) as client:
+        for _ in range(5):
+            with subprocess.Popen([sys.executable, "-c", COLLECTOR, address, str(project)], stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None
+                assert process.stdout.readline(), "the collector ended by itself"
+                end = time.monotonic() + chance.uniform(0.0, 0.6)
+                while time.monotonic() < end:
+                    send(client, sent, sent + 5)
+                    sent += 5
+                process.kill()
+    schema = Schema(columns=(Column(name="id", type="string"), Column(name="n", type="int")))
+    source = Source.parse({"type": "redis", "url": address, "stream": "orders", "columns": {"id": "string", "n": "int"}})
+    collect(source, lake=str(project / "lake"), quarantine=str(project / "q"), contract=contract(schema, {}, ()))
+    assert ids(project) == [f"r{i}" for i in range(sent)]
 
 
 def test_how_often_to_commit_is_refused_where_nothing_is_followed(tmp_path: Path) -> None:
