@@ -27,15 +27,15 @@ from modelinscale.core.units import Duration
 PRODUCER = f"https://modelinscale.example/version/{__version__}"
 _SPEC = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 _FACETS = {
-    "schema": "1-1-1/SchemaDatasetFacet",
+    "schema": "1-2-0/SchemaDatasetFacet",
     "dataSource": "1-0-1/DatasourceDatasetFacet",
     "version": "1-0-1/DatasetVersionDatasetFacet",
     "columnLineage": "1-2-0/ColumnLineageDatasetFacet",
-    "dataQualityMetrics": "1-0-2/DataQualityMetricsInputDatasetFacet",
+    "dataQualityMetrics": "1-0-3/DataQualityMetricsInputDatasetFacet",
     "outputStatistics": "1-0-2/OutputStatisticsOutputDatasetFacet",
     "errorMessage": "1-0-1/ErrorMessageRunFacet",
     "processing_engine": "1-1-1/ProcessingEngineRunFacet",
-    "jobType": "2-0-3/JobTypeJobFacet",
+    "jobType": "2-0-4/JobTypeJobFacet",
 }
 """The facets of the specification that we send; any other is our own and starts with ``mis_``."""
 ENDPOINT = "/api/v1/lineage"
