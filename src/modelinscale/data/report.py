@@ -12,6 +12,7 @@ import numpy as np
 
 from modelinscale.core.bins import Bins
 from modelinscale.core.schema import Schema
+from modelinscale.core.seeds import generator
 
 if TYPE_CHECKING:
     import polars as pl
@@ -134,8 +135,7 @@ class Columns:
             return
         frame = pl.from_arrow(rows)
         assert isinstance(frame, pl.DataFrame)
-        step = -(-len(frame) // SAMPLE_ROWS)
-        sample = frame.gather_every(step) if step > 1 else frame
+        sample = frame[_spread(len(frame))] if len(frame) > SAMPLE_ROWS else frame
         self._look_for_personal(sample)
         for name in self._schema.names:
             one = Summary.of(frame[name], sample[name])
@@ -165,6 +165,13 @@ class Columns:
     def plain(self) -> dict[str, dict[str, Any]]:
         """As JSON-ready data, by column."""
         return {c.name: {"type": c.type, **self._found.get(c.name, Summary()).plain(hidden=c.name in self._hidden)} for c in self._schema.columns}
+
+
+def _spread(n: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """One place by chance in each of `SAMPLE_ROWS` equal stretches: every k-th row would see only some of what comes round in turn."""
+    starts = np.arange(SAMPLE_ROWS) * n // SAMPLE_ROWS
+    ends = (np.arange(SAMPLE_ROWS) + 1) * n // SAMPLE_ROWS
+    return starts + (generator(0, "report", n).random(SAMPLE_ROWS) * (ends - starts)).astype(np.int64)
 
 
 def report(facts: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
