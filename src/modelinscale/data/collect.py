@@ -14,6 +14,7 @@ from modelinscale.compute.local import Local
 from modelinscale.core.errors import DataError, LakeError, NotSupportedYet
 from modelinscale.core.identity import identity
 from modelinscale.core.logs import log
+from modelinscale.core.memory import room
 from modelinscale.core.schema import Column, Schema
 from modelinscale.data._watch import Watch
 from modelinscale.data.arrow import INTERNAL
@@ -107,7 +108,7 @@ def collect(
     run: str = "",
     max_quarantined: float = 0.5,
     commit_rows: int = COMMIT_ROWS,
-    commit_bytes: int = COMMIT_BYTES,
+    commit_bytes: int | None = None,
     compute: Compute | None = None,
     progress: Progress = lambda share, note: None,
     reads: Schema | None = None,
@@ -129,6 +130,8 @@ def collect(
     notes: list[str] = []
     state = begin(source, lake, quarantine, contract, run, max_quarantined, progress, reads, notes, facts, report=report is not None)
     pieces = _pieces(source, state, partial(piece_of, state.raw, tuple(treatments)), compute or Local())
+    if commit_bytes is None:  # two commits at once: raw, cleaned and as written
+        commit_bytes = min(COMMIT_BYTES, room(compute.memory if compute else None) // 6)
     units = _units(pieces, commit_rows, commit_bytes, pin=state.table is None)
     # One unit is written while the next is read, cleaned and judged.
     with ThreadPoolExecutor(1, thread_name_prefix="lake") as writer, closing(units):

@@ -128,19 +128,24 @@ def write(folder: Path, layouts: dict[str, Layout], examples: Iterable[Examples]
 
     ``numbers``: the target is a number (else a class); ``weights``: rows have weights. Raises `StoreError` when the disk refuses.
     """
-    fields: list[Any] = [(_TARGET, "<f8" if numbers else "<i4"), *([(_WEIGHT, "<f8")] if weights else [])]
-    for i, layout in enumerate(layouts.values()):
-        if layout.role == "ids":
-            fields.append((f"f{i}", "<i4"))
-        elif layout.role == "dense" and layout.width:
-            fields.append((f"f{i}", "<f4", (layout.width,)))
-    ragged = [f"f{i}" for i, layout in enumerate(layouts.values()) if layout.role == "sparse"]
+    dtype, ragged = fields(layouts, numbers=numbers, weights=weights)
     with files.new_folder(folder) as side:
         plain = {name: [layout.role, layout.width, list(layout.names)] for name, layout in layouts.items()}
         files.write_bytes(side / _LAYOUTS, json.dumps(plain).encode())
-        with RowWriter(side, np.dtype(fields), ragged) as out:
+        with RowWriter(side, dtype, ragged) as out:
             for one in examples:
-                out.append(_packed(one, layouts, out.dtype))
+                out.append(packed(one, layouts, out.dtype))
+
+
+def fields(layouts: dict[str, Layout], *, numbers: bool, weights: bool) -> "tuple[np.dtype[Any], list[str]]":
+    """The record of a row file and its ragged fields: target, weight, and a field for each feature by its place."""
+    found: list[Any] = [(_TARGET, "<f8" if numbers else "<i4"), *([(_WEIGHT, "<f8")] if weights else [])]
+    for i, layout in enumerate(layouts.values()):
+        if layout.role == "ids":
+            found.append((f"f{i}", "<i4"))
+        elif layout.role == "dense" and layout.width:
+            found.append((f"f{i}", "<f4", (layout.width,)))
+    return np.dtype(found), [f"f{i}" for i, layout in enumerate(layouts.values()) if layout.role == "sparse"]
 
 
 def row_bytes(layouts: dict[str, Layout]) -> int:
@@ -148,7 +153,8 @@ def row_bytes(layouts: dict[str, Layout]) -> int:
     return 16 + sum(4 * (layout.width if layout.role == "dense" else 1 if layout.role == "ids" else 3) for layout in layouts.values())
 
 
-def _packed(examples: Examples, layouts: dict[str, Layout], dtype: "np.dtype[Any]") -> Rows:
+def packed(examples: Examples, layouts: dict[str, Layout], dtype: "np.dtype[Any]") -> Rows:
+    """Examples as records of a row file (`fields`)."""
     fixed = np.empty(len(examples), dtype)
     fixed[_TARGET] = examples.target
     if _WEIGHT in (dtype.names or ()):
@@ -170,4 +176,4 @@ def _layouts(folder: Path) -> dict[str, Layout]:
     return {name: Layout(role, width, tuple(names)) for name, (role, width, names) in found.items()}
 
 
-__all__ = ["Stored", "row_bytes", "write"]
+__all__ = ["Stored", "fields", "packed", "row_bytes", "write"]

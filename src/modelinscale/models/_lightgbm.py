@@ -30,6 +30,16 @@ def lightgbm() -> ModuleType:
         return _load()
 
 
+class _Silent:
+    """Where LightGBM's own lines go: ``verbosity`` does not reach all of its threads. Errors are raised all the same."""
+
+    def info(self, line: str) -> None:
+        """A line of no news."""
+
+    def warning(self, line: str) -> None:
+        """A line of advice on settings that are ours."""
+
+
 def _load() -> ModuleType:
     found = importlib.util.find_spec("lightgbm")
     if found is None or found.origin is None:
@@ -40,6 +50,7 @@ def _load() -> ModuleType:
     try:
         _load_compat()
         basic, engine = importlib.import_module(f"{_ALIAS}.basic"), importlib.import_module(f"{_ALIAS}.engine")
+        basic.register_logger(_Silent())
         package.__dict__.update(Dataset=basic.Dataset, Booster=basic.Booster, Sequence=basic.Sequence, train=engine.train)
         return package
     except (ImportError, AttributeError):

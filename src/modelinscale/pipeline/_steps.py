@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from modelinscale.core.logs import log
-from modelinscale.core.memory import guarded
+from modelinscale.core.memory import give_back, guarded
 from modelinscale.pipeline import _collect, _evaluate, _export, _prepare, _register, _train
 from modelinscale.pipeline._ahead import import_ahead
 from modelinscale.pipeline._context import Context
@@ -59,6 +59,8 @@ class Runner:
                     refuse(place.spec, Size(len(context.rows), len(context.rows.columns), context.rows.row_bytes), step)
                 work = cast("Callable[[Context, Path], Facts]", _MODULES[step].work)
                 make = partial(place.make, step, wanted, partial(work, context))
+                if place.spec.compute.memory is not None:
+                    give_back()
                 with guarded(place.spec.compute.memory):
                     found = self.witness.made(step, place.name(step, wanted), make)
                 log(__name__).info("step done", extra={"step": step, "identity": found.identity, "seconds": found.seconds})

@@ -1,0 +1,299 @@
+"""Data larger than memory: what columns hold, encoding and one shuffled epoch of generated rows, within a budget; and beside three peers in one run.
+
+python benchmarks/scale.py [--rows 1000000 10000000] [--memory 2GiB] [--peers 1000000]   writes benchmarks/results/scale.md
+
+Acceptance: ``--rows 10000000 100000000 --peers 10000000``. The rows go straight into a lake, a million at a time; that is not measured. A row takes about
+60 bytes there, encoded 60, shuffled 60 more.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelinscale.core.units import show_bytes, size_bytes
+
+HERE = Path(__file__).parent
+STEP = 1 << 20
+NUMBERS, COUNTS, WORDS = ("x1", "x2", "x3", "x4"), ("n1", "n2", "n3"), ("country", "shop", "device")
+COLUMNS = (*NUMBERS, *COUNTS, "at", *WORDS, "online")
+FEATURES = {
+    **dict.fromkeys((*NUMBERS, *COUNTS), "number"),
+    "at": {"type": "moment", "parts": ["since", "hour", "weekday"]},
+    **dict.fromkeys(WORDS, "category"),
+    "online": "flag",
+}
+BATCH = 8_192
+
+
+def generate(uri: str, n_rows: int) -> None:
+    """Twelve columns (four floats, three whole numbers, a moment, three words, a flag), cells missing in most of them, and a target."""
+    import pyarrow as pa
+
+    from modelinscale.core.schema import Column, Schema
+    from modelinscale.data.arrow import arrow_schema
+    from modelinscale.data.lake import create_table, open_table
+
+    types = {**dict.fromkeys(NUMBERS, "float"), **dict.fromkeys(COUNTS, "int"), "at": "time", **dict.fromkeys(WORDS, "string"), "online": "bool", "y": "bool"}
+    schema = Schema(columns=tuple(Column(name=name, type=type) for name, type in types.items()))  # type: ignore[arg-type]
+    vocabulary = {"country": pa.array([f"C{i:02d}" for i in range(50)]), "shop": pa.array([f"shop-{i:05d}" for i in range(20_000)])}
+    vocabulary["device"] = pa.array([f"device-{i}" for i in range(500)])
+    for start in range(0, n_rows, STEP):
+        n, chance = min(STEP, n_rows - start), np.random.default_rng([7, start])
+
+        def holes(values: Any, share: float, n: int = n, chance: np.random.Generator = chance) -> Any:
+            return pa.array(values, mask=chance.random(n) < share)
+
+        x = chance.normal(size=n)
+        day = np.datetime64("2025-01-01", "us") + np.timedelta64(start // STEP, "D")
+        cells = {
+            "x1": holes(x, 0.03),
+            "x2": holes(chance.lognormal(3, 1, n).round(2), 0.02),
+            "x3": pa.array(chance.exponential(20, n)),
+            "x4": holes(chance.normal(100, 15, n).round(1), 0.05),
+            "n1": pa.array(chance.integers(0, 100, n)),
+            "n2": pa.array(chance.integers(0, 2_000_000, n)),
+            "n3": holes(chance.poisson(3, n), 0.05),
+            "at": pa.array(day + np.sort(chance.integers(0, 86_400_000_000, n)).astype("timedelta64[us]")),
+            "country": vocabulary["country"].take(holes(chance.zipf(1.5, n) % 50, 0.02)),
+            "shop": vocabulary["shop"].take(pa.array(chance.zipf(1.3, n) % 20_000)),
+            "device": vocabulary["device"].take(pa.array(chance.integers(0, 500, n))),
+            "online": pa.array(chance.random(n) < 0.3),
+            "y": pa.array(chance.random(n) < 1 / (1 + np.exp(3 - x))),
+        }
+        rows = pa.table(cells, schema=arrow_schema(schema))
+        batch = f"b{start}"
+        _ = create_table(uri, schema, rows, batch=batch) if not start else open_table(uri).append(rows, batch=batch)
+
+
+def summaries(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
+    """What columns hold."""
+    from modelinscale.compute.local import Local
+    from modelinscale.encode import observe
+
+    states = observe(_features(), rows, np.zeros(len(rows), np.int8), compute=Local(memory=memory))
+    (work / "states.json").write_text(json.dumps(states))
+    return {}
+
+
+def encode(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
+    """All rows encoded and shuffled into a row file: what a network learns from."""
+    from modelinscale.compute.local import Local
+    from modelinscale.core.memory import room
+    from modelinscale.core.task import Task
+    from modelinscale.data.shuffle import Shuffler
+    from modelinscale.encode import Encoder
+    from modelinscale.encode.stored import fields, packed, row_bytes
+    from modelinscale.train import Maker
+
+    encoder = Encoder.of(_features(), json.loads((work / "states.json").read_text()), "scaled")
+    maker = Maker(encoder, Task(type="binary", target="y", labels=(False, True)), None)
+    dtype, ragged = fields(encoder.layouts, numbers=False, weights=False)
+    (work / "shuffled").mkdir()
+    size = row_bytes(encoder.layouts) * len(rows)
+    with Shuffler(work / "shuffled", dtype, ragged, seed=7, size_bytes=size, memory=min(room(memory) // 3, 512 << 20)) as out:
+        first = 0
+        for made in Local(memory=memory).map(maker.examples, rows.chosen(np.zeros(len(rows), np.int8), 0)):
+            out.append(packed(made, encoder.layouts, dtype), first)
+            first += len(made)
+    return {}
+
+
+def epoch(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
+    """One epoch of batches as arrays."""
+    from modelinscale.data.loader import Loader
+    from modelinscale.data.rowfile import RowFile
+
+    n = 0
+    with RowFile(work / "shuffled") as file:
+        for batch in Loader(file, 7, BATCH).epoch(0):
+            n += len(batch.rows)
+    assert n == len(rows)
+    return {}
+
+
+def scan(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
+    """Polars reads the same columns of the same rows from Parquet, and adds each up so that each is really read."""
+    import polars as pl
+
+    lazy = pl.scan_parquet(work / "rows.parquet").select(pl.col(c).hash().sum() if c in WORDS else pl.col(c).cast(pl.Int64).sum() for c in COLUMNS)
+    lazy.collect(engine="streaming")
+    return {}
+
+
+def arrow_epoch(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
+    """A plain reader of the same encoded columns as Arrow, in file order, as NumPy arrays: no shuffle."""
+    import pyarrow as pa
+
+    n = 0
+    with pa.OSFile(str(work / "encoded.arrow")) as source, pa.ipc.open_file(source) as file:
+        for i in range(file.num_record_batches):
+            batch = file.get_batch(i)
+            arrays = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
+            n += len(arrays[0])
+    assert n == len(rows)
+    return {}
+
+
+def column_transformer(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
+    """scikit-learn: fit and transform of the same columns held in a pandas-free frame."""
+    import polars as pl
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OrdinalEncoder, RobustScaler
+
+    frame = pl.concat([block for _, block in rows.blocks(COLUMNS)]).with_columns(
+        pl.col("at").dt.timestamp("us").cast(pl.Float64), pl.col("online").cast(pl.Float64)
+    )
+    frame = frame.with_columns(pl.col(c).fill_null("") for c in WORDS)
+    start = time.perf_counter()
+    numbers = make_pipeline(SimpleImputer(add_indicator=True), RobustScaler())
+    words = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, min_frequency=2, dtype=np.float32)
+    transformer = ColumnTransformer([("numbers", numbers, [*NUMBERS, *COUNTS, "at", "online"]), ("words", words, list(WORDS))])
+    transformer.set_output(transform="default").fit_transform(frame)
+    return {"seconds": time.perf_counter() - start}
+
+
+STEPS: dict[str, Callable[[Any, Path, int | None], dict[str, Any]]] = {
+    one.__name__: one for one in (summaries, encode, epoch, scan, arrow_epoch, column_transformer)
+}
+
+
+def _features() -> dict[str, Any]:
+    from modelinscale.features import Feature
+
+    return {name: Feature.parse(value) for name, value in FEATURES.items()}
+
+
+def one(step: str, uri: str, work: Path, memory: int | None) -> dict[str, Any]:
+    """One step in this process: seconds and peaks. ``held``: anonymous and shared pages; ``rss`` counts pages of files as well."""
+    from threading import Thread
+
+    from modelinscale.core import memory as memories
+    from modelinscale.data.partitions import open_rows
+
+    rows = open_rows(uri, None, (*COLUMNS, "y"), memory_bytes=memory, workers=2, hold=False)  # type: ignore[arg-type]
+    guard = memories.Guard(1 << 60)
+    watcher = Thread(target=guard.watch, daemon=True)
+    watcher.start()
+    start, cpu = time.perf_counter(), time.process_time()
+    found = STEPS[step](rows, work, memory)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    guard.stop()
+    watcher.join()
+    peak = next(int(line.split()[1]) * 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return {"seconds": seconds, "cpu": cpu, "held": max(guard.peak, memories.held()), "rss": peak, **found}
+
+
+def run(step: str, uri: str, work: Path, memory: int | None) -> dict[str, Any]:
+    """One step in a process of its own."""
+    command = [sys.executable, __file__, "--step", step, "--uri", uri, "--work", str(work), *(["--memory", str(memory)] if memory else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{step} failed:\n{done.stderr[-3000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{step}: {found['seconds']:.1f} s, {found['cpu']:.1f} s of CPU, held {show_bytes(found['held'])}, RSS {show_bytes(found['rss'])}", flush=True)
+    return found
+
+
+def peers_files(uri: str, work: Path) -> None:
+    """The same rows as Parquet, and the encoded ones as an Arrow file, for the peers."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from modelinscale.data.lake import open_table
+    from modelinscale.data.rowfile import RowFile
+
+    table = open_table(uri)
+    writer = None
+    for batch in table.blocks(list(COLUMNS), n_rows=1 << 17):
+        writer = writer or pq.ParquetWriter(work / "rows.parquet", batch.schema)
+        writer.write_batch(batch)
+    assert writer is not None
+    writer.close()
+    with RowFile(work / "shuffled") as file:
+        names = file.dtype.names or ()
+        out = None
+        for start in range(0, file.n_rows, BATCH):
+            fixed = file.read(start, BATCH).fixed
+            columns = {}
+            for name in names:
+                values = np.ascontiguousarray(fixed[name])
+                flat = values.ndim == 1
+                columns[name] = pa.array(values) if flat else pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+            batch = pa.record_batch(columns)
+            out = out or pa.ipc.new_file(str(work / "encoded.arrow"), batch.schema)
+            out.write_batch(batch)
+        assert out is not None
+        out.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
+    parser.add_argument("--memory", default="2GiB")
+    parser.add_argument("--peers", type=int, default=0)
+    parser.add_argument("--place", type=Path, default=None)
+    parser.add_argument("--step", default="")
+    parser.add_argument("--uri", default="")
+    parser.add_argument("--work", type=Path, default=Path())
+    given = parser.parse_args()
+    memory = size_bytes(int(given.memory) if str(given.memory).isdigit() else given.memory)
+    if given.step:
+        print(json.dumps(one(given.step, given.uri, given.work, memory)))
+        return
+    lines = [
+        "# Data larger than memory",
+        "",
+        f"Generated rows of 12 mixed columns in the lake; each step a process of its own with a budget of {show_bytes(memory)}. Held: the most",
+        "anonymous and shared memory at once (what cannot be given back); RSS counts pages of files too. Writing the lake is not measured.",
+        "",
+        "| rows | step | seconds | CPU s | held | RSS |",
+        "|---|---|---|---|---|---|",
+    ]
+    totals: dict[int, tuple[float, float]] = {}
+    ratios: list[str] = []
+    for n_rows in given.rows:
+        with tempfile.TemporaryDirectory(dir=given.place) as name:
+            work, uri = Path(name), str(Path(name) / "table")
+            generate(uri, n_rows)
+            found = {step: run(step, uri, work, memory) for step in ("summaries", "encode", "epoch")}
+            for step, cost in found.items():
+                seconds, held, rss = f"{cost['seconds']:.1f} | {cost['cpu']:.1f}", show_bytes(cost["held"]), show_bytes(cost["rss"])
+                lines.append(f"| {n_rows:,} | {step} | {seconds} | {held} | {rss} |")
+            totals[n_rows] = sum(cost["seconds"] for cost in found.values()), max(cost["held"] for cost in found.values())
+            if n_rows == given.peers:
+                peers_files(uri, work)
+                peers = {step: run(step, uri, work, None) for step in ("scan", "arrow_epoch", "column_transformer")}
+                again = {step: run(step, uri, work, memory) for step in ("summaries", "epoch")}
+                ours = again["summaries"]["seconds"] + found["encode"]["seconds"]
+                sklearn, polars = peers["column_transformer"]["seconds"] / ours, peers["scan"]["seconds"]
+                ratios = [
+                    f"- summaries + encode (shuffled, on disk) beside scikit-learn's ColumnTransformer (in memory): {sklearn:.1f} times as fast",
+                    f"- summaries beside Polars' scan of the same columns (Parquet): {again['summaries']['seconds'] / polars:.2f} of its time",
+                    f"- summaries + encode beside that scan: {ours / polars:.2f} of its time",
+                    f"- the shuffled epoch beside a plain Arrow reader: {peers['arrow_epoch']['seconds'] / again['epoch']['seconds']:.2f} of its rows/s",
+                ]
+                lines += [f"| {n_rows:,} | {step} (peer) | {c['seconds']:.1f} | {c['cpu']:.1f} | {show_bytes(c['held'])} | |" for step, c in peers.items()]
+            shutil.rmtree(uri)
+    lines.append("")
+    if len(totals) > 1:
+        (small, large) = (min(totals), max(totals))
+        time_x, held_x = (totals[large][k] / totals[small][k] for k in (0, 1))
+        lines.append(f"- {large / small:.0f} times the rows: {time_x:.2f} times the time, {held_x:.2f} times the memory")
+    lines += ratios
+    (HERE / "results" / "scale.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines[-5:]))
+
+
+if __name__ == "__main__":
+    main()
