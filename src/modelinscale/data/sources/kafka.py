@@ -1,5 +1,6 @@
 """Kafka topics: offsets are kept in the lake's own transaction, so that a row is there exactly once whatever is killed."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -114,11 +115,11 @@ class Kafka(Stream):
             try:
                 while not stop.is_set():
                     found, gone = link.take(self.rows, min(every_s, TICK_S))
-                    if gone:
+                    for messages in self._cut([m for m in found if (m.offset() or 0) >= places.next[m.topic() or "", m.partition() or 0]]):
+                        yield self._chunk(messages, places, schema)
+                    if gone:  # after the messages that came with it, which would come again
                         places, _ = self._begin(link, places.cursor())
                         link.assign(places.next)
-                    for messages in self._cut(found):
-                        yield self._chunk(messages, places, schema)
                     if not found:
                         yield None
                         link.check()
@@ -186,20 +187,24 @@ class Kafka(Stream):
         for part in link.partitions():
             low, high = link.edges(part)
             at = places.next.get(part)
-            where = f"kafka {part[0]}[{part[1]}]"
             if at is None:
                 places.first[part] = places.next[part] = high if after is None and self.start == "latest" else low
-            elif at > high:
-                raise SourceError(
-                    f"{where}: {at:,} messages were read and it ends at {high:,}: the topic was made anew, or the cluster lost messages.",
-                    fix="Move the table away (or name another `store`) and collect it from its beginning.",
-                )
-            elif at < low:
-                self._lost(low - at, where)
-                places.next[part] = low
-                places = places._replace(lost=places.lost + low - at)
+            else:
+                self._beyond(part, at, high)
+                if at < low:
+                    self._lost(low - at, _named(part))
+                    places.next[part] = low
+                    places = places._replace(lost=places.lost + low - at)
             ends[part] = high
         return places, ends
+
+    def _beyond(self, part: Part, at: int, high: int) -> None:
+        """Refuses an offset that the partition never had."""
+        if at > high:
+            raise SourceError(
+                f"{_named(part)}: {at:,} messages were read and it ends at {high:,}: the topic was made anew, or the cluster lost messages.",
+                fix="Move the table away (or name another `store`) and collect it from its beginning.",
+            )
 
     def _slices(self, link: "_Link", part: Part, at: int, end: int) -> "Iterator[list[Message]]":
         """The messages of a partition from one offset up to another, in slices that follow from the offset alone."""
@@ -210,11 +215,9 @@ class Kafka(Stream):
         size, since, over = 0, monotonic(), False
         while not over:
             found, gone = link.take(min(self.rows, 10_000), POLL_S)
-            if gone:
-                low = link.edges(part)[0]
-                self._lost(low - at, f"kafka {part[0]}[{part[1]}]")
-                link.assign({part: low})
             for message in found:
+                if (message.offset() or 0) < at:
+                    continue
                 at = (message.offset() or 0) + 1
                 if at > end:
                     over = True
@@ -227,6 +230,13 @@ class Kafka(Stream):
                 if len(kept) >= self.rows or size >= self.size:
                     yield kept
                     kept, size = [], 0
+            if gone:  # removed while we read
+                low, high = link.edges(part)
+                self._beyond(part, at, high)
+                if low > at:
+                    self._lost(low - at, _named(part))
+                    at = low
+                link.assign({part: at})
             over = over or at >= end or part in link.ended
             if found:
                 since = monotonic()
@@ -306,7 +316,7 @@ class _Link:
         from confluent_kafka import Consumer, KafkaException
 
         self._source, self._timeout_s = source, timeout_s
-        self._errors: list[Any] = []
+        self._errors: deque[Any] = deque(maxlen=20)
         self.ended: set[Part] = set()
         self._assigned: set[Part] = set()
         settings: dict[str, Any] = {
@@ -321,6 +331,7 @@ class _Link:
             "queued.max.messages.kbytes": max(source.size // 512, 1024),
             "fetch.wait.max.ms": 100,
             "error_cb": self._errors.append,
+            "log_level": 2,  # what goes wrong is told by us, once
             **source.security.settings(),
         }
         try:
@@ -429,6 +440,10 @@ class _Link:
         if error.code() in passing or error.retriable():
             return Unreachable(f"{name}: {servers} cannot be reached: {error.str()}.", fix="Is the broker up? Are `servers` and `security.tls` right?")
         return SourceError(f"{name}: {error.str()} ({error.name()}).", fix="Check `topic` and this user's rights.")
+
+
+def _named(part: Part) -> str:
+    return f"kafka {part[0]}[{part[1]}]"
 
 
 def _where(message: "Message") -> str:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FETCH = 1000
 """Messages asked for at once."""
+FIRST_BYTES = 16_384
+"""What a message is taken to hold before any was seen."""
 LOOK_S = 5.0
 """How often an idle follower asks whether the server still knows it."""
 Answer = TypeVar("Answer")
@@ -223,6 +225,7 @@ class _Link:
         self._thread.start()
         self._pull: Any = None
         self._heard = 0
+        self._mean = FIRST_BYTES
         self._next = 1
         self._reasons: list[str] = []
         try:
@@ -328,6 +331,8 @@ class _Link:
         """Up to ``n`` of the next messages, none left out."""
         import nats.errors
 
+        n = max(min(n, self._source.size // self._mean), 1)  # one answer must fit into memory, however large messages are
+
         async def fetch() -> "list[Msg]":
             try:
                 return list(await self._pull.fetch(n, timeout=wait_s))
@@ -335,6 +340,8 @@ class _Link:
                 return []
 
         found = self._ask(fetch())
+        if found:
+            self._mean = sum(len(m.data) for m in found) // len(found) + 1
         for i, message in enumerate(found):
             if message.metadata.sequence.consumer != self._heard + 1:
                 # Some got lost on the way: ask for them again, by number.

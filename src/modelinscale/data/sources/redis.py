@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Entry = tuple[bytes, dict[bytes, bytes]]
 """An entry's id, and its fields."""
 NOTHING = (0, 0)
+FIRST_BYTES = 16_384
+"""What an entry is taken to hold before any was seen."""
 SLICE = 1000
 """Entries asked for at once: a server answers one question at a time, and others wait meanwhile."""
 
@@ -140,9 +142,10 @@ class Redis(Stream):
     def _take(self, client: "Client", place: "_Place | None", last: "tuple[int, int] | None") -> "tuple[list[Entry], _Place]":
         """The next entries after a place, up to an id, as many as make a chunk; and the place after them."""
         entries: list[Entry] = []
-        size = 0
+        size, mean = 0, FIRST_BYTES
         while len(entries) < self.rows and size < self.size:
-            n = min(self.rows - len(entries), SLICE)
+            # One answer must fit into memory, however large entries are. Where chunks end does not depend on it.
+            n = max(min(self.rows - len(entries), SLICE, (self.size - size) // mean + 1), 1)
             with self._told(), client.pipeline(transaction=True) as both:
                 both.xinfo_stream(self.stream)
                 both.xrange(self.stream, min=f"({_text(place.id)}" if place else "-", max=_text(last) if last else "+", count=n)
@@ -155,6 +158,7 @@ class Redis(Stream):
                 if size >= self.size:
                     break
             entries += found[:taken]
+            mean = size // max(len(entries), 1) + 1
             if taken:
                 place = _Place(_id(found[taken - 1][0]), place.n + taken)
             if len(found) < n:
