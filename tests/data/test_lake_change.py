@@ -3,6 +3,8 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 import zlib
 from datetime import timedelta
 from pathlib import Path
@@ -206,6 +208,7 @@ def test_history_says_who_did_what(uri: str) -> None:
     assert all(p.commit and "@" in p.commit.by and p.version.size_bytes > 0 for p in past)
 
 
+@pytest.mark.slow
 def test_many_small_appends_join_their_files_by_themselves(uri: str) -> None:
     table = create_table(uri, SCHEMA, batch="0")
     for i in range(200):
@@ -306,6 +309,32 @@ def test_a_table_of_format_1_is_written_to_after_an_upgrade(tmp_path: Path) -> N
     assert [p.commit and p.commit.what for p in table.history()] == ["append", "append", "upgrade", "append"]
     assert (table.n_rows, table.cursor, table.last.seq) == (31, {"row": 31}, 3)
     assert (table.at(3).rows_version, [v.n_rows for v in table.versions()]) == (2, [10, 30, 30, 31])
+
+
+def test_a_table_of_format_2_is_still_read() -> None:
+    table = open_table(str(GOLDEN / "lake-2"))
+    assert column(table) == [0, 1, 2, 5, 6, 7, 8, 9, 3, 4, 20, 21, 30]
+    assert (column(table, "n")[-5:], column(table, "ok")[-2:]) == ([5.0, 5.0, 0.0, 0.0, 1.5], [None, True])
+    assert [(p.what, p.version.n_rows, p.tags) for p in table.history()] == [
+        ("append", 10, ()),
+        ("upsert", 10, ("model-m-1",)),
+        ("append", 12, ()),
+        ("evolve", 12, ()),
+        ("compact", 12, ()),
+        ("append", 13, ()),
+    ]
+    assert ({p.by for p in table.history()}, table.cursor) == ({"ada@desk process 1, modelinscale 0.1.0"}, {"n": 15})
+    assert (column(table.at(1)), column(table, since=3)) == (list(range(10)), [30])
+
+
+@pytest.mark.slow
+def test_writers_at_once_and_kills_in_commits(tmp_path: Path) -> None:
+    """A short form of what benchmarks/lake.py does at full length."""
+    script = GOLDEN.parent.parent / "benchmarks" / "lake.py"
+    words = ["--writers", "4", "--appends", "20", "--kills", "4", "--out", str(tmp_path / "lake.md")]
+    done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "80 commits, 4,000 rows, every row once" in (tmp_path / "lake.md").read_text(encoding="utf-8")
 
 
 def test_a_durable_commit_is_on_the_disk_before_it_returns(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

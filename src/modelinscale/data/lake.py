@@ -1,19 +1,17 @@
 """The lake: every accepted row once, in the order it came, each commit a version that stays readable. The door to the only modules that know Lance."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from modelinscale.core.errors import LakeError, StoreError, UsageError, did_you_mean
+from modelinscale.core.errors import LakeError, StoreError
 from modelinscale.core.schema import Schema
 from modelinscale.data import _lake_change as change
 from modelinscale.data import _lake_keep as keeping
 from modelinscale.data._lake_base import (
     BLOCK_ROWS,
-    IO_BYTES,
     SEQ,
     Change,
     Commit,
@@ -21,11 +19,8 @@ from modelinscale.data._lake_base import (
     at_work,
     attempts,
     commit_of,
-    compact_json,
     land,
-    last_commit,
     number,
-    record,
     rewrite,
     short,
     sync,
@@ -38,19 +33,15 @@ from modelinscale.data._lake_base import (
 from modelinscale.data._lake_base import REMEMBERED as _REMEMBERED
 from modelinscale.data._lake_change import Changes
 from modelinscale.data._lake_keep import Erased, Past, Vacuumed, Version
-from modelinscale.data.arrow import INTERNAL, arrow_schema, arrow_type
+from modelinscale.data._lake_open import FORMAT, FORMAT_KEY, check, first_version, metadata_of, probe, refuse_ours
+from modelinscale.data._lake_read import Reader
+from modelinscale.data.arrow import arrow_schema, arrow_type
 from modelinscale.data.sources import Cursor
 
 if TYPE_CHECKING:
-    import lance
     import pyarrow as pa
 
-FORMAT = 2
-"""Of what we add to the table: schema metadata, commit record, commit numbers. 2: columns may have been added or widened, records say who and what."""
-
-_FORMAT_KEY, _SCHEMA_KEY, _READ_KEY = "mis.format", "mis.schema", "mis.read"
 _STAGED_ROWS = BLOCK_ROWS  # as many rows are written once, whatever happens to the commit; fewer are written again when another writer was first
-_CHANGED = "Another program changed it: restore an older version."
 
 
 @dataclass(frozen=True)
@@ -63,110 +54,12 @@ class Staged:
     """The columns they were written with."""
 
 
-class Table:
+class Table(Reader):
     """One version of a lake table. Reading never blocks a writer and never sees part of a commit."""
-
-    def __init__(self, dataset: "lance.LanceDataset", where: Where) -> None:
-        """Use `open_table` or `create_table`."""
-        self._dataset = dataset
-        self._where = where
-        self.uri = where.uri
-
-    @cached_property
-    def version(self) -> int:
-        return int(self._dataset.version)
-
-    @cached_property
-    def n_rows(self) -> int:
-        return int(self._dataset.count_rows())
-
-    @cached_property
-    def schema(self) -> Schema:
-        """The user's columns, habits of their text included."""
-        try:
-            return Schema.model_validate_json(self._dataset.schema.metadata[_SCHEMA_KEY.encode()])
-        except ValueError as error:
-            raise LakeError(f"{self.uri}: the description of its columns cannot be read.", fix=_CHANGED) from error
-
-    @cached_property
-    def read_schema(self) -> Schema:
-        """The columns as the source gives them, before treatments: how cells were read once is how they are read again."""
-        found = self._dataset.schema.metadata.get(_READ_KEY.encode())
-        return self.schema if found is None else Schema.model_validate_json(found)
-
-    @cached_property
-    def _last(self) -> tuple[Commit, int]:
-        return last_commit(self._dataset, self.uri)
-
-    @property
-    def last(self) -> Commit:
-        """The newest commit up to this version. Raises `LakeError` when a clean-up by another program removed its record."""
-        return self._last[0]
-
-    @property
-    def cursor(self) -> Cursor | None:
-        """Where the source stood after the last commit."""
-        return self.last.cursor
-
-    @property
-    def rows_version(self) -> int:
-        """The oldest version with exactly these rows in this order: this one, or an earlier one when later commits only moved the cursor or files."""
-        commit, version = self._last
-        return commit.rows_version or version
 
     def at(self, version: int) -> "Table":
         """The table as of a version. Raises `LakeError` when there is no such version (any more)."""
         return open_table(self.uri, version, options=self._where.options)
-
-    def versions(self) -> tuple[Version, ...]:
-        """Every version that can still be read, oldest first."""
-        return keeping.versions(self._dataset, self.uri)
-
-    def history(self, n: int | None = None) -> tuple[Past, ...]:
-        """The last ``n`` versions (None: all) with who made them, what they did and the models trained on them, oldest first."""
-        return keeping.history(self._dataset, self.uri, n)
-
-    # Reading.
-
-    def blocks(self, columns: Sequence[str] | None = None, *, n_rows: int = BLOCK_ROWS, since: int | None = None) -> "Iterator[pa.RecordBatch]":
-        """Rows in the order they came, the same at every reading, in batches of at most ``n_rows``; memory does not grow with the table.
-
-        ``columns``: all of the user's, or those named, in that order. ``since``: only rows that came, or were replaced, after that version.
-        Raises `UsageError` for an unknown column, `LakeError` when the table is damaged.
-        """
-        names = self._known(self.schema.names if columns is None else columns)
-        return self._scan(names, f"{SEQ} > {self.at(since).seq}" if since else None, n_rows)
-
-    def slice(self, start: int, n_rows: int, columns: Sequence[str]) -> "pa.Table":
-        """``n_rows`` rows from the ``start``-th on (fewer where the table ends), in the order of `blocks`; memory grows with them alone."""
-        with told(self.uri, "read"):
-            scanner = self._dataset.scanner(
-                columns=list(columns),
-                offset=start,
-                limit=n_rows,
-                batch_size=BLOCK_ROWS,
-                scan_in_order=True,
-                io_buffer_size=IO_BYTES,
-                batch_readahead=2,
-                fragment_readahead=1,
-            )
-            return scanner.to_table()
-
-    def blocks_after(self, seq: int, columns: Sequence[str]) -> "Iterator[pa.RecordBatch]":
-        """As `blocks`, for rows of commits numbered higher than ``seq``."""
-        return self._scan(list(columns), f"{SEQ} > {seq}" if seq else None, BLOCK_ROWS)
-
-    def blocks_up_to(self, seq: int) -> "Iterator[pa.RecordBatch]":
-        """As `blocks`, for rows of commits numbered ``seq`` or lower."""
-        return self._scan(list(self.schema.names), None if self.seq <= seq else f"{SEQ} <= {seq}", BLOCK_ROWS)
-
-    @cached_property
-    def seq(self) -> int:
-        """The number of the newest commit that brought rows still here, at least; 0 for an empty table."""
-        if self.n_rows == 0:
-            return 0
-        with told(self.uri, "read"):
-            return int(self._dataset.take([self.n_rows - 1], columns=[SEQ])[SEQ][0].as_py())
 
     def changes_since(self, version: int, key: Sequence[str]) -> Changes:
         """The keys that came, were replaced and went since a version that can still be read. Memory grows with the changes, not with the table."""
@@ -176,10 +69,6 @@ class Table:
         schema = pa.schema([pa.field(name, arrow_type(self.schema[name])) for name in names])
         fresh = pa.Table.from_batches(list(self.blocks(names, since=version)), schema=schema)
         return change.changes(old._dataset, self._dataset, fresh, names, self.uri)
-
-    def rows_of(self, column: str, values: Sequence[Any], versions: Sequence[int] | None = None) -> dict[int, int]:
-        """In which versions (None: all that can be read) rows have one of these values, and how many: the models trained on those have seen them."""
-        return self._counted(column, values, [v.number for v in self.versions()] if versions is None else versions)
 
     # Writing.
 
@@ -304,9 +193,9 @@ class Table:
             reads = change.wider(now.read_schema, read_schema, self.uri) if read_schema is not None else change.wider(now.read_schema, schema, self.uri)
             if (wanted, reads) == (now.schema, now.read_schema):
                 return None
-            _refuse_ours(wanted)
+            refuse_ours(wanted)
             with told(self.uri, "write"):
-                shape = change.reshaped(now._dataset, now.schema, wanted, _metadata(wanted, reads), self.uri)
+                shape = change.reshaped(now._dataset, now.schema, wanted, metadata_of(wanted, reads), self.uri)
             return shape, replace(now.last, what="evolve", run=run or now.last.run, n_added=0, n_removed=0, by=writer(), rows_version=None)
 
         return self._change(step)
@@ -327,12 +216,6 @@ class Table:
         with told(self.uri, "write"):
             if name in self._dataset.tags.list():
                 self._dataset.tags.delete(name)
-
-    @property
-    def tags(self) -> dict[str, int]:
-        """Named versions."""
-        with told(self.uri, "read"):
-            return {name: int(found["version"]) for name, found in sorted(self._dataset.tags.list().items())}
 
     def compact(self, *, n_files: int = 64) -> "Table":
         """Joins small files once there are more than ``n_files``; rows, their order, the cursor and old versions stay. Gives the table as it is then."""
@@ -471,11 +354,11 @@ class Table:
 
     def _upgraded(self) -> "Table | None":
         """The table in today's format; None when another writer was first."""
-        if int(self._dataset.schema.metadata[_FORMAT_KEY.encode()]) == FORMAT:
+        if int(self._dataset.schema.metadata[FORMAT_KEY.encode()]) == FORMAT:
             return self
         with told(self.uri, "write"):
             # From 1 to 2: nothing in the files is other than it was, only records and columns may be from now on.
-            shape = change.reshaped(self._dataset, self.schema, self.schema, _metadata(self.schema, self.read_schema), self.uri)
+            shape = change.reshaped(self._dataset, self.schema, self.schema, metadata_of(self.schema, self.read_schema), self.uri)
             found = land(self._dataset, shape, self._carried("upgrade"), self._where)
         return None if found is None else Table(found, self._where)
 
@@ -503,35 +386,6 @@ class Table:
         wanted = arrow_schema(self.schema)
         if not found.equals(wanted):
             raise LakeError(f"{self.uri}: rows of other columns than the table's.\nrows: {words(found)}\ntable: {words(wanted)}")
-
-    def _known(self, columns: Sequence[str]) -> list[str]:
-        unknown = [name for name in columns if name not in self.schema]
-        if unknown:
-            raise UsageError(f"{self.uri} has no column {unknown[0]!r}.{did_you_mean(unknown[0], self.schema.names)}")
-        return list(columns)
-
-    def _cells(self, column: str, values: Sequence[Any]) -> "pa.Array":
-        return keeping.matcher(values, arrow_type(self.schema[self._known([column])[0]]), column, self.uri)
-
-    def _counted(self, column: str, values: Sequence[Any], versions: Sequence[int], *, gone: bool = False) -> dict[int, int]:
-        def cells(kind: "pa.DataType") -> "pa.Array":
-            return keeping.matcher(values, kind, column, self.uri)
-
-        self._cells(column, values)
-        return keeping.counted(((n, self._dataset.checkout_version(n)) for n in versions), column, cells, self.uri, gone=gone)
-
-    def _scan(self, names: list[str], where: str | None, n_rows: int) -> "Iterator[pa.RecordBatch]":
-        with told(self.uri, "read"):
-            scanner = self._dataset.scanner(
-                columns=names,
-                filter=where,
-                batch_size=n_rows,
-                scan_in_order=True,
-                io_buffer_size=IO_BYTES,
-                batch_readahead=2,
-                fragment_readahead=2,
-            )
-            yield from (batch for batch in scanner.to_batches() if batch.num_rows)
 
 
 def model_tag(name: str, number: int) -> str:
@@ -581,9 +435,8 @@ def open_table(uri: str, version: int | None = None, *, options: Mapping[str, st
             if version in known:
                 raise
             raise LakeError(f"{uri} has no version {version}.", fix=f"There are {len(known)}: {known[0]} to {known[-1]}.") from error
-    table = Table(dataset, where)
-    _check(table)
-    return table
+    check(dataset, uri)
+    return Table(dataset, where)
 
 
 def create_table(
@@ -608,9 +461,9 @@ def create_table(
     import pyarrow as pa
 
     where = Where(uri, options)
-    _refuse_ours(schema)
+    refuse_ours(schema)
     plain = arrow_schema(schema)
-    filled = plain.append(pa.field(SEQ, pa.int64())).with_metadata(_metadata(schema, read_schema))
+    filled = plain.append(pa.field(SEQ, pa.int64())).with_metadata(metadata_of(schema, read_schema))
     first = plain.empty_table() if rows is None else rows
     if not first.schema.equals(plain):
         raise LakeError(f"{uri}: rows of other columns than the schema's.\nrows: {words(first.schema)}\nschema: {words(plain)}")
@@ -619,7 +472,7 @@ def create_table(
         if table_exists(uri, options=options):
             raise there
         if where.folder is None:
-            _probe(where)
+            probe(where)
         commit = Commit(
             seq=int(bool(batch)) if seq is None else seq,
             batch=batch,
@@ -633,78 +486,12 @@ def create_table(
         )
         with told(uri, "write"):
             fragments = write(first, uri, filled, commit.seq, "create", where) if first.num_rows else []
-            dataset = _first(filled, fragments, commit, where)
+            dataset = first_version(filled, fragments, commit, where)
         if dataset is None:
             raise there
         if durable:
             sync(where, None, dataset)
         return Table(dataset, where)
-
-
-def _first(schema: "pa.Schema", fragments: list[Any], commit: Commit, where: Where) -> "lance.LanceDataset | None":
-    """Version 1 of a table, on top of version 0, which never exists; None when another writer made the table meanwhile."""
-    import lance
-    from lance.commit import CommitConflictError
-
-    step = lance.Transaction(0, lance.LanceOperation.Overwrite(schema, fragments), transaction_properties=record(commit))
-    try:
-        return lance.LanceDataset.commit(where.uri, step, enable_stable_row_ids=True, max_retries=0, storage_options=where.storage)
-    except CommitConflictError:
-        return None
-    except OSError as error:
-        if "0.manifest was not found" in str(error):  # there is a version to read by now
-            return None
-        raise
-
-
-def _probe(where: Where) -> None:
-    """Commits twice on top of one version: a store that lets the second in would let writers overwrite each other's commits."""
-    import uuid
-
-    import lance
-    import pyarrow as pa
-
-    place = Where(f"{where.uri.rstrip('/')}/{INTERNAL}probe-{uuid.uuid4().hex}", where.options)
-    with told(where.uri, "write"):
-        first = _first(pa.schema([(SEQ, pa.int64())]), [], Commit(0, ""), place)
-        assert first is not None, "nobody else knows the place"
-        twice = [land(first, Change(), Commit(0, ""), place) for _ in range(2)]
-        lance.LanceDataset.drop(place.uri, place.storage, ignore_not_found=True)
-    if twice[1] is not None:
-        raise LakeError(
-            f"{where.uri}: this store overwrites an object when it is told not to, so writers would lose each other's commits.",
-            fix="Use a store with conditional writes (S3, GCS, Azure, MinIO), or a local folder.",
-        )
-
-
-def _metadata(schema: Schema, read_schema: Schema | None) -> dict[str, str]:
-    found = {_FORMAT_KEY: str(FORMAT), _SCHEMA_KEY: compact_json(schema.plain())}
-    return found if read_schema is None or read_schema == schema else {**found, _READ_KEY: compact_json(read_schema.plain())}
-
-
-def _refuse_ours(schema: Schema) -> None:
-    ours = [name for name in schema.names if name.startswith(INTERNAL)]
-    if ours:
-        raise LakeError(f"a column cannot be called {ours[0]!r}: names with {INTERNAL} are the table's own.", fix="Rename it in the source.")
-
-
-def _check(table: Table) -> None:
-    """Refuses what we did not write, or cannot read rightly."""
-    import pyarrow as pa
-
-    dataset = table._dataset
-    metadata = dataset.schema.metadata or {}
-    if _FORMAT_KEY.encode() not in metadata or _SCHEMA_KEY.encode() not in metadata:
-        raise LakeError(f"{table.uri} is a Lance table, but not one of ours.", fix="Name another store, or read it as a source.")
-    found = int(metadata[_FORMAT_KEY.encode()])
-    if found > FORMAT:
-        raise LakeError(f"{table.uri} has format {found}; this version reads up to {FORMAT}.", fix="Upgrade: pip install --upgrade modelinscale.")
-    if not dataset.has_stable_row_ids:
-        raise LakeError(f"{table.uri} has no stable row ids, so rows since a version cannot be told.", fix="Copy it into a new table.")
-    # A column that was added stands behind the hidden one.
-    declared = {f.name: f.type for f in [*arrow_schema(table.schema), pa.field(SEQ, pa.int64())]}
-    if len(dataset.schema) != len(declared) or {f.name: f.type for f in dataset.schema} != declared:
-        raise LakeError(f"{table.uri}: its columns are not those it declares: {words(dataset.schema)}.", fix=_CHANGED)
 
 
 __all__ = [
