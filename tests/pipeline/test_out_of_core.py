@@ -1,6 +1,8 @@
 """A table that is read in partitions, its encoded rows on disk, gives what the same table held in memory gives."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,8 @@ import polars as pl
 import pytest
 
 from modelinscale.api import Project
+from modelinscale.core import memory
+from modelinscale.core.errors import DataError
 from modelinscale.data import partitions
 from modelinscale.pipeline import _context
 
@@ -74,3 +78,62 @@ def test_both_roads_give_the_same_parts_states_weights_and_answers(model: str, t
     assert first.metrics == second.metrics
     assert first.baselines == second.baselines
     assert not list((cut / ".mis" / "work").glob("rows-*")), "encoded rows are removed when training is done"
+
+
+def test_a_network_learns_from_rows_on_disk_about_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = "{type: mlp, epochs: 4, width: 16, members: 2}"
+    held, cut = (write(tmp_path / name, model) for name in ("held", "cut"))
+    first = Project(held).run(until="evaluate")
+    with monkeypatch.context() as patch:
+        out_of_core(patch)
+        second = Project(cut).run(until="evaluate")
+    a, b = (found.metrics["roc_auc"]["value"] for found in (first, second))
+    assert a is not None
+    assert b is not None
+    assert abs(a - b) < 0.05
+
+
+def test_a_plan_says_whether_rows_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path / "p", "linear")
+    Project(folder).run(until="collect")
+    assert "rows are held in memory" in Project(folder).plan().steps[1].why
+    monkeypatch.setattr(partitions, "HELD", 1e9)
+    assert "rows are read in partitions" in Project(folder).plan().steps[1].why
+
+
+def test_a_step_that_cannot_fit_is_refused_with_what_would_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path / "p", "linear")
+    monkeypatch.setattr(memory, "BASE_BYTES", 255 << 20)
+    monkeypatch.setattr(memory, "MARGIN", 100)  # this process runs other tests too
+    with (folder / "model.yaml").open("a") as file:
+        file.write("compute: {type: local, memory: 256MiB}\n")
+    with pytest.raises(DataError, match=r"train needs about .* `compute.memory` is 256.0 MiB.*Or set `compute.memory` to at least"):
+        Project(folder).run()
+
+
+SMALL = """
+import sys
+from pathlib import Path
+from threading import Thread
+from modelinscale.core import memory
+from modelinscale.api import Project
+guard = memory.Guard(1 << 60)
+Thread(target=guard.watch, daemon=True).start()
+Project(Path(sys.argv[1])).run(until="evaluate")
+print(guard.peak)
+"""
+
+
+@pytest.mark.slow
+def test_a_table_of_several_budgets_stays_within_it(tmp_path: Path) -> None:
+    n, chance = 1_200_000, np.random.default_rng(3)
+    columns = {f"x{i}": chance.normal(size=n) for i in range(20)}
+    pl.DataFrame({**columns, "y": columns["x0"] + chance.normal(size=n) > 0}).write_parquet(tmp_path / "rows.parquet")
+    budget = 360 << 20  # 120 MiB of it for rows; they are 190 MiB, and HELD times that in memory
+    (tmp_path / "model.yaml").write_text(
+        "data: {source: rows.parquet, split: {type: random}}\ntarget: y\nmodel: {type: trees, rounds: 5}\n"
+        f"features: {{{', '.join(f'{name}: number' for name in columns)}}}\ncompute: {{type: local, memory: {budget}}}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", SMALL, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[-1]) < budget * memory.MARGIN

@@ -3,8 +3,8 @@
 N rows of the table.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,8 @@ class Partition:
     n_rows: int
     rows: "pl.DataFrame | None" = field(default=None, compare=False, repr=False)
     """The rows themselves, where the whole table is held in memory."""
+    options: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """What the table's object store needs (`lake.open_table`)."""
 
     @property
     def where(self) -> str:
@@ -85,17 +87,17 @@ def read(partition: Partition, columns: Sequence[str]) -> "pl.DataFrame":
     memory.check(f"reading {partition.where}")
     if partition.rows is not None:
         return partition.rows.select(columns)
-    rows = pl.from_arrow(_open(partition.uri, partition.version).slice(partition.start, partition.n_rows, columns))
+    rows = pl.from_arrow(_open(partition.uri, partition.version, partition.options).slice(partition.start, partition.n_rows, columns))
     assert isinstance(rows, pl.DataFrame)
     return rows
 
 
 @lru_cache(maxsize=4)
-def _open(uri: str, version: int) -> "Table":
+def _open(uri: str, version: int, options: tuple[tuple[str, str], ...] = ()) -> "Table":
     """A version never changes, so that one opening serves all partitions of a process."""
     from modelinscale.data.lake import open_table
 
-    return open_table(uri, version)
+    return open_table(uri, version, options=dict(options) or None)
 
 
 class Rows:
@@ -158,12 +160,22 @@ class Rows:
                 raise DataError(f"there is no column {name!r}.{did_you_mean(name, self.columns)}", fix="Is it still in the source?")
 
 
-def open_rows(uri: str, version: int, columns: Sequence[str], *, memory_bytes: int | None = None, workers: int = 2, hold: bool | None = None) -> Rows:
+def open_rows(
+    uri: str,
+    version: int,
+    columns: Sequence[str],
+    *,
+    memory_bytes: int | None = None,
+    workers: int = 2,
+    hold: bool | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Rows:
     """The rows of a table version, cut to a budget.
 
     ``memory_bytes``: what one process may hold in all (None: what is free). ``hold``: whether rows are kept in memory; None: where it is comfortable.
     """
-    table = _open(uri, version)
+    place = tuple((options or {}).items())
+    table = _open(uri, version, place)
     row_bytes, n = measured(table, columns), table.n_rows
     there = memory.room(memory_bytes)
     if n and (hold or (hold is None and n * row_bytes * HELD <= there)):
@@ -173,7 +185,8 @@ def open_rows(uri: str, version: int, columns: Sequence[str], *, memory_bytes: i
             tuple(columns),
             row_bytes,
         )
-    return Rows(tuple(_cut(uri, version, n, size(row_bytes, there, workers))), tuple(columns), row_bytes)
+    cut = (replace(p, options=place) for p in _cut(uri, version, n, size(row_bytes, there, workers)))
+    return Rows(tuple(cut), tuple(columns), row_bytes)
 
 
 def rows_of(frame: "pl.DataFrame | pa.Table", n_rows: int = MOST_ROWS) -> Rows:
