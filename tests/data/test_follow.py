@@ -142,6 +142,9 @@ def test_a_source_out_of_reach_is_tried_again_and_what_came_before_is_committed(
     while len(follower.source.looks) < 10 and time.monotonic() < end:
         time.sleep(0.02)
     follower.end()
+    whats = [step.what for step in follower.steps]
+    first, second = (i for i, what in enumerate(whats) if what == "waiting")
+    assert whats[first : second + 1] in (["waiting", "waiting"], ["waiting", "committed", "waiting"]), "away is away until it answers"
     assert ids(tmp_path) == [f"r{i}" for i in range(60)]
 
 

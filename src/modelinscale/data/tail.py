@@ -114,7 +114,7 @@ class _Follower:
 
     def __init__(self, source: Source, state: State, how: Follow, stop: Event, news: Callable[[Step], None]) -> None:
         self._source, self._state, self._how, self._stop, self._news = source, state, how, stop, news
-        self._n_commits, self._said = 0, 0.0
+        self._n_commits, self._said, self._away = 0, 0.0, False
         self._n_good, self._n_bad = state.n_good, state.n_bad
         self._told = state.cursor is None
         self.writing: Future[None] | None = None
@@ -130,7 +130,7 @@ class _Follower:
             try:
                 with closing(_generator(self._source.follow(after, self._state.raw, every_s=self._how.every, stop=self._stop))) as arriving:
                     for chunk in arriving:
-                        pause, lost_at, now = FIRST_PAUSE_S, None, monotonic()
+                        pause, lost_at, now, self._away = FIRST_PAUSE_S, None, monotonic(), False
                         if chunk is not None:
                             self._state.note_columns(chunk)
                             since = since if chunks else now
@@ -145,6 +145,7 @@ class _Follower:
                         elif chunk is None:
                             yield []
             except Unreachable as error:
+                self._away = True
                 if chunks:
                     yield chunks
                     chunks, n_rows, n_bytes, closed = [], 0, 0, monotonic()
@@ -165,7 +166,7 @@ class _Follower:
         if self.writing is None or not (wait or self.writing.done()):
             if not wait and self.writing is None:
                 self._tell()
-                if monotonic() - self._said >= IDLE_NEWS_S:
+                if not self._away and monotonic() - self._said >= IDLE_NEWS_S:
                     self._said = monotonic()
                     self._news(self._step("idle", 0, 0))
             return

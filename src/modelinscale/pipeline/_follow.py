@@ -65,6 +65,8 @@ class Followed:
         bad = f", {self.n_quarantined:,} in quarantine" if self.n_quarantined else ""
         if self.note:
             return f"{self.state}: {self.note}"
+        if not self.committed:
+            return f"{self.state}{behind}"
         return f"+{self.n_added:,} rows{bad}, {self.n_rows:,} in all, {self.rows_per_s:,.0f} rows/s{behind}"
 
 
