@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from benchmarks._measure import run
+from _measure import run
 from modelinscale.testing.databases import PASSWORD, Server, postgres
 
 RESULTS = Path(__file__).parent / "results" / "sql.md"

@@ -100,8 +100,8 @@ def test_a_table_of_postgres_is_a_source_like_any_other(pg: Server, more: dict[s
     name = next(NAMES)
     insert = f"INSERT INTO {name} (day, price, word) SELECT date '2026-01-01' + i % 7, i / 8.0, 'w' || i % 5 FROM generate_series"
     pg.run(f"""CREATE TABLE {name} (id bigserial PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), day date NOT NULL,
-        price numeric NOT NULL, word text); {insert}(1, 60) AS i""")
-    conforms(sql(pg.url(), table=name, rows=7, **more), lambda: (pg.run(f"{insert}(61, 64) AS i"), 4)[1])
+        price numeric NOT NULL, word text); {insert}(1, 30) AS i""")
+    conforms(sql(pg.url(), table=name, rows=7, **more), lambda: (pg.run(f"{insert}(31, 34) AS i"), 4)[1])
 
 
 @pytest.mark.slow
@@ -207,9 +207,8 @@ def test_every_row_of_many_writers_is_collected_exactly_once(pg: Server, tmp_pat
     for one in writers:
         one.start()
     by_id, by_time = sql(pg.url(), table=name, cursor="id", rows=64), sql(pg.url(), table=name, cursor="at", key="id", rows=64)
-    until = time.monotonic() + 4
     n_collects = 0
-    while time.monotonic() < until:
+    while n_collects < 8:
         for source, folder in ((by_id, tmp_path / "id"), (by_time, tmp_path / "at")):
             if pg.run(f"SELECT 1 FROM {name} LIMIT 1"):
                 try:
@@ -224,7 +223,6 @@ def test_every_row_of_many_writers_is_collected_exactly_once(pg: Server, tmp_pat
     for source, folder in ((by_id, tmp_path / "id"), (by_time, tmp_path / "at")):
         gathered(source, folder)
         assert Counter(ids(folder)) == expected
-    assert n_collects >= 4
 
 
 @pytest.mark.slow
@@ -372,6 +370,29 @@ def test_rows_with_one_cursor_value_stay_together_without_a_key(pg: Server) -> N
     assert sorted(r["v"] for r in read(source)[0]) == list(range(100))
 
 
+@pytest.mark.slow
+def test_numbers_of_transactions_that_came_round_need_a_lag() -> None:
+    """The server is told that it has lived through 4 billion transactions; rows from before carry numbers that will be given again."""
+    os.environ["MIS_TEST_PASSWORD"] = PASSWORD
+    try:
+        with postgres() as server:
+            server.run("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t SELECT i, 0 FROM generate_series(1, 100) i")
+            source = sql(server.url(), table="t", cursor="id", rows=9)
+            found, _ = read(source)
+            assert len(found) == 100
+            server.live_through(epochs=1)
+            found, cursor = read(source)
+            assert len(found) == 100
+            server.run("INSERT INTO t VALUES (101, 0), (102, 0)")
+            with pytest.raises(SourceError, match=r"has given transaction numbers twice.*`lag: 1d`"):
+                read(source, cursor)
+            found, cursor = read(source.but(lag=50), cursor)
+            assert [r["id"] for r in found] == [101, 102]
+            assert read(source.but(lag=50), cursor)[0] == []
+    except NoServer as reason:
+        pytest.skip(str(reason))
+
+
 # -- types
 
 
@@ -379,10 +400,10 @@ def test_rows_with_one_cursor_value_stay_together_without_a_key(pg: Server) -> N
 def test_postgres_types_arrive_as_ours(pg: Server) -> None:
     name = next(NAMES)
     pg.run(f"""CREATE TYPE {name}_mood AS ENUM ('sad', 'ok');
-        CREATE TABLE {name} (id smallint PRIMARY KEY, mood {name}_mood, j jsonb, n numeric, money money, flag bool, u uuid, d date, at timestamptz, local timestamp,
-            span interval, clock time, ip inet, v float8[], c char(3), big numeric(40, 2), f real);
-        INSERT INTO {name} VALUES (1, 'ok', '{{"a": 1}}', 1.25, '$3.50', true, '00000000-0000-0000-0000-000000000001', '2026-01-02', '2026-01-02 03:04:05+02',
-            '2026-01-02 03:04:05', '1 day 1 second', '01:02:03', '10.0.0.1', '{{1, 2.5}}', 'ab', 1e30, 0.5),
+        CREATE TABLE {name} (id smallint PRIMARY KEY, mood {name}_mood, j jsonb, n numeric, money money, flag bool, u uuid, d date, at timestamptz,
+            local timestamp, span interval, clock time, ip inet, v float8[], c char(3), big numeric(40, 2), f real);
+        INSERT INTO {name} VALUES (1, 'ok', '{{"a": 1}}', 1.25, '$3.50', true, '00000000-0000-0000-0000-000000000001', '2026-01-02',
+            '2026-01-02 03:04:05+02', '2026-01-02 03:04:05', '1 day 1 second', '01:02:03', '10.0.0.1', '{{1, 2.5}}', 'ab', 1e30, 0.5),
             (2, 'sad', '[]', 'NaN', NULL, false, NULL, 'infinity', '-infinity', 'infinity', NULL, NULL, NULL, '{{3, 4}}', NULL, NULL, NULL)""")
     one, two = read(sql(pg.url(), table=name, cursor="id"))[0]
     from datetime import datetime

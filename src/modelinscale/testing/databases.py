@@ -20,7 +20,7 @@ class NoServer(Exception):
     """The server's programs are not on this machine."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
     """A database server that answers."""
 
@@ -45,6 +45,16 @@ class Server:
         if done.returncode:
             raise RuntimeError(done.stderr)
         return done.stdout
+
+    def live_through(self, epochs: int) -> None:
+        """Stops a PostgreSQL, sets its count of transactions forward by so many times 2^32, and starts it again."""
+        command = list(map(str, self.process.args))  # type: ignore[arg-type]
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(30)
+        _as_user([str(Path(command[0]).parent / "pg_resetwal"), "--epoch", str(epochs), "-D", str(self.folder / "data")], self.folder)
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, user=_user(), cwd=self.folder, env={**os.environ, "HOME": str(self.folder)}, stdout=log, stderr=log)
+        _wait(self)
 
     def kill(self) -> None:
         """Ends it at once, as a machine that loses its power would."""
@@ -147,6 +157,7 @@ def _running(command: list[str], port_option: str, scheme: str, folder: Path) ->
             _wait(server)
             yield server
         finally:
+            process = server.process
             process.send_signal(signal.SIGINT if scheme == "postgresql" else signal.SIGTERM)
             try:
                 process.wait(20)
