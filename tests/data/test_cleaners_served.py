@@ -102,6 +102,22 @@ def test_what_cannot_be_cleaned_is_refused_by_name(package: Package) -> None:
 
 
 @pytest.mark.slow
+def test_the_contract_goes_out_and_comes_in_by_command(project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from modelinscale.cli import contract
+
+    out = tmp_path / "parcels.odcs.yaml"
+    contract.write(project.file, out, json=False)
+    assert capsys.readouterr().out == f"wrote {out}\n"
+    contract.read(out, json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["told"] == []
+    assert found["document"]["data"]["columns"] == {
+        **{"id": "int", "weight": "float", "city": "string", "price": "float", "sent": "time", "note": "string", "late": "string"},
+    }
+    assert found["document"]["data"]["key"] == ["id"]
+
+
+@pytest.mark.slow
 def test_bounds_of_the_first_collect_stay_with_the_table(project: Project) -> None:
     from modelinscale.data.lake import open_table
 

@@ -75,6 +75,11 @@ def test_a_report_says_what_the_rows_are() -> None:
     assert found["v"]["n"] == 700
 
 
+def test_moments_by_the_thousand_have_a_mean_among_them() -> None:
+    found = columns(rows(6000)).plain()["at"]
+    assert found["low"] < found["mean"] < found["high"]
+
+
 def test_parts_are_reported_as_the_whole() -> None:
     table = rows(1000)
     whole = columns(table).plain()

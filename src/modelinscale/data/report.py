@@ -60,7 +60,7 @@ class Summary:
         if kind.is_temporal():
             values, present = values.dt.timestamp("us"), present.dt.timestamp("us")
         if values.dtype.is_numeric():
-            found.low, found.high, found.total = values.min(), values.max(), float(values.sum())
+            found.low, found.high, found.total = values.min(), values.max(), float(values.cast(pl.Float64).sum())
             found.bins = Bins.of(present.cast(pl.Float64).to_numpy())
         counts = present.alias("value").value_counts(name="n")
         if not values.dtype.is_numeric():
