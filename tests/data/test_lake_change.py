@@ -331,10 +331,10 @@ def test_a_table_of_format_2_is_still_read() -> None:
 def test_writers_at_once_and_kills_in_commits(tmp_path: Path) -> None:
     """A short form of what benchmarks/lake.py does at full length."""
     script = GOLDEN.parent.parent / "benchmarks" / "lake.py"
-    words = ["--writers", "4", "--appends", "20", "--kills", "4", "--out", str(tmp_path / "lake.md")]
+    words = ["--writers", "3", "--appends", "12", "--kills", "2", "--out", str(tmp_path / "lake.md")]
     done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "80 commits, 4,000 rows, every row once" in (tmp_path / "lake.md").read_text(encoding="utf-8")
+    assert "36 commits, 1,800 rows, every row once" in (tmp_path / "lake.md").read_text(encoding="utf-8")
 
 
 def test_a_durable_commit_is_on_the_disk_before_it_returns(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

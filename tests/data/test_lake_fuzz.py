@@ -128,9 +128,9 @@ def one_history(uri: str, seed: int, n_steps: int) -> None:
         check_changes(table, version, model.versions[version], model.rows)
     seqs = lance.dataset(uri).to_table(columns=[SEQ]).column(SEQ).to_pylist()
     assert seqs == sorted(seqs)
-    lance.dataset(uri).validate()
+    lance.dataset(uri).validate()  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_random_histories_equal_a_plain_model(tmp_path: Path, seed: int) -> None:
     one_history(str(tmp_path / "t"), seed, 25 if seed == 1 else 60)
