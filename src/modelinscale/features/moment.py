@@ -141,13 +141,16 @@ class Moment(Feature):
 
     def _state(self, known: NDArray[np.int64], n_missing: int) -> State:
         days, us = _split(known)
+        distinct, n = _days(days)
+        none = np.zeros(len(distinct), np.int64)
         return {
             "n": len(known) + n_missing,
             "missing": n_missing,
             "low": int(known.min()) if len(known) else None,
             "high": int(known.max()) if len(known) else None,
             "hour": np.bincount(us // _HOUR_US, minlength=24).tolist(),
-            **{p: np.bincount(_step(p, days, us), minlength=_ROUNDS[p]).tolist() for p in _COUNTED},
+            # Of each day once: a table has far fewer days than rows. Counts as weights stay whole below 2**53.
+            **{p: np.bincount(_step(p, distinct, none), n, _ROUNDS[p]).astype(np.int64).tolist() for p in _COUNTED},
             "bins": Bins.of(_since(days, us, 0)).plain(),
         }
 
@@ -165,6 +168,17 @@ class Moment(Feature):
     def _scaling(self, state: State) -> Scaling:
         scaling = Scaling.learned(Bins.load(state["bins"]), "robust", _CLIP)
         return scaling._replace(centre=scaling.centre - _first_day(state))
+
+
+def _days(days: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each day once, and how often it occurs: by counting, where they lie within a few thousand years."""
+    if not len(days) or int(days.max()) - int(days.min()) > 1 << 20:
+        distinct, n = np.unique(days, return_counts=True)
+        return distinct, n
+    low = days.min()
+    counts = np.bincount(days - low)
+    there = np.flatnonzero(counts)
+    return there + low, counts[there]
 
 
 def _first_day(state: State) -> int:
