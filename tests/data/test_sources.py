@@ -83,11 +83,28 @@ MAKERS: dict[str, Make] = {
     "simulator": lambda folder: Source.parse({"type": "simulator", "days": 14, "customers": 60, "terminals": 300}),
 }
 
+ELSEWHERE = {
+    "joined": "test_join_sources.py",
+    "kafka": "test_sources_streams.py",
+    "nats": "test_sources_streams.py",
+    "redis": "test_sources_streams.py",
+    "sql": "test_sources_sql.py",
+}
+"""Sources that need more than a folder: they go through the suite where their servers are started."""
 
-@pytest.fixture(params=names("data.sources"))
+
+@pytest.fixture(params=MAKERS)
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
-    assert request.param in MAKERS, f"the source {request.param} needs an example here"
     return MAKERS[request.param](tmp_path)
+
+
+@pytest.mark.parametrize("name", names("data.sources"))
+def test_every_source_goes_through_the_suite(name: str) -> None:
+    if name not in MAKERS:
+        assert name in ELSEWHERE, f"the source {name} needs an example here"
+        text = (Path(__file__).parent / ELSEWHERE[name]).read_text(encoding="utf-8")
+        assert f'"{name}"' in text or f"{name}_" in text
+        assert "suite.from_every_cursor_the_rest_comes_once" in text
 
 
 def test_from_every_cursor_the_rest_comes_once(source: Source) -> None:

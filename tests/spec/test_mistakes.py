@@ -27,7 +27,7 @@ CASES = {
     "another planned section": (GOOD + "explain: {method: shap}\n", r"explain: explaining answers is planned and not supported yet"),
     "a planned target": (GOOD + "deploy: {target: k8s}\n", r"deploy: deployment to targets is planned and not supported yet"),
     "a planned page": (GOOD + "report: true\n", r"report: a report page is planned and not supported yet"),
-    "a planned source": ("data: {source: {type: kafka, topic: t}}\ntarget: y\n", r"data.source: source type 'kafka' is planned and not supported yet"),
+    "a source without its place": ("data: {source: {type: kafka, topic: t}}\ntarget: y\n", r"data.source.servers: this is required and missing"),
     "a planned store": (GOOD + "store: {type: s3, bucket: b}\n", r"store: store type 's3' is planned and not supported yet"),
     "a compute nobody knows": (GOOD + "compute: rya\n", r"compute: unknown compute type 'rya'. Did you mean 'ray'"),
     "a compute setting nobody knows": (GOOD + "compute: {type: ray, wrokers: 8}\n", r"wrokers: unknown key. Did you mean 'workers'"),
