@@ -62,6 +62,12 @@ class Join(Settings):
     wait: Duration = Field(0.0, ge=0)
     """Rows of the first source younger than this are left for a later collect: so late may what was known of them arrive."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _on_is_a_word(cls, value: Any) -> Any:
+        """YAML 1.1 readers other than that of model.yaml take ``on`` for true."""
+        return {"on" if k is True else k: v for k, v in value.items()} if isinstance(value, dict) else value
+
     @model_validator(mode="after")
     def _needs_a_moment(self) -> Self:
         if self.as_of is None and (self.within is not None or self.wait or not self.allow_exact):
