@@ -60,7 +60,6 @@ CASES = {
     "a share above one": ("data: {source: rows.csv, split: {type: hash, test: 1.5}}\ntarget: y\n", r"data.split"),
     "a port out of range": (GOOD + "serve: {port: 70000}\n", r"serve.port: expected"),
     "a metric nobody knows": (GOOD + "evaluate: {main: auc}\n", r"evaluate.main"),
-    "a compute nobody knows": (GOOD + "compute: lokal\n", r"compute: unknown compute type 'lokal'. Did you mean 'local'"),
     "nested too deeply": (GOOD + "features: " + "{a: " * 40 + "1" + "}" * 40 + "\n", r"nested too deeply"),
     "a list as a key": (GOOD + "? [a, b]\n: c\n", r"a key must be a word"),
 }
