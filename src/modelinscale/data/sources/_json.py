@@ -118,16 +118,20 @@ def column(rows: list[Row], name: str, wanted: Column | None) -> "pa.Array":
     import pyarrow as pa
 
     values = [row.get(name) for row in rows]
-    if wanted is None or wanted.type != "string":
-        kinds = {type(v) for v in values} - {type(None)}
-        if kinds <= {int, float} or len(kinds) == 1:
-            try:
-                array = pa.array(values, arrow_type(wanted) if wanted and wanted.type == "float" and kinds <= {int, float} else None)
-            except (pa.ArrowException, OverflowError, TypeError, ValueError):
-                pass
-            else:
-                if not pa.types.is_nested(array.type) or (_is_list_of_numbers(array.type) and (wanted is not None or _equally_long(values))):
-                    return array
+    kinds = {type(v) for v in values} - {type(None)}
+    if kinds == {str}:
+        try:
+            return pa.array(values, pa.string())
+        except UnicodeEncodeError:  # half of a pair of UTF-16 surrogates, which is no text
+            pass
+    elif (wanted is None or wanted.type != "string") and (kinds <= {int, float} or len(kinds) == 1):
+        try:
+            array = pa.array(values, arrow_type(wanted) if wanted and wanted.type == "float" and kinds <= {int, float} else None)
+        except (pa.ArrowException, OverflowError, TypeError, ValueError):
+            pass
+        else:
+            if not pa.types.is_nested(array.type) or (_is_list_of_numbers(array.type) and (wanted is not None or _equally_long(values))):
+                return array
     return pa.array([_text(v) for v in values], pa.string())
 
 

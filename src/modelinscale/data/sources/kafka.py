@@ -115,7 +115,7 @@ class Kafka(Stream):
             try:
                 while not stop.is_set():
                     found, gone = link.take(self.rows, min(every_s, TICK_S))
-                    for messages in self._cut([m for m in found if (m.offset() or 0) >= places.next[m.topic() or "", m.partition() or 0]]):
+                    for messages in self._cut([m for m in found if (m.offset() or 0) >= places.next[_part(m)]]):
                         yield self._chunk(messages, places, schema)
                     if gone:  # after the messages that came with it, which would come again
                         places, _ = self._begin(link, places.cursor())
@@ -216,9 +216,10 @@ class Kafka(Stream):
         while not over:
             found, gone = link.take(min(self.rows, 10_000), POLL_S)
             for message in found:
-                if (message.offset() or 0) < at:
+                offset = message.offset() or 0
+                if offset < at:
                     continue
-                at = (message.offset() or 0) + 1
+                at = offset + 1
                 if at > end:
                     over = True
                     break
@@ -266,8 +267,9 @@ class Kafka(Stream):
         values = [m.value() for m in messages]
         rows, broken = rows_of(values, lambda i: _where(messages[i]))
         asked = {w for w, n in self.also.items() if n in schema}
-        for message in messages:
-            places.next[message.topic() or "", message.partition() or 0] = (message.offset() or 0) + 1
+        ends = messages[-1:] if _part(messages[0]) == _part(messages[-1]) else messages  # in order, so the last of a partition is said last
+        for message in ends:
+            places.next[_part(message)] = (message.offset() or 0) + 1
         return Chunk(self._batch(schema, rows, broken, _about(messages, asked)), places.cursor(), f"kafka {_where(messages[0])}, on")
 
     def _sampled(self) -> "tuple[list[Row], About, str]":
@@ -388,7 +390,7 @@ class _Link:
         found, gone = [], False
         first = self.consumer.poll(wait_s)  # `consume` alone would wait its full time for the last of n
         for message in [] if first is None else [first, *self.consumer.consume(n - 1, 0)] if n > 1 else [first]:
-            error, part = message.error(), (message.topic() or "", message.partition() or 0)
+            error, part = message.error(), _part(message)
             if part not in self._assigned:
                 continue
             if error is None:
@@ -444,6 +446,10 @@ class _Link:
 
 def _named(part: Part) -> str:
     return f"kafka {part[0]}[{part[1]}]"
+
+
+def _part(message: "Message") -> Part:
+    return message.topic() or "", message.partition() or 0
 
 
 def _where(message: "Message") -> str:
