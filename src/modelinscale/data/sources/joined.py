@@ -65,8 +65,8 @@ class Join(Settings):
     @model_validator(mode="before")
     @classmethod
     def _on_is_a_word(cls, value: Any) -> Any:
-        """YAML 1.1 readers other than that of model.yaml take ``on`` for true."""
-        return {"on" if k is True else k: v for k, v in value.items()} if isinstance(value, dict) else value
+        """YAML 1.1 readers other than that of model.yaml take ``on`` for true, and write it so."""
+        return {"on" if k in (True, "true") else k: v for k, v in value.items()} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _needs_a_moment(self) -> Self:
