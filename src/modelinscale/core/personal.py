@@ -54,7 +54,7 @@ class Rule(Settings):
         """Why the column cannot be treated so; "" when it can."""
         if self.type == "drop":
             return ""
-        if column.type == "vector" or (self.type == "mask" and column.type == "bool"):
+        if column.type in ("vector", "binary") or (self.type == "mask" and column.type == "bool"):
             return f"a column of type {column.type} can only be dropped"
         if self.type == "mask" and column.type == "time" and self.keep not in (None, "year", "month", "day"):
             return f"`keep: {self.keep}` is for text, and this is a column of moments: year, month or day"

@@ -7,8 +7,9 @@ from pydantic import Field, model_validator
 from modelinscale.core.errors import SpecError, did_you_mean
 from modelinscale.core.settings import Settings
 
-ColumnType = Literal["int", "float", "bool", "string", "time", "vector"]
-"""int: int64 · float: float64 · bool · string: UTF-8 · time: microseconds since 1970 in UTC, no zone kept · vector: float32, one width."""
+ColumnType = Literal["int", "float", "bool", "string", "time", "vector", "binary"]
+"""int: int64 · float: float64 · bool · string: UTF-8 · time: microseconds since 1970 in UTC, no zone kept · vector: float32, one width ·
+binary: bytes as they are (an encoded image)."""
 
 
 class Column(Settings):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelinscale.core.schema import Column, ColumnType
-from modelinscale.data.arrow import arrow_type, is_text
+from modelinscale.data.arrow import arrow_type, is_bytes, is_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -51,7 +51,9 @@ def read_cells(array: "pa.Array", column: Column) -> "tuple[pa.Array, Bad | None
     kind = array.type
     if t.is_null(kind):
         return pa.nulls(len(array), arrow_type(column)), None
-    if t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind) or t.is_fixed_size_binary(kind):
+    if column.type == "binary":
+        return (array.cast(arrow_type(column)), None) if is_bytes(kind) else _nothing_fits(array, column)
+    if is_bytes(kind):
         return _from_bytes(array, column)
     if is_text(kind):
         return _from_text(array if kind == pa.string() else array.cast(pa.string()), column)
@@ -349,6 +351,7 @@ _WORDS_FOR: dict[ColumnType, str] = {
     "time": "not a moment",
     "string": "not a text",
     "vector": "not a vector",
+    "binary": "not raw bytes",
 }
 
 

@@ -5,6 +5,7 @@ Not meant against an adversary: two rows of a billion collide by chance once in 
 """
 
 from collections.abc import Iterable
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,6 +93,11 @@ def _feed_array(state: Hashes, array: "pa.Array", factor: np.uint64) -> None:
         missing = pc.is_null(array).to_numpy(zero_copy_only=False)
     if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
         _feed_text(state, array if t.is_large_string(kind) else array.cast(pa.large_string()), missing, factor)
+        return
+    if t.is_binary(kind) or t.is_large_binary(kind):
+        cells = (blake2b(cell.as_buffer(), digest_size=8).digest() if cell.is_valid else bytes(8) for cell in array)
+        words = np.frombuffer(b"".join(cells), "<u8")
+        _step(state, words if missing is None else np.where(missing, _NULL, words), factor)
         return
     if t.is_fixed_size_list(kind):
         _feed_vectors(state, array, missing, factor)

@@ -23,6 +23,8 @@ def arrow_type(column: Column) -> "pa.DataType":
 
     if column.type == "vector":
         return pa.list_(pa.float32(), column.width)
+    if column.type == "binary":
+        return pa.large_binary()
     return {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "string": pa.string(), "time": pa.timestamp("us")}[column.type]
 
 
@@ -42,10 +44,17 @@ def is_text(kind: "pa.DataType") -> bool:
     return bool(t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind))
 
 
+def is_bytes(kind: "pa.DataType") -> bool:
+    """Whether cells of this Arrow type are bytes that need not be text."""
+    import pyarrow.types as t
+
+    return bool(t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind) or t.is_fixed_size_binary(kind))
+
+
 def column_of(name: str, kind: "pa.DataType") -> Column:
     """Our column for a typed source's: whole numbers int, decimals float, dates and zoned times naive UTC, durations float seconds.
 
-    Raises `NotSupportedYet` for what no column type of ours can hold: nested cells, raw bytes, lists without one width.
+    Raises `NotSupportedYet` for what no column type of ours can hold: nested cells, lists without one width.
     """
     import pyarrow.types as t
 
@@ -63,5 +72,8 @@ def column_of(name: str, kind: "pa.DataType") -> Column:
         return Column(name=name, type="time")
     if t.is_fixed_size_list(kind) and (t.is_integer(kind.value_type) or t.is_floating(kind.value_type)):
         return Column(name=name, type="vector", width=kind.list_size)
-    what = "raw bytes" if t.is_binary(kind) or t.is_large_binary(kind) or t.is_fixed_size_binary(kind) else "nested cells"
-    raise NotSupportedYet(f"column {name!r} holds {what} ({kind}), which no feature reads yet.", fix=f"Leave it out: `without: [{name}]` under the source.")
+    if is_bytes(kind):
+        return Column(name=name, type="binary")
+    raise NotSupportedYet(
+        f"column {name!r} holds nested cells ({kind}), which no feature reads yet.", fix=f"Leave it out: `without: [{name}]` under the source."
+    )

@@ -348,8 +348,9 @@ def contract(
         return name in schema
 
     for name in key:
-        if known(name, "`key`") and schema[name].type == "vector":
-            mistakes.append(SpecError(f"`key` names {name!r}, a vector.", fix="Name a column of numbers, text, flags or moments."))
+        if known(name, "`key`") and schema[name].type in ("vector", "binary"):
+            words = "a vector" if schema[name].type == "vector" else "raw bytes"
+            mistakes.append(SpecError(f"`key` names {name!r}, {words}.", fix="Name a column of numbers, text, flags or moments."))
     if len(set(key)) != len(key):
         mistakes.append(SpecError(f"`key` names a column twice: {', '.join(key)}."))
     of_table, by_column = _spread(schema, checks or {}, mistakes)

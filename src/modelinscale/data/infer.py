@@ -41,7 +41,7 @@ class Profile:
     """Smallest present number or moment."""
     high: str | None = None
     top: tuple[tuple[str, int], ...] = ()
-    """The most frequent values with their counts, ties by value; not for vectors."""
+    """The most frequent values with their counts, ties by value; not for vectors and raw bytes."""
     mean: float | None = None
     """Of numbers and flags."""
     mean_words: float = 0.0
@@ -181,7 +181,7 @@ def _held(column: Column, forced: ColumnType | None) -> Column:
     """A typed column under another type, where its values can be held by it."""
     if forced is None or forced == column.type:
         return column
-    if forced == "vector" or column.type == "vector":
+    if forced in ("vector", "binary") or column.type == "vector" or (column.type == "binary" and forced != "string"):
         raise _cannot_hold(column.name, forced, column.type)
     return Column(name=column.name, type=forced)
 
@@ -203,7 +203,7 @@ def _profile(values: "pl.Series") -> Profile:
     import polars as pl
 
     n_rows = len(values)
-    if isinstance(values.dtype, (pl.Array, pl.List)):
+    if isinstance(values.dtype, (pl.Array, pl.List, pl.Binary)):
         present = values.drop_nulls()
         return Profile(n_rows, n_rows - len(present), present.hash().n_unique())
     if values.dtype == pl.String:

@@ -20,7 +20,9 @@ ENGINE = "modelinscale"
 """The engine of quality rules that only we can run."""
 EVERY = "*"
 
-_LOGICAL: dict[ColumnType, str] = {"int": "integer", "float": "number", "bool": "boolean", "string": "string", "time": "timestamp", "vector": "array"}
+_LOGICAL: dict[ColumnType, str] = {
+    "int": "integer", "float": "number", "bool": "boolean", "string": "string", "time": "timestamp", "vector": "array", "binary": "string",
+}  # fmt: skip
 _TYPES: dict[str, ColumnType] = {"integer": "int", "number": "float", "boolean": "bool", "string": "string", "timestamp": "time", "date": "time"}
 _PERSONAL = ("personal", "pii", "sensitive", "confidential", "restricted")
 _SECONDS = {
@@ -87,6 +89,8 @@ def _property(
     found: dict[str, Any] = {"name": column.name, "logicalType": _LOGICAL[column.type]}
     if column.type == "vector":
         found |= {"items": {"logicalType": "number"}, "logicalTypeOptions": {"minItems": column.width, "maxItems": column.width}}
+    if column.type == "binary":
+        found |= {"logicalTypeOptions": {"format": "binary"}}
     if column.name in key:
         found |= {"primaryKey": True, "primaryKeyPosition": key.index(column.name) + 1}
     if not column.nullable:

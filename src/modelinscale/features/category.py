@@ -42,7 +42,7 @@ class Category(Feature):
 
     @classmethod
     def suits(cls, column: Column) -> bool:
-        return column.type != "vector"
+        return column.type not in ("vector", "binary")
 
     def empty(self) -> State:
         return {"n": 0, "missing": 0, "dropped": 0, "counts": {}}

@@ -98,7 +98,7 @@ def schema_of(source: Source, force: Mapping[str, ColumnType], target: str, text
 def _as(column: Column, type: ColumnType) -> Column:
     if column.type == type:
         return column
-    if type == "vector" or column.type == "vector":
+    if {type, column.type} & {"vector", "binary"}:
         raise SpecError(f"`data.columns`: {column.name!r} is {column.type} and cannot be held as {type}.", fix="Leave it out of `data.columns`.")
     return Column(name=column.name, type=type, nulls=column.nulls)
 

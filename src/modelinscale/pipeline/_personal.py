@@ -54,7 +54,7 @@ def look_personal(frame: pl.DataFrame, schema: Schema, known: Collection[str]) -
 
     found = []
     for column in schema.columns:
-        if column.name in known or column.type in ("bool", "vector"):
+        if column.name in known or column.type in ("bool", "vector", "binary"):
             continue
         hint, kind, share = column_hint(column.name), None, 0.0
         if column.type in ("string", "int"):

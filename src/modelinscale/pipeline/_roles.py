@@ -53,6 +53,8 @@ def _useless(column: Column, profile: Profile) -> str:
     n_present = profile.n_rows - profile.n_missing
     if not n_present:
         return "no row has a value"
+    if column.type == "binary":
+        return "it holds raw bytes, and no feature reads these yet (images are planned)"
     if profile.n_distinct <= 1 and not profile.n_missing:
         return "every row has the same value"
     names_rows = column.type == "string" and profile.mean_words <= TEXT_WORDS and n_present >= OWN_VALUE_ROWS

@@ -116,6 +116,8 @@ def about(column: Column, profile: Profile, values: bool = True) -> str:
         return f"{_clean(low)} to {_clean(high)}{missing}"
     if column.type == "vector":
         return f"{column.width} numbers{missing}"
+    if column.type == "binary":
+        return f"raw bytes{missing}"
     if profile.mean_words > 3:
         return f"text of about {profile.mean_words:.0f} words{missing}"
     top = ", ".join(_clean(v) for v, _ in profile.top[:3])

@@ -57,7 +57,7 @@ class Refers(Check):
 
     @classmethod
     def suits(cls, column: Column) -> bool:
-        return column.type != "vector"
+        return column.type not in ("vector", "binary")
 
     def at(self, base: Path) -> Self:
         return self.but(**{name: base / path for name, path in (("file", self.file), ("table", self.table)) if path is not None})

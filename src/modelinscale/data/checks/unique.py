@@ -16,7 +16,7 @@ class Unique(Check):
 
     @classmethod
     def suits(cls, column: Column) -> bool:
-        return column.type != "vector"
+        return column.type not in ("vector", "binary")
 
     def failing(self, values: "pl.Series") -> "pl.Series":
         return ~values.is_first_distinct() & values.is_not_null()

@@ -46,7 +46,7 @@ class Cast(Cleaner):
         return self
 
     def objection(self, column: Column) -> str:
-        if column.type == "vector" or (column.type == "time" and self.to != "time"):
+        if column.type in ("vector", "binary") or (column.type == "time" and self.to != "time"):
             return f"a column of type {column.type} cannot be cast to {self.to}"
         return ""
 
