@@ -43,7 +43,7 @@ def generate(uri: str, n_rows: int) -> None:
     from modelinscale.data.lake import create_table, open_table
 
     types = {**dict.fromkeys(NUMBERS, "float"), **dict.fromkeys(COUNTS, "int"), "at": "time", **dict.fromkeys(WORDS, "string"), "online": "bool", "y": "bool"}
-    schema = Schema(columns=tuple(Column(name=name, type=type) for name, type in types.items()))  # type: ignore[arg-type]
+    schema = Schema(columns=tuple(Column(name=name, type=type) for name, type in types.items()))
     vocabulary = {"country": pa.array([f"C{i:02d}" for i in range(50)]), "shop": pa.array([f"shop-{i:05d}" for i in range(20_000)])}
     vocabulary["device"] = pa.array([f"device-{i}" for i in range(500)])
     for start in range(0, n_rows, STEP):
@@ -137,7 +137,7 @@ def arrow_epoch(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
     with pa.OSFile(str(work / "encoded.arrow")) as source, pa.ipc.open_file(source) as file:
         for i in range(file.num_record_batches):
             batch = file.get_batch(i)
-            arrays = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
+            arrays = [(c.flatten() if pa.types.is_fixed_size_list(c.type) else c).to_numpy() for c in batch.columns]
             n += len(arrays[0])
     assert n == len(rows)
     return {}

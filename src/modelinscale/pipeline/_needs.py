@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from modelinscale.pipeline._place import Facts, Place
     from modelinscale.spec import ModelSpec
 
-_STATE_BYTES = 2 << 20
+_STATE_BYTES = 1 << 19
 """What is learned of a column, usually: bins of numbers, a few thousand words."""
 _LEARN_BYTES, _JUDGE_BYTES = 100 << 20, 8 << 20
 """The least that a family learns with, and that answers are judged with."""
