@@ -58,6 +58,8 @@ def test_commands_on_a_page_exist_with_their_options(page: Path) -> None:
             continue
         assert words[0] in group.commands, f"{page.name}: `{command}`: no such command"
         known = group.commands[words[0]]
+        while len(words) > 1 and words[1] in getattr(known, "commands", ()):
+            known, words = known.commands[words[1]], words[1:]
         options = {o for p in known.params for o in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
         used = {w.split("=")[0] for w in words[1:] if w.startswith("-") and not re.fullmatch(r"-\d+", w)}
         assert used <= options, f"{page.name}: `{command}`: {used - options} not among {sorted(options)}"
