@@ -21,8 +21,7 @@ from modelinscale.core.settings import Settings
 ROOT = "modelinscale"
 
 PLANNED: dict[str, frozenset[str]] = {
-    "data.sources": frozenset({"http", "images", "objects", "predictions"}),
-    "store": frozenset({"az", "gs", "s3"}),
+    "data.sources": frozenset({"http", "images"}),
 }
 """Types of the plan that this version does not know yet, by folder: refused with that reason rather than as a slip of the pen."""
 

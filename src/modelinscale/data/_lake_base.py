@@ -17,8 +17,10 @@ from modelinscale import __version__
 from modelinscale.core import files
 from modelinscale.core.errors import LakeError, MisError, StoreError
 from modelinscale.core.identity import identity
+from modelinscale.core.secrets import reveal
 from modelinscale.data.arrow import INTERNAL
 from modelinscale.data.sources import Cursor
+from modelinscale.store import Located
 
 if TYPE_CHECKING:
     import lance
@@ -47,6 +49,15 @@ class Where:
     """A path, or ``s3://``, ``gs://``, ``az://``."""
     options: Mapping[str, str] | None = field(default=None, repr=False)
     """Of the object store: endpoint, region, credentials (never shown)."""
+
+    def __post_init__(self) -> None:
+        if self.options is None and isinstance(self.uri, Located):
+            object.__setattr__(self, "options", {name: reveal(value) for name, value in self.uri.options.items()})
+
+    @property
+    def beside(self) -> Path:
+        """A folder of this machine for what belongs to the table and can be made again from it."""
+        return self.uri.beside if isinstance(self.uri, Located) else Path(self.uri)
 
     @property
     def folder(self) -> Path | None:

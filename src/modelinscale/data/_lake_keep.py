@@ -262,8 +262,8 @@ def counted(
 
 
 def forget_keys(where: Where) -> None:
-    """Removes the key index that lies in a local table: it is built again, without what left."""
+    """Removes the key index that lies in a local table, or beside one on a store: it is built again, without what left."""
     import shutil
 
-    if where.folder is not None:
-        shutil.rmtree(where.folder / "_mis_keys", ignore_errors=True)
+    if "://" not in str(where.beside):
+        shutil.rmtree(where.beside / "_mis_keys", ignore_errors=True)

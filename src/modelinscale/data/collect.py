@@ -6,7 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelinscale.compute import Compute
@@ -16,6 +15,7 @@ from modelinscale.core.identity import identity
 from modelinscale.core.logs import log
 from modelinscale.core.memory import room
 from modelinscale.core.schema import Column, Schema
+from modelinscale.data._lake_base import Where
 from modelinscale.data._watch import Watch
 from modelinscale.data.arrow import INTERNAL
 from modelinscale.data.clean import Cleaned, clean
@@ -254,7 +254,7 @@ class State:
         if self.table is not None:
             self.table.sweep()
         if self._rules.unique:
-            self._indexes = open_indexes(self._rules, Path(self._lake) / f"{INTERNAL}keys", self.table)
+            self._indexes = open_indexes(self._rules, Where(self._lake).beside / f"{INTERNAL}keys", self.table)
 
     def judge(self, unit: Unit) -> Judged:
         """The contract's verdict on a unit."""

@@ -26,7 +26,8 @@ def allowed(place: Place, columns: Sequence[str], what: str) -> Allowed:
     found = decide(access, access.role_of(user), columns)
     if found.hidden:
         try:
-            audit_of(place).write("refuse", what, columns=list(found.hidden), because=found.because)
+            with place.store.shared(wait_s=5.0):
+                audit_of(place).write("refuse", what, columns=list(found.hidden), because=found.because)
         except StoreError as error:  # who may only read is still refused
             log(__name__).warning("a refusal could not be written to the audit log", extra={"reason": str(error)})
     return found

@@ -85,10 +85,12 @@ def follow(place: Place, stop: threading.Event, settings: Follow, news: Callable
             found = None if job is None else tail(job.source, stop=stop, settings=settings, news=status.take, **job.how)
         except MisError as error:
             status.failed(error)
-            audit_of(place).write("follow", table, failed=type(error).__name__)
+            with place.store.shared():
+                audit_of(place).write("follow", table, failed=type(error).__name__)
             raise
         done = status.stopped(found)
-        audit_of(place).write("follow", table, version=done.version, n_added=done.n_added, n_quarantined=done.n_quarantined)
+        with place.store.shared():
+            audit_of(place).write("follow", table, version=done.version, n_added=done.n_added, n_quarantined=done.n_quarantined)
         return done
 
 

@@ -1,7 +1,6 @@
 """Where a project's results lie, and how a step's result appears: in one step, under the identity of what went in."""
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -61,10 +60,7 @@ class Place:
 
     def discard(self, result: Result) -> None:
         """Removes a result whose product is gone, so that it can be made again; out of sight first, so that no part of it is ever found."""
-        side = result.folder.with_name(f".{result.folder.name}.{os.getpid()}.part")
-        with told(result.folder, "remove"):
-            result.folder.rename(side)
-            shutil.rmtree(side)
+        self.store.discard("steps", result.step, result.folder.name)
 
     def newest(self, step: str) -> Result | None:
         """The result of a step made last, whatever its inputs: to say what changed since."""

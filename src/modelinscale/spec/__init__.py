@@ -9,11 +9,12 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from modelinscale.compute import Compute
 from modelinscale.compute.local import Local as LocalCompute
 from modelinscale.core.access import Access
+from modelinscale.core.bucket import SCHEMES
 from modelinscale.core.errors import SpecError, did_you_mean
-from modelinscale.core.kinds import PLANNED, names
+from modelinscale.core.kinds import names
 from modelinscale.core.personal import Rule, short
 from modelinscale.core.schema import ColumnType
-from modelinscale.core.secrets import Reference
+from modelinscale.core.secrets import Reference, anchored
 from modelinscale.core.settings import Also, Settings
 from modelinscale.core.task import Label
 from modelinscale.core.units import Duration
@@ -131,9 +132,12 @@ class Data(Settings):
 
 def _store(value: Any) -> Any:
     if isinstance(value, str) and "://" in value:
-        raise SpecError(f"stores at {value.split('://')[0]}:// are planned and not supported yet.", fix="Name a local folder.")
-    planned = isinstance(value, str) and value in PLANNED.get(Store.folder, ())
-    return {"type": "local", "root": value} if isinstance(value, str) and value not in names(Store.folder) and not planned else value
+        scheme, _, rest = value.partition("://")
+        bucket, _, prefix = rest.partition("/")
+        if scheme not in SCHEMES or not bucket:
+            raise SpecError(f"{scheme}:// is no store.", fix="Name a local folder, or s3://bucket/prefix, gs://bucket/prefix, az://container/prefix.")
+        return {"type": scheme, "bucket": bucket, "prefix": prefix}
+    return {"type": "local", "root": value} if isinstance(value, str) and value not in names(Store.folder) else value
 
 
 class ModelSpec(Settings):
@@ -234,9 +238,9 @@ class ModelSpec(Settings):
         return Source.parse(settings)
 
     def store_at(self, base: Path) -> Store:
-        """The store with a relative root taken from ``base``."""
-        root = getattr(self.store, "root", None)
-        return self.store.but(root=base / root) if isinstance(root, Path) else self.store
+        """The store with relative folders taken from ``base``."""
+        settings = anchored(self.store.plain(), base)
+        return Store.parse({**settings, **{name: str(base / settings[name]) for name in ("root", "cache") if name in settings}})
 
 
 def find(path: Path | str | None = None) -> Path:

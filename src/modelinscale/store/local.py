@@ -1,5 +1,7 @@
 """A folder on this machine."""
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -7,8 +9,7 @@ from pathlib import Path
 from pydantic import field_validator
 
 from modelinscale.core import files
-from modelinscale.core.errors import StoreError
-from modelinscale.store import Store
+from modelinscale.store import Store, checked
 
 
 class Local(Store):
@@ -26,10 +27,7 @@ class Local(Store):
         return str(self.path(*parts))
 
     def path(self, *parts: str) -> Path:
-        for part in parts:
-            # Parts may come from outside (a version's name over HTTP): none may lead out of the store.
-            if not part or part.startswith("/") or {".", ".."} & set(part.split("/")) or "\\" in part or "\0" in part:
-                raise StoreError(f"{part!r} is not a name in a store.", fix="Use a plain name, without .. and \\.")
+        checked(parts)
         return self.root.joinpath(*parts)
 
     def publish(self, *parts: str) -> AbstractContextManager[Path]:
@@ -43,3 +41,10 @@ class Local(Store):
         with files.told(folder, "read"):
             names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
         yield from (name for name in names if not name.startswith("."))
+
+    def discard(self, *parts: str) -> None:
+        folder = self.path(*parts)
+        side = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+        with files.told(folder, "remove"):
+            folder.rename(side)
+            shutil.rmtree(side)

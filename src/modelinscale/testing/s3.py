@@ -1,10 +1,15 @@
-"""A small S3 server in this process, for tests: objects in memory, whole or in parts, listed, written only if absent. Signatures are not looked at."""
+"""A small S3 server in this process, for tests: objects in memory, whole or in parts, listed, written only if absent or on top of what was read.
+
+Signatures are not looked at.
+"""
 
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -22,14 +27,18 @@ class _Objects:
         self.lock = threading.Lock()
         self.held: dict[str, bytes] = {}
         self.parts: dict[str, dict[int, bytes]] = {}
+        self.times: dict[str, float] = {}
+        self.refused: dict[str, tuple[int, str]] = {}
+        """Answers instead of objects: status and code by ``bucket/key`` or ``bucket``."""
         self.forgetful = forgetful
         """Whether it overwrites though told not to, as some imitations of S3 do."""
 
-    def put(self, name: str, content: bytes, *, absent: bool) -> bool:
+    def put(self, name: str, content: bytes, *, absent: bool, only_on: str | None = None) -> bool:
+        """Whether it was written: not over one that is there if ``absent``, nor over another one than ``only_on``."""
         with self.lock:
-            if absent and not self.forgetful and name in self.held:
+            if not self.forgetful and ((absent and name in self.held) or (only_on and (name not in self.held or _etag(self.held[name]) != only_on))):
                 return False
-            self.held[name] = content
+            self.held[name], self.times[name] = content, time.time()
             return True
 
 
@@ -100,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         source = self.headers.get("x-amz-copy-source")
         if source:
             body = held.held[unquote(source).lstrip("/")]
-        if not held.put(name, body, absent=self.headers.get("If-None-Match") == "*"):
+        if not held.put(name, body, absent=self.headers.get("If-None-Match") == "*", only_on=self.headers.get("If-Match")):
             self._refuse(412, "PreconditionFailed")
         elif source:
             self._answer(200, f"<CopyObjectResult><ETag>{_etag(body)}</ETag></CopyObjectResult>".encode())
@@ -146,10 +155,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._list(name.rstrip("/"), query)
             return
         content = self.server.objects.held.get(name)
+        if name in self.server.objects.refused:
+            self._refuse(*self.server.objects.refused[name])
+            return
         if content is None:
             self._refuse(404, "NoSuchKey")
             return
-        about = {"ETag": _etag(content), "Last_Modified": formatdate(usegmt=True), "Accept_Ranges": "bytes"}
+        if self.headers.get("If-Match", _etag(content)) != _etag(content):
+            self._refuse(412, "PreconditionFailed")
+            return
+        about = {"ETag": _etag(content), "Last_Modified": formatdate(self.server.objects.times[name], usegmt=True), "Accept_Ranges": "bytes"}
         asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range") or "")
         if asked is None:
             self._answer(200, content, **about, Content_Length=str(len(content)))
@@ -161,10 +176,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _list(self, bucket: str, query: dict[str, str]) -> None:
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
+        if bucket in self.server.objects.refused:
+            self._refuse(*self.server.objects.refused[bucket])
+            return
         after = query.get("continuation-token") or query.get("start-after") or ""
         with self.server.objects.lock:
             keys = sorted(name[len(bucket) + 1 :] for name in self.server.objects.held if name.startswith(f"{bucket}/{prefix}"))
-            sizes = {key: len(self.server.objects.held[f"{bucket}/{key}"]) for key in keys}
+            contents = {key: self.server.objects.held[f"{bucket}/{key}"] for key in keys}
+            changed = {key: datetime.fromtimestamp(self.server.objects.times[f"{bucket}/{key}"], UTC) for key in keys}
         entries: dict[str, str] = {}
         for key in keys:
             rest = key[len(prefix) :]
@@ -174,8 +193,8 @@ class _Handler(BaseHTTPRequestHandler):
             entries[folder or key] = (
                 f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>"
                 if folder
-                else f"<Contents><Key>{escape(key)}</Key><Size>{sizes[key]}</Size><ETag>&quot;x&quot;</ETag>"
-                "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+                else f"<Contents><Key>{escape(key)}</Key><Size>{len(contents[key])}</Size><ETag>{escape(_etag(contents[key]))}</ETag>"
+                f"<LastModified>{changed[key]:%Y-%m-%dT%H:%M:%S}.000Z</LastModified></Contents>"
             )
         shown = list(entries)[:_PAGE]
         more = len(entries) > len(shown)
