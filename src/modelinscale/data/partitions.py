@@ -175,6 +175,7 @@ def open_rows(
     ``memory_bytes``: what one process may hold in all (None: what is free). ``hold``: whether rows are kept in memory; None: where it is comfortable.
     """
     place = tuple((options or {}).items())
+    _open.cache_clear()  # a table that was removed and made again may have the same name and number
     table = _open(uri, version, place)
     row_bytes, n = measured(table, columns), table.n_rows
     there = memory.room(memory_bytes)
