@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from modelinscale.core.errors import SourceError
+from modelinscale.core.errors import SourceError, Unreachable
 
 MOST_REDIRECTS = 5
 _METADATA = ipaddress.ip_address("fd00:ec2::254")  # of AWS over IPv6; over IPv4 it is link-local
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_SECRET = ("authorization", "cookie", "proxy-authorization")
+_PLAIN = ("accept", "accept-encoding", "content-type", "if-match", "if-modified-since", "if-none-match", "range", "user-agent")
+"""Headers that another host may see: any other one may be a credential (``X-Api-Key``)."""
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -32,7 +33,7 @@ def check_address(url: str, *, private: bool = False) -> tuple[str, ...]:
     try:
         found = socket.getaddrinfo(host, parts.port or (443 if parts.scheme == "https" else 80), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise SourceError(f"{shown(url)}: the name {host!r} is not known ({error}).", fix="Check the address, and that this machine reaches it.") from error
+        raise Unreachable(f"{shown(url)}: the name {host!r} is not known ({error}).", fix="Check the address, and that this machine reaches it.") from error
     addresses = tuple(dict.fromkeys(str(one[4][0]) for one in found))
     for address in addresses:
         what = refused(address, private=private)
@@ -72,7 +73,15 @@ def shown(url: str) -> str:
 
 
 @contextmanager
-def opened(url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, private: bool = False, timeout_s: float = 30.0) -> Iterator["Answer"]:
+def opened(
+    url: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    private: bool = False,
+    timeout_s: float = 30.0,
+) -> Iterator["Answer"]:
     """The server's answer to a request, whatever its status, redirects followed; every address on the way is checked.
 
     Raises `SourceError` for a refused address, too many redirects or no connection. Retrying is the caller's.
@@ -83,17 +92,19 @@ def opened(url: str, *, method: str = "GET", headers: Mapping[str, str] | None =
         connection = _connection(url, check_address(url, private=private), timeout_s)
         try:
             try:
-                connection.request(method, (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), headers={"Accept-Encoding": "identity", **asked})
+                connection.request(method, (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), body, {"Accept-Encoding": "identity", **asked})
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException) as error:
-                raise SourceError(f"{shown(url)} cannot be reached: {str(error) or type(error).__name__}.", fix="Check the address and the network.") from error
+                raise Unreachable(f"{shown(url)} cannot be reached: {str(error) or type(error).__name__}.", fix="Check the address and the network.") from error
             to = response.headers.get("Location")
             if response.status not in (301, 302, 303, 307, 308) or not to:
                 yield Answer(url, response)
                 return
             there = urljoin(url, to)
+            if body is not None and response.status not in (307, 308):
+                raise SourceError(f"{shown(url)} leads a {method} to {shown(there)}.", fix="Name the address that takes it.")
             if (urlsplit(there).scheme, urlsplit(there).netloc) != (parts.scheme, parts.netloc):
-                asked = {name: value for name, value in asked.items() if name.lower() not in _SECRET}
+                asked = {name: value for name, value in asked.items() if name.lower() in _PLAIN}
             if parts.scheme == "https" and urlsplit(there).scheme != "https":
                 raise SourceError(f"{shown(url)} leads from https to {shown(there)}, which is not secured.", fix="Name the address it should be read from.")
             url = there
@@ -115,11 +126,11 @@ class Answer:
         try:
             data = self._response.read(n)
         except (OSError, http.client.HTTPException) as error:
-            raise SourceError(
+            raise Unreachable(
                 f"{shown(self.url)}: the connection broke while its content came ({str(error) or type(error).__name__}).", fix="Try again."
             ) from error
         if not data and n and self._response.length:
-            raise SourceError(f"{shown(self.url)}: the content ended {self._response.length:,} bytes too early.", fix="Try again.")
+            raise Unreachable(f"{shown(self.url)}: the content ended {self._response.length:,} bytes too early.", fix="Try again.")
         return data
 
 
@@ -153,4 +164,4 @@ def _connection(url: str, addresses: tuple[str, ...], timeout_s: float) -> http.
             wire.close()
             raise SourceError(f"{shown(url)}: no secured connection ({error}).", fix="Check the server's certificate.") from error
         return connection
-    raise SourceError(f"{shown(url)} cannot be reached: {last}.", fix="Check the address and the network.") from last
+    raise Unreachable(f"{shown(url)} cannot be reached: {last}.", fix="Check the address and the network.") from last
