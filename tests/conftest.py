@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modelinscale.testing import disks
+from modelinscale.testing import clusters, disks
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"
 
@@ -36,3 +36,23 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
             yield folder
     except disks.NoMount as reason:
         pytest.skip(f"this machine lets nothing be mounted: {reason}")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[clusters.TwoNodes]:
+    """Takes five seconds of the processor, once."""
+    pytest.importorskip("ray", reason="needs `pip install 'modelinscale[ray]'`")
+    with clusters.two_nodes() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def two_nodes(ray_cluster: clusters.TwoNodes) -> Iterator[clusters.TwoNodes]:
+    """A Ray cluster of two nodes, whose token this process has; its connection ends with the module."""
+    from modelinscale.compute.ray import Ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ray_cluster.token.items():
+            patch.setenv(name, value)
+        yield ray_cluster
+        Ray().close()

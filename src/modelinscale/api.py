@@ -225,14 +225,26 @@ def predict(
     strict: bool = False,
     progress: Progress = _silent,
 ) -> Scored:
-    """Answers every row of a file in constant memory, with a package folder or a version of the project (the champion, if neither is named)."""
+    """Answers every row of a file in constant memory, with a package folder or a version of the project (the champion, if neither is named).
+
+    With a project, where its `compute` says if it says anything; a package folder alone is used on this machine.
+    """
+    from modelinscale.compute.local import Local
     from modelinscale.data.sources import Source
     from modelinscale.package import open_package
     from modelinscale.score import score
     from modelinscale.spec._source import settings_of
 
     opened = open_package(_folder(file, package, version))
-    return score(opened, Source.parse(settings_of(rows)), Path(out), progress=lambda n, note: progress("predict", None, f"{n:,} rows {note}"), strict=strict)
+    compute = Local() if package is not None else Project(file).spec.compute
+    return score(
+        opened,
+        Source.parse(settings_of(rows)),
+        Path(out),
+        compute=None if compute == Local() else compute,
+        progress=lambda n, note: progress("predict", None, f"{n:,} rows {note}"),
+        strict=strict,
+    )
 
 
 def served(file: Path | None, package: Path | None, version: str | None, host: str | None, port: int | None) -> tuple[Path, Serve]:

@@ -26,7 +26,7 @@ from modelinscale.encode import empty_all, encode, merge_all, observe_all, settl
 from modelinscale.features import Feature
 from modelinscale.testing import compute as suite
 
-from .conftest import TwoNodes
+from modelinscale.testing.clusters import TwoNodes
 
 pytestmark = pytest.mark.slow  # a cluster takes five seconds of the processor
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.errors import ComputeError, needs
+from modelinscale.core.memory import check, guarded
 from modelinscale.core.secrets import veil
 
 
@@ -72,8 +73,11 @@ def pack(value: object) -> Packed:
     return Packed(head, tuple(np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers))
 
 
-def work(key: str, function: list[Any], item: Packed) -> Packed | Failed:
-    """One function on one item. ``function``: the one reference to it in Ray's store, under a list so that it is fetched once a worker, not once an item."""
+def work(key: str, function: list[Any], item: Packed, memory: int | None) -> Packed | Failed:
+    """One function on one item. ``function``: the one reference to it in Ray's store, under a list so that it is fetched once a worker, not once an item.
+
+    ``memory``: what this process may hold; above it the work ends with a reason rather than by the kernel's hand.
+    """
     try:
         try:
             call, value = _function(key, function[0]), item.value()
@@ -83,7 +87,10 @@ def work(key: str, function: list[Any], item: Packed) -> Packed | Failed:
                 fix="Install the same versions of modelinscale and of your own packages on every node (in the image, for KubeRay).",
             ) from error
         del item
-        return pack(call(value))
+        with guarded(memory):
+            result = call(value)
+            check("working on it")
+            return pack(result)
     except Exception as error:  # noqa: BLE001  # whatever it is, it is raised again where the results are wanted
         return _failed(error)
 

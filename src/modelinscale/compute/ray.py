@@ -32,7 +32,8 @@ class Ray(Compute):
     """GPUs that each task takes of its node; may be a share of one."""
 
     memory_per_task: Annotated[Size, Field(ge=1)] | None = None
-    """Memory that each task takes of its node when Ray places it (``2GiB``). Left out: memory is not counted."""
+    """Memory that each task takes of its node when Ray places it (``2GiB``). Left out: what ``memory`` allows a process; if neither is said, memory is not
+    counted."""
 
     retries: int = Field(3, ge=0)
     """How often a task is done again when its worker or node is lost. An error of the function itself is never tried again."""
@@ -56,7 +57,7 @@ class Ray(Compute):
                         except Exception as error:  # noqa: BLE001  # what came before the items' own error is still worth having
                             broken, more = error, False
                         else:
-                            flight.add(_name(item, number), task.remote(key, shared, pack(item)))
+                            flight.add(_name(item, number), task.remote(key, shared, pack(item), self.memory))
                             number += 1
                             del item  # what Ray holds is enough: it may be large
                     if not flight:
@@ -84,7 +85,7 @@ class Ray(Compute):
 
     def fit(self, resources: dict[str, float]) -> int:
         """How many tasks a node with these resources has room for."""
-        wishes = {"CPU": self.cpus_per_task, "GPU": self.gpus_per_task, "memory": float(self.memory_per_task or 0)}
+        wishes = {"CPU": self.cpus_per_task, "GPU": self.gpus_per_task, "memory": float(self._memory or 0)}
         return min(int(resources.get(name, 0.0) / wish + 1e-9) for name, wish in wishes.items() if wish)
 
     def wish(self) -> str:
@@ -92,12 +93,17 @@ class Ray(Compute):
         parts = [f"{self.cpus_per_task:g} CPUs"]
         if self.gpus_per_task:
             parts.append(f"{self.gpus_per_task:g} GPUs")
-        if self.memory_per_task:
-            parts.append(f"{show_bytes(self.memory_per_task)} of memory")
+        if self._memory:
+            parts.append(f"{show_bytes(self._memory)} of memory")
         return " and ".join(parts)
+
+    @property
+    def _memory(self) -> int | None:
+        """What a task takes of its node's memory."""
+        return self.memory_per_task or self.memory
 
     def _task(self, ray: ModuleType) -> Any:
         from modelinscale.compute._ray_worker import work
 
-        wishes = {"num_cpus": self.cpus_per_task, "num_gpus": self.gpus_per_task or None, "memory": self.memory_per_task}
+        wishes = {"num_cpus": self.cpus_per_task, "num_gpus": self.gpus_per_task or None, "memory": self._memory}
         return ray.remote(work).options(max_retries=self.retries, scheduling_strategy="SPREAD", runtime_env={"env_vars": THREADS}, **wishes)

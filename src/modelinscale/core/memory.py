@@ -39,9 +39,11 @@ def room(memory: int | None) -> int:
 
 
 def held(status: Path = Path("/proc/self/status")) -> int:
-    """Bytes that this process holds now and cannot give back: anonymous and shared pages. Pages of files it reads are the system's to take."""
-    fields = _fields(status)
-    return fields.get("RssAnon", 0) + fields.get("RssShmem", 0)
+    """Bytes that this process holds now and cannot give back: anonymous pages.
+
+    Pages of files it reads are the system's to take, and shared ones are Ray's object store's, which has a limit of its own.
+    """
+    return _fields(status).get("RssAnon", 0)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,11 @@ class Package:
         self._outputs = ["prediction"] if manifest.task.type == "regression" else ["prediction", "probabilities"]
         self._labels = [label_key(label) for label in manifest.task.labels]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A session cannot travel. Its graph does, and answers the golden rows again where it arrives: another ONNX Runtime may be there.
+        assert self.folder is not None, "a package that was never written cannot be sent anywhere"
+        return _opened, (self.manifest, self.folder, *(_verified(self.folder, name, self.manifest.files[name]) for name in ("model.onnx", "golden.json")))
+
     @property
     def name(self) -> str:
         return self.manifest.name
@@ -230,9 +235,13 @@ def open_package(folder: Path | str) -> Package:
     folder = Path(folder)
     manifest = read_manifest(folder)
     contents = {name: _verified(folder, name, manifest.files[name]) for name in FILES}
-    package = Package(manifest, start(contents["model.onnx"]), folder)
+    return _opened(manifest, folder, contents["model.onnx"], contents["golden.json"])
+
+
+def _opened(manifest: Manifest, folder: Path, model: bytes, golden: bytes) -> Package:
+    package = Package(manifest, start(model), folder)
     _fits(package)
-    replay(package, _json(folder / "golden.json", contents["golden.json"]))
+    replay(package, _json(folder / "golden.json", golden))
     return package
 
 

@@ -81,7 +81,8 @@ def work(context: Context, folder: Path) -> Facts:
     write_array(folder / "parts.npy", parts)
     if leaks:  # forced: what the split hides is measured once there is a model
         write_array(folder / HONEST, assign(rows, honest(spec.data.split, leaks), **about, **more))
-    write_bytes(folder / "states.json", json.dumps(states, allow_nan=False).encode())
+    # Sorted: words are counted in whatever order threads come upon them, and the same states must be the same bytes.
+    write_bytes(folder / "states.json", json.dumps(states, allow_nan=False, sort_keys=True).encode())
     facts: dict[str, Any] = {
         "task": task.plain(),
         "features": {name: feature.plain() for name, feature in roles.features.items()},

@@ -14,6 +14,7 @@ from modelinscale.score._answer import Scorer
 from modelinscale.score._write import writer
 
 if TYPE_CHECKING:
+    from modelinscale.compute import Compute
     from modelinscale.data.sources import Chunk, Source
     from modelinscale.package import Package
 
@@ -34,12 +35,21 @@ class Scored:
     seconds: float
 
 
-def score(package: "Package", source: "Source", out: Path, *, progress: Callable[[int, str], None] = lambda n_rows, note: None, strict: bool = False) -> Scored:
+def score(
+    package: "Package",
+    source: "Source",
+    out: Path,
+    *,
+    compute: "Compute | None" = None,
+    progress: Callable[[int, str], None] = lambda n_rows, note: None,
+    strict: bool = False,
+) -> Scored:
     """Answers all rows of ``source`` and writes ``out`` (csv, jsonl, parquet, by suffix), whole or not at all; a file already there is replaced at the end.
 
     Columns: ``prediction`` (the class or the number), and for classes ``probability_<class>`` in the order of the task's labels; one line for each
     row, in the order of the source. Cells are read with the habits found in training. ``progress`` gets the rows done and a few words.
-    With ``strict`` the first cell that cannot be read stops everything. Memory does not grow with the rows.
+    With ``strict`` the first cell that cannot be read stops everything. Memory does not grow with the rows. Parts are read here and answered where
+    ``compute`` runs them (left out: on threads of this process, one a processor); the graph is sent there.
 
     Raises `UsageError` for an unknown suffix or when ``out`` is one of the files read, `SourceError` when columns are missing, `DataError` for a bad
     cell under ``strict``, `StoreError` when the file cannot be written.
@@ -51,8 +61,8 @@ def score(package: "Package", source: "Source", out: Path, *, progress: Callable
     scorer = Scorer(package, strict=strict)
     n_rows = n_faults = 0
     with begin(scorer.schema) as write:
-        workers = min(os.cpu_count() or 1, MAX_THREADS)
-        for answered in Local(workers=workers).map(scorer.answer, _parts(source, schema)):
+        place = compute or Local(workers=min(os.cpu_count() or 1, MAX_THREADS))
+        for answered in place.map(scorer.answer, _parts(source, schema)):
             write(answered.table)
             n_rows += answered.table.num_rows
             n_faults += answered.n_faults

@@ -1,0 +1,86 @@
+"""A real Ray cluster of two nodes with one CPU each, for tests.
+
+``python -m modelinscale.testing.clusters 10001`` runs it, with the client's server at that port: it prints its address, then obeys lines of standard input
+until that ends. kill: ends the second node as a power cut would. add: starts another.
+"""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TwoNodes:
+    """A cluster that runs."""
+
+    process: "subprocess.Popen[str]"
+    address: str
+    client_port: int
+    token: dict[str, str]
+    """The environment of who may use it."""
+
+    def do(self, word: str) -> None:
+        """``kill`` the second node, or ``add`` one."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "done\n"
+
+
+@contextmanager
+def two_nodes() -> Iterator[TwoNodes]:
+    """Starts one behind a token of its own, and ends it."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Ray's client server forks, which gRPC 1.85 answers with a segmentation fault unless told so.
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore", "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    program = [sys.executable, "-m", __name__, str(port)]
+    process = subprocess.Popen(program, env=os.environ | token | quiet, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address, "the cluster did not start"
+        try:
+            yield TwoNodes(process, address, port, token)
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def main() -> None:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "include_dashboard": False, "ray_client_server_port": int(sys.argv[1])},
+    )
+    seconds = [cluster.add_node(num_cpus=1)]
+    _tell(cluster.address)
+    for line in sys.stdin:
+        if line.strip() == "kill":
+            seconds[-1].all_processes["raylet"][0].process.kill()
+        else:
+            seconds.append(cluster.add_node(num_cpus=1))
+        _tell("done")
+    cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
