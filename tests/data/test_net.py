@@ -94,7 +94,7 @@ def test_credentials_do_not_follow_to_another_host() -> None:
             assert (answer.status, answer.read(9), answer.url) == (200, b"x", f"{there}/b")
         assert first[0]["Authorization"] == "Bearer hush"
         assert "Authorization" not in asked[0]
-        assert asked[0]["X-Kind"] == "rows"
+        assert "X-Kind" not in asked[0], "any header may hold a token"
 
 
 def test_redirects_without_end_and_bodies_cut_short_are_told() -> None:

@@ -65,8 +65,10 @@ def connect(url: str, options: Mapping[str, str]) -> "ObjectStore":
 
 
 def plain(url: str) -> str:
-    """An address without user, password and query."""
+    """An address without user and password, and for a web server without query."""
     parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        return re.sub(r"://[^/@]*@", "://", url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 

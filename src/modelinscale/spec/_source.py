@@ -22,6 +22,9 @@ PACKED = (".gz", ".bz2", ".zst", ".xz")
 DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "sqlite")
 """Schemes of addresses that `type: sql` reads."""
 
+OBJECTS = ("s3", "gs", "az", "http", "https", "file")
+"""Schemes of addresses that `type: objects` reads."""
+
 
 def settings_of(value: Any) -> Any:
     """``rows.csv.gz`` as ``{"type": "csv", "path": "rows.csv.gz"}``; mappings and anything else as they are."""
@@ -35,10 +38,14 @@ def settings_of(value: Any) -> Any:
         types = {type_of(v) for v in value}
         if len(types) > 1:
             raise SpecError(f"the files are of different types ({', '.join(sorted(types))}).", fix="Name files of one type.")
-        return {"type": types.pop(), "path": value}
+        return _named(types.pop(), value)
     if isinstance(value, str):
-        return {"type": type_of(value), "path": value}
+        return _named(type_of(value), value)
     return value
+
+
+def _named(type: str, value: Any) -> dict[str, Any]:
+    return {"type": type, "url" if type == "objects" else "path": value}
 
 
 def _joined(sources: list[Any]) -> dict[str, Any]:
@@ -72,6 +79,8 @@ def type_of(path: str) -> str:
             raise SpecError(
                 "an address alone does not say what to read.", fix=f"Write `source: {{type: sql, url: {scheme}://..., table: NAME, cursor: COLUMN}}`."
             )
+        if scheme.lower() in OBJECTS:
+            return "objects"
         raise SpecError(f"sources at {scheme}:// are planned and not supported yet.", fix="Name local files: csv, parquet, jsonl.")
     name = path.lower()
     for packed in PACKED:
