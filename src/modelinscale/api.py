@@ -111,11 +111,13 @@ class Project:
     def vacuum(self, older_than: str | float = "30d", *, keep_versions: int = 1, dry_run: bool = False) -> Vacuum:
         """Removes versions of the table older than that, in no use, and trained on by no model. Raises `StoreError` while a run is at work."""
         from modelinscale.core.units import seconds
+        from modelinscale.pipeline._place import Place
         from modelinscale.pipeline._vacuum import vacuum
 
         found = vacuum(self.spec, self.base, older_than_s=seconds(older_than), keep_versions=keep_versions, dry_run=dry_run)
         if not dry_run:
-            self.audit.write("vacuum", self.spec.name, removed={one.name: list(one.removed) for one in found.tables}, bytes_freed=found.bytes_freed)
+            with Place.of(self.spec, self.base).store.shared():
+                self.audit.write("vacuum", self.spec.name, removed={one.name: list(one.removed) for one in found.tables}, bytes_freed=found.bytes_freed)
         return found
 
     @cached_property
@@ -145,10 +147,13 @@ class Project:
         return self._move("rollback", self.tracker.before(self.spec.name, "champion"))
 
     def _move(self, action: str, number: int) -> dict[str, Any]:
-        before = self.tracker.aliases(self.spec.name).get("champion")
-        # The line comes first and its hash goes with the move: a move that failed is in the log, one that is not in the log cannot be.
-        head = self.audit.write(action, f"{self.spec.name} version {number}", before=before)
-        self.tracker.alias(self.spec.name, "champion", number, anchor=head)
+        from modelinscale.pipeline._place import Place
+
+        with Place.of(self.spec, self.base).store.shared():
+            before = self.tracker.aliases(self.spec.name).get("champion")
+            # The line comes first and its hash goes with the move: a move that failed is in the log, one that is not in the log cannot be.
+            head = self.audit.write(action, f"{self.spec.name} version {number}", before=before)
+            self.tracker.alias(self.spec.name, "champion", number, anchor=head)
         return {"name": self.spec.name, "champion": number, "before": before}
 
     def forget(self, persons: Sequence[str], *, dry_run: bool = False) -> Forgotten:
@@ -247,12 +252,23 @@ def predict(
     )
 
 
-def served(file: Path | None, package: Path | None, version: str | None, host: str | None, port: int | None) -> tuple[Path, Serve]:
-    """The package folder and the settings to serve it with: those of model.yaml (the defaults when only a package is named), changed by what is given."""
+def served(file: Path | None, package: Path | None, version: str | None, host: str | None, port: int | None, log: Path | None = None) -> tuple[Path, Serve]:
+    """The package folder and the settings to serve it with: those of model.yaml (the defaults when only a package is named), changed by what is given.
+
+    ``log``: where the prediction log goes; without it, into the store of the model.yaml, and nowhere when only a package is named.
+    """
     from modelinscale.serve import Serve
 
-    settings = Serve() if package is not None and file is None else Project(file).spec.serve
-    changes = {k: v for k, v in (("host", host), ("port", port)) if v is not None}
+    settings = Serve()
+    if package is None or file is not None:
+        from modelinscale.pipeline._logged import log_root
+
+        project = Project(file)
+        settings = project.spec.serve
+        log = log or log_root(project.spec, project.base)
+    changes: dict[str, Any] = {k: v for k, v in (("host", host), ("port", port)) if v is not None}
+    if log is not None and settings.log.rows:
+        changes["log"] = settings.log.but(folder=log)
     return _folder(file, package, version), settings.but(**changes) if changes else settings
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -72,12 +73,37 @@ def _iceberg(folder: Path) -> Source:
     return Source.parse({"type": "iceberg", "table": "shop.orders", "catalog": catalog, "rows": 32})
 
 
+def _predictions(folder: Path) -> Source:
+    from modelinscale.core.predictions import FORMAT, Head, folder_of, segment_name
+
+    columns = ({"name": "amount", "type": "float"}, {"name": "id", "type": "int"}, {"name": "place", "type": "vector", "width": 2})
+    head = Head(FORMAT, "shop", "1", "0123", columns, "bool", ("false", "true"))
+    place = folder_of(folder, "shop")
+    place.mkdir()
+    for part in range(2):
+        rows = [
+            {
+                "id": f"r{i}/0",
+                "time": f"2026-11-26T02:{i % 60:02d}:04.5Z",
+                "version": "1",
+                "inputs": {"amount": None if i % 7 == 0 else i / 4, "id": i, "place": [i / 2, 1.0]},
+                "prediction": i % 2 == 0,
+                "probabilities": {"false": 0.25, "true": 0.75},
+            }
+            for i in range(100)
+        ]
+        name = segment_name(datetime(2026, 11, 26, part, tzinfo=UTC), 7, part)
+        (place / name).write_bytes(head.line() + "\n".join(json.dumps(row) for row in rows).encode() + b'\n{"id": "torn')
+    return Source.parse({"type": "predictions", "model": "shop", "path": str(folder), "block": 2048})
+
+
 MAKERS: dict[str, Make] = {
     "delta": _delta,
     "iceberg": _iceberg,
     "lance": _lance,
     "csv": _csv,
     "jsonl": _jsonl,
+    "predictions": _predictions,
     "parquet": _parquet,
     "dataset": lambda folder: Source.parse({"type": "dataset", "name": "wine", "rows": 20}),
     "simulator": lambda folder: Source.parse({"type": "simulator", "days": 14, "customers": 60, "terminals": 300}),
@@ -87,6 +113,7 @@ ELSEWHERE = {
     "joined": "test_join_sources.py",
     "kafka": "test_sources_streams.py",
     "nats": "test_sources_streams.py",
+    "objects": "test_sources_objects.py",
     "redis": "test_sources_streams.py",
     "sql": "test_sources_sql.py",
 }

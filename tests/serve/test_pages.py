@@ -106,6 +106,6 @@ def test_a_histogram_is_cumulative() -> None:
 @pytest.mark.parametrize("text", ['a"b', "a\\b", "a\nb"])
 def test_labels_are_escaped(text: str) -> None:
     stats = Stats()
-    shown = stats.text([{"model": text}], in_flight=0, connections=0, ready=True, uptime_s=1)
+    shown = stats.text([{"model": text}], in_flight=0, connections=0, ready=True, uptime_s=1, logged={"a": (2, 1)})
     escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
     assert f'mis_model_info{{model="{escaped}"}} 1' in shown

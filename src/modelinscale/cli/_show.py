@@ -278,11 +278,11 @@ def scored(found: "Scored", *, as_json: bool) -> None:
     line(f"{found.n_rows:,} rows answered in {show_seconds(found.seconds)}: {found.out}{faults}")
 
 
-def served_what(file: Path | None, package: Path | None, version: str | None, host: str | None, port: int | None) -> tuple[Path, "Serve"]:
+def served_what(file: Path | None, package: Path | None, version: str | None, host: str | None, port: int | None, log: Path | None) -> tuple[Path, "Serve"]:
     """The package folder and the server's settings that the options of `mis serve` mean."""
     from modelinscale.api import served
 
-    return served(file, package, version, host, port)
+    return served(file, package, version, host, port, log)
 
 
 def serving(folder: Path, host: str, port: int, *, as_json: bool) -> None:
@@ -324,6 +324,8 @@ def forgotten(found: "Forgotten", *, as_json: bool) -> None:
         return
     n_rows, would = sum(found.rows.values()), "would be " if found.dry_run else ""
     line(f"{n_rows:,} rows and {found.quarantined:,} lines in quarantine {would}removed, with every version of the table that held them.")
+    if found.logged:
+        line(f"{found.logged:,} rows of the prediction log {would}removed.")
     for name, versions in found.versions.items():
         line(f"  table {name}: versions {', '.join(map(str, versions))}")
     if found.models:

@@ -1,5 +1,6 @@
 """``mis serve``"""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,10 +20,14 @@ def command(
         int | None,
         typer.Option("--port", min=0, max=65535, help="The port; 0 takes a free one. Default: that of model.yaml (with --package: 8080).", show_default=False),
     ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option("--log", help="The folder of the prediction log. Default: in the store of model.yaml (with --package: nowhere).", show_default=False),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Serve a package over HTTP until interrupted."""
     from modelinscale.serve import serve
 
-    folder, settings = _show.served_what(file, package, version, host, port)
+    folder, settings = _show.served_what(file, package, version, host, port, log)
     serve([folder], settings, lambda bound: _show.serving(folder, settings.host, bound, as_json=json))

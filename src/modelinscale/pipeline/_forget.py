@@ -20,6 +20,7 @@ from modelinscale.core.personal import Keys
 from modelinscale.core.secrets import anchored, reveal
 from modelinscale.pipeline import _register
 from modelinscale.pipeline._lineage import audit_of
+from modelinscale.pipeline._logged import erase_logged
 from modelinscale.pipeline._place import Place, Result, results
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Forgotten:
     """Table -> versions that held the rows; they are gone."""
     quarantined: int = 0
     """Lines in quarantine."""
+    logged: int = 0
+    """Rows of the prediction log."""
     steps: int = 0
     """Results that the next run makes again."""
     models: tuple[Seen, ...] = ()
@@ -125,8 +128,10 @@ class _Forgetting:
         quarantined = sum(self._quarantine(name) for name, _ in tables)
         models = tuple(self._models(seen, readable))
         steps = steps_on(self.place, seen)
+        log = erase_logged(self.place.spec, self.place.base, self.column, self.words, dry_run=True)
         if not self.dry_run:
-            self._begin(rows, quarantined, models)
+            self._begin(rows, quarantined, models, log.n_rows)
+            log = erase_logged(self.place.spec, self.place.base, self.column, self.words, dry_run=False)
             for name, table in tables:
                 if seen.get(name):
                     table.erase(self.column, self._cells(table.schema[self.column]), run="forget")
@@ -134,19 +139,21 @@ class _Forgetting:
                 self.place.discard(step)
             if any(seen.values()):
                 shutil.rmtree(self.place.store.path("work"), ignore_errors=True)  # encoded rows and checkpoints
-        notes.append("no prediction log is kept in this store.")
+        if log.names_nobody:
+            notes.append(f"{self.column!r} is no input of the model: rows of the prediction log do not say whose they are, unless their request ids do.")
         notes += ["the source still has the rows, unless they were removed there: a table made anew would bring them again."] if any(rows.values()) else []
         return replace(
             found,
             rows=rows,
             versions={name: tuple(sorted(of)) for name, of in seen.items() if of},
             quarantined=quarantined,
+            logged=log.n_rows,
             steps=len(steps),
             models=models,
             notes=tuple(notes),
         )
 
-    def _begin(self, rows: Mapping[str, int], quarantined: int, models: Sequence[Seen]) -> None:
+    def _begin(self, rows: Mapping[str, int], quarantined: int, models: Sequence[Seen], logged: int) -> None:
         """The audit line, before anything goes; it names nobody: a keyed hash can be checked by who knows person and key."""
         who = []
         if self._secrets:
@@ -154,7 +161,9 @@ class _Forgetting:
                 blake2b(one.encode(), digest_size=16, key=sha256(self._secrets[0].encode()).digest(), person=b"mis.forget").hexdigest() for one in self.persons
             ]
         refit = [m.version for m in models]
-        audit_of(self.place).write("forget", f"{len(self.persons)} of {self.column}", persons=who, rows=dict(rows), quarantined=quarantined, refit=refit)
+        audit_of(self.place).write(
+            "forget", f"{len(self.persons)} of {self.column}", persons=who, rows=dict(rows), quarantined=quarantined, logged=logged, refit=refit
+        )
 
     # -- the lake
 

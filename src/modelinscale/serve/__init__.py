@@ -13,9 +13,22 @@ from modelinscale.core.errors import NotSupportedYet, UsageError
 from modelinscale.core.settings import Settings
 from modelinscale.core.units import Duration, Size
 
-__all__ = ["Serve", "serve"]
+__all__ = ["Log", "Serve", "serve"]
 
 Positive = Annotated[Duration, Field(gt=0)]
+
+
+class Log(Settings):
+    """The prediction log: what was asked and answered, one line a row, in files that the source ``predictions`` reads."""
+
+    rows: bool | Annotated[float, Field(gt=0, le=1)] = True
+    """Whether rows are logged; a number between 0 and 1 logs that share of the requests, chosen by their ids."""
+    folder: Path | None = None
+    """Where; a folder for each model is made in it. Left out: ``predictions`` in the store of the model.yaml; nowhere for a package served without one."""
+    keep: Positive = 30 * 86400.0
+    """How long a row stays, at least; up to an hour more, as files are removed whole."""
+    segment: Size = Field(64 << 20, gt=0)
+    """Bytes after which a file is closed and a new one begun; also done every hour."""
 
 
 class Serve(Settings):
@@ -49,6 +62,8 @@ class Serve(Settings):
     """When told to stop: how long requests in work may take to finish."""
     unready: Duration = Field(0.0, ge=0)
     """When told to stop: how long to go on taking requests while ``/v2/health/ready`` already says no, so that load balancers can turn away first."""
+    log: Log = Log()
+    """The prediction log."""
 
 
 def serve(packages: Sequence[Path], settings: Serve, ready: Callable[[int], None] = lambda port: None) -> None:

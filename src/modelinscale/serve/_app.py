@@ -13,6 +13,7 @@ from modelinscale.core.errors import RequestError, did_you_mean
 from modelinscale.core.logs import log
 from modelinscale.serve import _body, _oip
 from modelinscale.serve._batch import Batcher, Work
+from modelinscale.serve._log import PredictionLog
 from modelinscale.serve._message import BINARY, Reply, Request, Route
 from modelinscale.serve._openapi import openapi
 from modelinscale.serve._page import page
@@ -61,10 +62,12 @@ class Application:
         self._settings = settings
         self._stats = stats
         self._started = time.monotonic()
+        folder = settings.log.folder
+        self._logs = {name: PredictionLog(folder, package, settings.log) for name, package in packages.items()} if folder and settings.log.rows else {}
         self._models = {
             name: Served(
                 package,
-                Batcher(package, stats, loop, batch_rows=settings.batch_rows),
+                Batcher(package, stats, loop, batch_rows=settings.batch_rows, log=self._logs.get(name)),
                 _oip.Translator(package, max_rows=settings.max_rows),
                 golden_rows(package),
             )
@@ -94,6 +97,8 @@ class Application:
         """Ends the threads."""
         for served in self._models.values():
             served.batcher.close()
+        for one in self._logs.values():
+            one.close()
 
     # Finding what answers.
 
@@ -236,6 +241,7 @@ class Application:
             connections=self.server.n_connections,
             ready=not self.server.draining,
             uptime_s=time.monotonic() - self._started,
+            logged={name: (one.written_rows, one.dropped_rows) for name, one in self._logs.items()},
         )
         request.answer(Reply(200, text.encode(), CONTENT_TYPE))
 

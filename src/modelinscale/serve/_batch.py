@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from modelinscale.serve._message import Reply, Request
 
 if TYPE_CHECKING:
     from modelinscale.package import Answer, Package
+    from modelinscale.serve._log import PredictionLog
     from modelinscale.serve._stats import Stats
 
 INLINE_S = 0.001
@@ -44,15 +45,25 @@ class Work:
     """Puts an error into words."""
 
 
+class Done(NamedTuple):
+    """Requests that went through the model together, for the prediction log."""
+
+    asked: list[tuple[str, int]]
+    """Request ids with numbers of rows, in the order of the rows."""
+    tensors: dict[str, NDArray[Any]]
+    answer: "Answer"
+
+
 class Batcher:
     """The queue in front of one model."""
 
-    def __init__(self, package: "Package", stats: "Stats", loop: asyncio.AbstractEventLoop, *, batch_rows: int) -> None:
+    def __init__(self, package: "Package", stats: "Stats", loop: asyncio.AbstractEventLoop, *, batch_rows: int, log: "PredictionLog | None" = None) -> None:
         self.package = package
         self._label = package.manifest.name
         self._stats = stats
         self._loop = loop
         self._batch_rows = batch_rows
+        self._log = log
         self._waiting: deque[Work] = deque()
         self._waiting_rows = 0
         self._scheduled = False
@@ -98,7 +109,7 @@ class Batcher:
             return
         n_rows = sum(w.n_rows for w in batch)
         if self._pace.expect(n_rows) <= INLINE_S:
-            self._deliver(batch, self._answer(batch, n_rows))
+            self._deliver(batch, *self._answer(batch, n_rows))
         else:
             self._running = True
             self._thread.submit(self._in_thread, batch, n_rows)
@@ -120,38 +131,43 @@ class Batcher:
         return batch
 
     def _in_thread(self, batch: list[Work], n_rows: int) -> None:
-        replies = self._answer(batch, n_rows)
+        replies, done = self._answer(batch, n_rows)
         try:
-            self._loop.call_soon_threadsafe(self._landed, batch, replies)
+            self._loop.call_soon_threadsafe(self._landed, batch, replies, done)
         except RuntimeError:
             _log.debug("a batch ended after the server")  # the loop is closed: nobody waits any more
 
-    def _landed(self, batch: list[Work], replies: list[Reply]) -> None:
+    def _landed(self, batch: list[Work], replies: list[Reply], done: list[Done]) -> None:
         self._running = False
-        self._deliver(batch, replies)
+        self._deliver(batch, replies, done)
         self._wake()
 
-    def _deliver(self, batch: list[Work], replies: list[Reply]) -> None:
+    def _deliver(self, batch: list[Work], replies: list[Reply], done: list[Done]) -> None:
         for work, reply in zip(batch, replies, strict=True):
             work.request.answer(reply)
+        if self._log is not None:
+            for one in done:
+                self._log.put(*one)
 
-    def _answer(self, batch: list[Work], n_rows: int) -> list[Reply]:
-        """A reply for each. Never raises: what goes wrong becomes the reply of whoever caused it."""
+    def _answer(self, batch: list[Work], n_rows: int) -> tuple[list[Reply], list[Done]]:
+        """A reply for each, and what to log. Never raises: what goes wrong becomes the reply of whoever caused it."""
         start = time.perf_counter()
         try:
-            answer = self.package.run(self._inputs(batch))
+            tensors = self._inputs(batch)
+            answer = self.package.run(tensors)
             replies, at = [], 0
             for work in batch:
                 replies.append(work.write(answer if len(batch) == 1 else _part(answer, at, at + work.n_rows)))
                 at += work.n_rows
         except Exception as error:  # noqa: BLE001 — one request must not fail the others, whatever the cause: each is tried by itself, and told its own
             if len(batch) > 1:
-                return [self._answer([work], work.n_rows)[0] for work in batch]
-            return [batch[0].refuse(self._told(error, batch[0]))]
+                each = [self._answer([work], work.n_rows) for work in batch]
+                return [reply for replies, _ in each for reply in replies], [one for _, done in each for one in done]
+            return [batch[0].refuse(self._told(error, batch[0]))], []
         seconds = time.perf_counter() - start
         self._pace.saw(n_rows, seconds)
         self._stats.ran(self._label, n_rows, seconds)
-        return replies
+        return replies, [Done([(work.request.id, work.n_rows) for work in batch], tensors, answer)]
 
     def _inputs(self, batch: list[Work]) -> dict[str, NDArray[Any]]:
         if len(batch) == 1 and batch[0].tensors is not None:

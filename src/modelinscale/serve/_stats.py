@@ -58,8 +58,20 @@ class Stats:
         self._batches[model].add(n_rows)
         self._batch_seconds[model].add(seconds)
 
-    def text(self, models: Sequence[Mapping[str, str]], *, in_flight: int, connections: int, ready: bool, uptime_s: float) -> str:
-        """All of it in Prometheus' text format 0.0.4. ``models``: labels of each model served (name, version, identity, family)."""
+    def text(
+        self,
+        models: Sequence[Mapping[str, str]],
+        *,
+        in_flight: int,
+        connections: int,
+        ready: bool,
+        uptime_s: float,
+        logged: Mapping[str, tuple[int, int]],
+    ) -> str:
+        """All of it in Prometheus' text format 0.0.4. ``models``: labels of each model served (name, version, identity, family).
+
+        ``logged``: rows written to and rows missing in the prediction log of each model that has one.
+        """
         lines: list[str] = []
 
         def metric(name: str, kind: str, words: str, *rows: str) -> None:
@@ -77,6 +89,10 @@ class Stats:
         metric("mis_rows_total", "counter", "Rows answered by a model.", *rows)
         metric("mis_batch_rows", "histogram", "Rows that went through a model together.", *counted("mis_batch_rows", self._batches, "model"))
         metric("mis_batch_seconds", "histogram", "Time a batch took, from cells to answers.", *counted("mis_batch_seconds", self._batch_seconds, "model"))
+        rows = [f"mis_log_rows_total{_labels({'model': m})} {n}" for m, (n, _) in sorted(logged.items())]
+        metric("mis_log_rows_total", "counter", "Rows written to the prediction log.", *rows)
+        rows = [f"mis_log_dropped_rows_total{_labels({'model': m})} {n}" for m, (_, n) in sorted(logged.items())]
+        metric("mis_log_dropped_rows_total", "counter", "Rows answered that the prediction log lacks: its queue or its disk was full.", *rows)
         metric("mis_requests_in_flight", "gauge", "Requests read and not answered yet.", f"mis_requests_in_flight {in_flight}")
         metric("mis_connections", "gauge", "Open connections.", f"mis_connections {connections}")
         metric("mis_ready", "gauge", "1 while new requests are welcome, 0 while stopping.", f"mis_ready {int(ready)}")
