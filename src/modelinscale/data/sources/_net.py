@@ -90,6 +90,7 @@ def opened(
     for _ in range(MOST_REDIRECTS + 1):
         parts = _parts(url)
         connection = _connection(url, check_address(url, private=private), timeout_s)
+        response = None
         try:
             try:
                 connection.request(method, (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), body, {"Accept-Encoding": "identity", **asked})
@@ -109,6 +110,8 @@ def opened(
                 raise SourceError(f"{shown(url)} leads from https to {shown(there)}, which is not secured.", fix="Name the address it should be read from.")
             url = there
         finally:
+            if response is not None:
+                response.close()
             connection.close()
     raise SourceError(f"{shown(url)}: more than {MOST_REDIRECTS} redirects.", fix="Name the address that has the rows.")
 
