@@ -39,7 +39,7 @@ def csv(start: int, end: int) -> str:
 def parquet(start: int, end: int) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"id": range(start, end), "name": [f"n{i}" for i in range(start, end)], "price": [i / 2 for i in range(start, end)]}), sink)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def jsonl(start: int, end: int) -> str:
