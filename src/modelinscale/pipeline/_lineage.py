@@ -110,22 +110,22 @@ class Witness:
             }
             for column in columns
         }
-        quarantine = Dataset("file", place.store.uri("lake", f"{facts['table']}.quarantine"))
+        quarantine = Dataset(*_at(place.store.uri("lake", f"{facts['table']}.quarantine")))
         lake = self._lake(facts, {"columnLineage": {"fields": from_where}}, {"outputStatistics": {"rowCount": facts["n_added"]}})
         return [lake, Dataset(quarantine.namespace, quarantine.name, {}, {"outputStatistics": {"rowCount": facts["n_quarantined_now"]}})]
 
     def _lake(self, facts: Mapping[str, Any] | None = None, more: Mapping[str, Any] | None = None, out: Mapping[str, Any] | None = None) -> Dataset:
         """The table version, as an output of collect or an input of what comes after."""
         is_input, facts = facts is None, facts or self._context.facts("collect")
-        uri = self._context.place.store.uri("lake", facts["table"])
+        at = _at(self._context.place.store.uri("lake", facts["table"]))
         about = {
             "schema": {"fields": [{"name": c["name"], "type": c["type"]} for c in facts["schema"]["columns"]]},
-            "dataSource": {"name": facts["table"], "uri": _uri("file", uri)},
+            "dataSource": {"name": facts["table"], "uri": _uri(*at)},
             "version": {"datasetVersion": str(facts["version"])},
             **(more or {}),
         }
         quality = {"dataQualityMetrics": {"rowCount": facts["n_rows"], "columnMetrics": {}}}
-        return Dataset("file", uri, about, quality if is_input else out or {})
+        return Dataset(*at, about, quality if is_input else out or {})
 
     def _folder(self, step: str, result: Result | None = None, more: Mapping[str, Any] | None = None) -> Dataset:
         found = result or self._context.done[step]
@@ -142,9 +142,9 @@ class Witness:
 
     def _features(self, prepared: Mapping[str, Any] | None = None) -> dict[str, Any]:
         facts, collected = prepared or self._context.facts("prepare"), self._context.facts("collect")
-        uri = self._context.place.store.uri("lake", collected["table"])
+        namespace, table = _at(self._context.place.store.uri("lake", collected["table"]))
         return {
-            name: {"inputFields": [{"namespace": "file", "name": uri, "field": name, "transformations": [_how(False, settings["type"])]}]}
+            name: {"inputFields": [{"namespace": namespace, "name": table, "field": name, "transformations": [_how(False, settings["type"])]}]}
             for name, settings in facts["features"].items()
         }
 
@@ -173,8 +173,8 @@ def _sources(plain: Any) -> Iterator[tuple[str, str]]:
     path, url = plain.get("path"), plain.get("url")
     if path:
         yield from (("file", str(one)) for one in ([path] if isinstance(path, str) else path))
-    elif isinstance(url, str):
-        yield _address(url, plain)
+    elif url:
+        yield from (_address(one, plain) for one in ([url] if isinstance(url, str) else url))
     elif "type" in plain and not any(isinstance(v, dict | list) and any(_sources(v)) for v in plain.values()):
         yield f"modelinscale:{plain['type']}", identity(plain)
     else:
@@ -188,6 +188,15 @@ def _address(url: str, plain: Mapping[str, Any]) -> tuple[str, str]:
     what = next((str(plain[k]) for k in ("table", "topic", "subject", "stream") if plain.get(k)), "")
     name = ".".join(p for p in (parts.path.strip("/"), what) if p) or (identity(plain["query"]) if plain.get("query") else host)
     return f"{parts.scheme}://{host}", name
+
+
+def _at(uri: str) -> tuple[str, str]:
+    """Namespace and name of a place in the store."""
+    scheme, _, rest = str(uri).rpartition("://")
+    if not scheme:
+        return "file", uri
+    bucket, _, name = rest.partition("/")
+    return f"{scheme}://{bucket}", name
 
 
 def _uri(namespace: str, name: str) -> str:
