@@ -111,6 +111,7 @@ MAKERS: dict[str, Make] = {
 
 ELSEWHERE = {
     "http": "test_sources_http.py",
+    "images": "test_sources_images.py",
     "joined": "test_join_sources.py",
     "kafka": "test_sources_streams.py",
     "nats": "test_sources_streams.py",

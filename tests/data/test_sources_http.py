@@ -332,7 +332,7 @@ def test_credentials_never_follow_to_another_server(api: Api, monkeypatch: pytes
     other = Api()
     try:
         api.answer = lambda *_: (302, {"Location": f"{other.url}/"}, b"")
-        settings = {"headers": {"Authorization": "Bearer ${ENV:TOKEN}", "X-Api-Key": "${ENV:TOKEN}"}}
+        settings: dict[str, Any] = {"headers": {"Authorization": "Bearer ${ENV:TOKEN}", "X-Api-Key": "${ENV:TOKEN}"}}
         api.source(**settings).columns()
         assert api.seen[-1][2]["authorization"] == "Bearer s3cr3t-t0ken"
         assert "s3cr3t" not in json.dumps(other.seen)

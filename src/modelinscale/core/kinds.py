@@ -21,7 +21,7 @@ from modelinscale.core.settings import Settings
 ROOT = "modelinscale"
 
 PLANNED: dict[str, frozenset[str]] = {
-    "data.sources": frozenset({"images"}),
+    "data.sources": frozenset(),
 }
 """Types of the plan that this version does not know yet, by folder: refused with that reason rather than as a slip of the pen."""
 

@@ -102,6 +102,9 @@ def located(settings: Mapping[str, Any], base: Path) -> dict[str, Any]:
         moved["path"] = str(base / path)
     elif isinstance(path, (list, tuple)):
         moved["path"] = [str(base / p) for p in path]
+    label = moved.get("label")
+    if isinstance(label, Mapping) and "table" in label:
+        moved["label"] = {**label, "table": str(base / str(label["table"]))}
     if moved.get("type") == "joined":
         moved["main"] = located(moved["main"], base)
         moved["others"] = [{**other, "source": located(other["source"], base)} for other in moved["others"]]

@@ -53,6 +53,7 @@ class Client:
         data = None if body is None else json.dumps(body).encode()
         if data is not None:
             sent["Content-Type"] = "application/json"
+        failed: SourceError
         for attempt in range(self._retries + 1):
             time.sleep(max(0.0, self._asked + self._gap_s - time.monotonic()))
             self._asked = time.monotonic()
