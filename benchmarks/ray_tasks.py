@@ -1,10 +1,12 @@
 """Summaries and encoding of a generated table as our Ray tasks, beside a `ray.data` pipeline written by hand for the same job, on one private cluster each.
 
-Needs `pip install 'ray[data]'` beside the project. Both read the same Parquet file, learn the same states, then encode every row with them; both must give
-the same states and the same encoded bytes. Each round runs both, each in a process of its own with its own cluster, in turns; processor time and memory are
-those of the whole process tree, read from the kernel twenty times a second, the start of the cluster included.
+`ray.data` needs pandas, which this project does not: put it into a folder of its own and name that.
+    pip install --no-deps --target FOLDER pandas python-dateutil pytz six tzdata
+    python benchmarks/ray_tasks.py --pandas FOLDER [--rows 10000000] [--rounds 3] [--limit 1800]   writes benchmarks/results/ray_tasks.md
 
-python benchmarks/ray_tasks.py [--rows 10000000] [--rounds 3]   writes benchmarks/results/ray_tasks.md
+Both read the same Parquet files, learn the same states, then encode every row with them; both must give the same states and the same encoded bytes. Each
+round runs both, each in a process of its own with its own cluster, in turns; processor time and memory are those of the whole process tree, read from the
+kernel twenty times a second, the start of the cluster included. `--limit`: seconds that a side may take.
 """
 
 import argparse
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 GROUP = 250_000
-"""Rows of a row group, which is a partition of ours and a block of Ray's."""
+"""Rows of a file, which is a partition of ours and a block of Ray's."""
 KINDS = {
     "amount": "number",
     "height": "number",
@@ -50,13 +52,12 @@ def features() -> "dict[str, Feature]":
     return {name: Feature.parse(kind) for name, kind in KINDS.items()}
 
 
-def generate(path: Path, n_rows: int) -> None:
-    """Writes mixed columns, a row group at a time."""
+def generate(folder: Path, n_rows: int) -> None:
+    """Writes mixed columns, a file for each group."""
     import numpy as np
     import polars as pl
-    import pyarrow.parquet as pq
 
-    writer = None
+    folder.mkdir()
     for start in range(0, n_rows, GROUP):
         n, chance = min(GROUP, n_rows - start), np.random.default_rng([7, start])
         rows = pl.DataFrame(
@@ -71,30 +72,35 @@ def generate(path: Path, n_rows: int) -> None:
                 "at": chance.integers(1_600_000_000_000_000, 1_700_000_000_000_000, n),
             }
         ).with_columns(pl.col("at").cast(pl.Datetime("us")))
-        table = rows.to_arrow()
-        writer = writer or pq.ParquetWriter(path, table.schema)
-        writer.write_table(table)
-    assert writer is not None
-    writer.close()
+        rows.write_parquet(_file(str(folder), start // GROUP))
 
 
-def read(path: str, group: int) -> "pl.DataFrame":
+def _file(folder: str, group: int) -> str:
+    return f"{folder}/{group:05d}.parquet"
+
+
+def read(folder: str, group: int) -> "pl.DataFrame":
     import polars as pl
     import pyarrow.parquet as pq
 
-    rows = pl.from_arrow(pq.ParquetFile(path).read_row_group(group))
+    rows = pl.from_arrow(pq.ParquetFile(_file(folder, group)).read())
     assert isinstance(rows, pl.DataFrame)
     return rows
 
 
 def digest(states: "States", rows: "pl.DataFrame") -> int:
-    """What encoding one partition gives, as a number: sums of hashes of its bytes do not depend on the order of the partitions."""
-    import zlib
+    """What encoding these rows gives, as a number: the sum of a hash of each row's bytes, so that it does not depend on how rows are cut into partitions."""
+    import numpy as np
 
     from modelinscale.encode import encode
 
-    blocks = encode(features(), states, rows, "scaled").blocks
-    return sum(zlib.crc32(block.tobytes() if hasattr(block, "tobytes") else block.values.tobytes()) for block in blocks.values())
+    hashes, odd = np.zeros(len(rows), np.uint64), np.uint64(0x9E3779B97F4A7C15)
+    for block in encode(features(), states, rows, "scaled").blocks.values():
+        assert isinstance(block, np.ndarray), "no feature here is a list of words"
+        for column in np.ascontiguousarray(block).view(np.uint32).reshape(len(rows), -1).T:
+            hashes = hashes * odd + column
+    hashes ^= hashes >> np.uint64(29)
+    return int((hashes * odd).sum(dtype=np.uint64))
 
 
 def ours(path: str, n_groups: int) -> "tuple[States, int]":
@@ -105,7 +111,7 @@ def ours(path: str, n_groups: int) -> "tuple[States, int]":
     compute, kinds = Ray(), features()
     states = compute.reduce(lambda group: observe_all(kinds, read(path, group)), partial(merge_all, kinds), range(n_groups), empty_all(kinds))
     settled = settle_all(kinds, states)
-    return settled, sum(compute.map(lambda group: digest(settled, read(path, group)), range(n_groups)))
+    return settled, sum(compute.map(lambda group: digest(settled, read(path, group)), range(n_groups))) % 2**64
 
 
 def theirs(path: str, n_groups: int) -> "tuple[States, int]":
@@ -132,11 +138,11 @@ def theirs(path: str, n_groups: int) -> "tuple[States, int]":
     settled = settle_all(kinds, states)
 
     def count(batch: "pa.Table") -> "pa.Table":
-        return pa.table({"digest": [digest(settled, _frame(batch))]})
+        return pa.table({"digest": pa.array([digest(settled, _frame(batch))], pa.uint64())})
 
     total = sum(row["digest"] for row in rows.map_batches(count, batch_size=GROUP, batch_format="pyarrow").iter_rows())
     ray.shutdown()
-    return settled, total
+    return settled, total % 2**64
 
 
 def _frame(batch: "pa.Table") -> "pl.DataFrame":
@@ -164,12 +170,16 @@ class Took:
     peak_bytes: int
 
 
-def measured(command: list[str]) -> Took:
+def measured(command: list[str], limit_s: float, environment: dict[str, str]) -> Took:
     with tempfile.TemporaryFile() as out:
         start, cpu, peak = time.perf_counter(), dict[int, float](), 0
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.DEVNULL)
         while process.poll() is None:
             time.sleep(0.05)
+            if time.perf_counter() - start > limit_s:
+                process.terminate()
+                process.wait()
+                raise TimeoutError(f"{' '.join(command)} took more than {limit_s:.0f} s")
             pids = _tree(process.pid)
             cpu |= {pid: max(_cpu(pid), cpu.get(pid, 0.0)) for pid in pids}
             peak = max(peak, sum(_field(pid, "VmRSS") for pid in pids))
@@ -192,6 +202,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pandas", type=Path, help="the folder it was put into, if it is not installed")
+    parser.add_argument("--limit", type=float, default=1800.0)
     parser.add_argument("--child", nargs=3, metavar=("WHICH", "PATH", "GROUPS"))
     arguments = parser.parse_args()
     if arguments.child:
@@ -206,11 +218,12 @@ def main() -> None:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as name:
-        path, n_groups = Path(name) / "rows.parquet", -(-arguments.rows // GROUP)
+        path, n_groups = Path(name) / "rows", -(-arguments.rows // GROUP)
         generate(path, arguments.rows)
+        environment = os.environ | ({"PYTHONPATH": str(arguments.pandas.absolute())} if arguments.pandas else {})
         for i in range(arguments.rounds):
             took = {
-                which: measured([sys.executable, __file__, "--child", which, str(path), str(n_groups)])
+                which: measured([sys.executable, __file__, "--child", which, str(path), str(n_groups)], arguments.limit, environment)
                 for which in (("ours", "theirs") if i % 2 == 0 else ("theirs", "ours"))
             }
             a, b = took["ours"], took["theirs"]

@@ -25,7 +25,6 @@ from modelinscale.core.secrets import reveal
 from modelinscale.encode import empty_all, encode, merge_all, observe_all, settle_all
 from modelinscale.features import Feature
 from modelinscale.testing import compute as suite
-
 from modelinscale.testing.clusters import TwoNodes
 
 pytestmark = pytest.mark.slow  # a cluster takes five seconds of the processor

@@ -21,6 +21,11 @@ class Compute(Kind):
     memory: Annotated[Size, Field(ge=256 << 20)] | None = None
     """What one process may hold in memory (``2GiB``): work is cut to fit, and refused beforehand where it cannot. Left out: what the machine has free."""
 
+    @property
+    def in_process(self) -> int:
+        """Items in work at once in one process, within its memory."""
+        return 1
+
     @abstractmethod
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Results in the order of the items, a bounded number in flight; an error names its item, one of the items' own comes after their results."""

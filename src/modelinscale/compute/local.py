@@ -16,6 +16,10 @@ class Local(Compute):
     workers: int = Field(2, ge=1)
     """Partitions in work at once; each holds its own memory."""
 
+    @property
+    def in_process(self) -> int:
+        return self.workers
+
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         flying: deque[tuple[str, Future[Result]]] = deque()
         with ThreadPoolExecutor(self.workers, thread_name_prefix="compute") as pool:

@@ -3,6 +3,7 @@
 N rows of the table.
 """
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -43,6 +44,8 @@ class Partition:
     """The rows themselves, where the whole table is held in memory."""
     options: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """What the table's object store needs (`lake.open_table`)."""
+    run: str = field(default="", compare=False, repr=False)
+    """For whom it was opened: a table that was removed and made again may have the same name and number."""
 
     @property
     def where(self) -> str:
@@ -87,14 +90,14 @@ def read(partition: Partition, columns: Sequence[str]) -> "pl.DataFrame":
     memory.check(f"reading {partition.where}")
     if partition.rows is not None:
         return partition.rows.select(columns)
-    rows = pl.from_arrow(_open(partition.uri, partition.version, partition.options).slice(partition.start, partition.n_rows, columns))
+    rows = pl.from_arrow(_open(partition.uri, partition.version, partition.options, partition.run).slice(partition.start, partition.n_rows, columns))
     assert isinstance(rows, pl.DataFrame)
     return rows
 
 
 @lru_cache(maxsize=4)
-def _open(uri: str, version: int, options: tuple[tuple[str, str], ...] = ()) -> "Table":
-    """A version never changes, so that one opening serves all partitions of a process."""
+def _open(uri: str, version: int, options: tuple[tuple[str, str], ...], run: str) -> "Table":
+    """A version never changes while a run lasts, so that one opening serves all its partitions, in each process."""
     from modelinscale.data.lake import open_table
 
     return open_table(uri, version, options=dict(options) or None)
@@ -174,9 +177,8 @@ def open_rows(
 
     ``memory_bytes``: what one process may hold in all (None: what is free). ``hold``: whether rows are kept in memory; None: where it is comfortable.
     """
-    place = tuple((options or {}).items())
-    _open.cache_clear()  # a table that was removed and made again may have the same name and number
-    table = _open(uri, version, place)
+    place, run = tuple((options or {}).items()), uuid.uuid4().hex
+    table = _open(uri, version, place, run)
     row_bytes, n = measured(table, columns), table.n_rows
     there = memory.room(memory_bytes)
     if n and (hold or (hold is None and n * row_bytes * HELD <= there)):
@@ -186,7 +188,7 @@ def open_rows(
             tuple(columns),
             row_bytes,
         )
-    cut = (replace(p, options=place) for p in _cut(uri, version, n, size(row_bytes, there, workers)))
+    cut = (replace(p, options=place, run=run) for p in _cut(uri, version, n, size(row_bytes, there, workers)))
     return Rows(tuple(cut), tuple(columns), row_bytes)
 
 

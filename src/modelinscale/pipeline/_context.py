@@ -86,12 +86,7 @@ class Context:
         facts, compute = self.facts("collect"), self.spec.compute
         uri = self.place.store.uri("lake", facts["table"])
         local = compute.type == "local"  # elsewhere rows are read where they are worked on
-        return open_rows(uri, facts["version"], self._columns(), memory_bytes=compute.memory, workers=self.workers, hold=None if local else False)
-
-    @property
-    def workers(self) -> int:
-        """Partitions in work at once in one process."""
-        return int(getattr(self.spec.compute, "workers", None) or 1) if self.spec.compute.type == "local" else 1
+        return open_rows(uri, facts["version"], self._columns(), memory_bytes=compute.memory, workers=compute.in_process, hold=None if local else False)
 
     @property
     def room(self) -> int:

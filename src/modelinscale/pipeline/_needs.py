@@ -44,7 +44,7 @@ def needs(spec: ModelSpec, size: Size) -> dict[str, Need]:
     """The least that each step takes: below it nothing helps. Steps cut their work to what there is above that."""
     from modelinscale.data.partitions import LEAST_ROWS, SHARE, WORK
 
-    workers = int(getattr(spec.compute, "workers", None) or 1) + 1
+    workers = spec.compute.in_process + 1
     part = int(workers * LEAST_ROWS * size.row_bytes * WORK / SHARE)
     state = size.n_columns * _STATE_BYTES
     rows = f"{size.n_rows:,} rows x {size.n_columns} columns, {show_bytes(size.row_bytes)} a row"
