@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -14,6 +15,9 @@ import pytest
 from modelinscale.core.errors import SourceError, SpecError, Unreachable
 from modelinscale.data.arrow import BROKEN
 from modelinscale.data.clean import clean
+from modelinscale.data.collect import collect
+from modelinscale.data.contract import contract
+from modelinscale.data.lake import open_table
 from modelinscale.data.sources import Cursor, Source
 from modelinscale.testing import sources as suite
 
@@ -284,6 +288,29 @@ def test_what_servers_do_wrong_is_told(api: Api, answer: Callable[..., Answer], 
 def test_a_path_that_is_not_there_is_told(api: Api, settings: dict[str, Any], says: str) -> None:
     with pytest.raises(SourceError, match=says):
         ids(api.source("/url", **{"rows": "data.items", "columns": {"id": "int"}, **settings}))
+
+
+def test_a_collect_that_broke_off_goes_on_where_it_was(api: Api, tmp_path: Path) -> None:
+    source = paged(api, "/number")
+    schema = source.columns()
+
+    def run() -> int:
+        return collect(source, lake=str(tmp_path / "t"), quarantine=str(tmp_path / "q"), contract=contract(schema, key=("id",)), commit_rows=20).n_rows
+
+    api.answer = lambda path, query, headers, body: (401, {}, b"") if query["page"] == "4" else api.paged(path, query, headers, body)
+    with pytest.raises(SourceError, match="401"):
+        run()
+    kept = open_table(str(tmp_path / "t")).n_rows
+    assert 0 < kept < 95
+    api.answer = api.paged
+    assert run() == 95
+    assert api.seen[-6][1]["page"] != "1"
+    assert sorted(i for b in open_table(str(tmp_path / "t")).blocks(["id"]) for i in b.column(0).to_pylist()) == list(range(95))
+
+
+def test_a_server_that_does_not_speak_tls_is_told(api: Api) -> None:
+    with pytest.raises(SourceError, match="no secured connection"):
+        Source.parse({"type": "http", "url": f"https://{api.host}/", "private": True, "retries": 0}).columns()
 
 
 def test_a_server_that_goes_in_a_circle_is_left(api: Api) -> None:

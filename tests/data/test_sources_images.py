@@ -214,7 +214,7 @@ def test_the_lake_holds_the_bytes_of_the_files_and_other_engines_read_them(tmp_p
     assert (found.n_rows, found.n_quarantined) == (49, 0)
     again = collect(source, lake=str(tmp_path / "t"), quarantine=str(tmp_path / "q"), contract=contract(schema, key=("path",)))
     assert (again.n_rows, again.n_added) == (49, 0)
-    frame = pl.concat([pl.from_arrow(b) for b in open_table(str(tmp_path / "t")).blocks(["path", "image"])])  # type: ignore[misc]
+    frame = pl.from_arrow(pa.Table.from_batches(open_table(str(tmp_path / "t")).blocks(["path", "image"])))
     assert isinstance(frame, pl.DataFrame)
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         for path, data in frame.iter_rows():
@@ -494,6 +494,19 @@ def test_raw_bytes_take_no_part_where_values_are_compared(tmp_path: Path) -> Non
     schema = images(many(tmp_path)).columns()
     with pytest.raises(SpecError, match="`key` names 'image', raw bytes"):
         contract(schema, key=("image",))
+
+
+def test_no_feature_reads_raw_bytes_yet(tmp_path: Path) -> None:
+    from modelinscale.data.infer import profile
+    from modelinscale.pipeline._roles import choose
+
+    source = images(many(tmp_path))
+    schema = source.columns()
+    table = pa.Table.from_batches([clean(c.batch, schema).batch for c in source.read(None, schema)])
+    seen = profile(table)
+    assert (seen["image"].n_rows, seen["image"].n_distinct, seen["image"].top) == (25, 25, ())
+    roles = choose(schema, seen, {"label": ""}, {})
+    assert roles.left_out["image"] == "it holds raw bytes, and no feature reads these yet (images are planned)"
 
 
 @pytest.mark.real

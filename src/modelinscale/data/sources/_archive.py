@@ -154,7 +154,7 @@ def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: Limits) -> b
         with archive.open(info) as file:
             data = file.read(limits.member + 1)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, OSError, ValueError) as error:
-        raise BadMemberError(f"damaged in its archive ({error or type(error).__name__})") from error
+        raise BadMemberError(f"damaged in its archive ({str(error) or type(error).__name__})") from error
     if len(data) > limits.member or len(data) != info.file_size:
         raise BadMemberError("of another size than its archive says")
     return data
@@ -236,7 +236,7 @@ def _tarred(path: Path, limits: Limits) -> Iterator[Member]:
         try:
             n = 0
             while (info := archive.next()) is not None:
-                archive.members = []  # or all headers would stay in memory
+                archive.members = []  # type: ignore[attr-defined]  # or all headers would stay in memory
                 if info.isdir():
                     continue
                 _count(path, n := n + 1)

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from modelinscale.core.errors import NotSupportedYet, SourceError
 from modelinscale.core.logs import log
-from modelinscale.core.schema import Column, Schema
+from modelinscale.core.schema import Column, ColumnType, Schema
 from modelinscale.core.settings import Settings
 from modelinscale.core.units import Size, show_bytes
 from modelinscale.data.arrow import BROKEN, arrow_type
@@ -26,7 +26,15 @@ from modelinscale.data.sources._images_folder import Entry, Folder, folders, pla
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_TYPES = {"path": "string", "image": "binary", "label": "string", "width": "int", "height": "int", "format": "string", "size_bytes": "int"}
+_TYPES: dict[str, ColumnType] = {
+    "path": "string",
+    "image": "binary",
+    "label": "string",
+    "width": "int",
+    "height": "int",
+    "format": "string",
+    "size_bytes": "int",
+}
 _IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
@@ -74,7 +82,7 @@ class Images(Source):
             empty = next(found, None) is None
         if empty:
             raise SourceError(f"there is no image in {', '.join(self.path)}.", fix=f"Check the path and `only`; images end in {', '.join(SUFFIXES)}.")
-        return Schema(columns=tuple(Column(name=n, type=_TYPES[n]) for n in names if n not in self.without))  # type: ignore[arg-type]
+        return Schema(columns=tuple(Column(name=n, type=_TYPES[n]) for n in names if n not in self.without))
 
     def read(self, after: Cursor | None, schema: Schema) -> Iterator[Chunk]:
         """Chunks of about ``block`` bytes, folder by folder and by name within each. See the contract."""
