@@ -208,7 +208,7 @@ def test_what_a_bucket_refuses_is_told_without_secrets(server: Server, tmp_path:
 
 @pytest.mark.slow
 def test_collectors_killed_while_they_write_to_a_bucket_lose_and_double_nothing(server: Server, tmp_path: Path) -> None:
-    chance, n_kills = random.Random(3), 20
+    chance, n_kills = random.Random(3), 12
     write_rows(tmp_path / "rows.csv", 0, 10_000)
     one = Project(project(server, tmp_path / "one", f"{{type: csv, path: {tmp_path / 'rows.csv'}, block: 4096}}"))
     code = """
