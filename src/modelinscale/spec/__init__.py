@@ -136,6 +136,11 @@ def _store(value: Any) -> Any:
         bucket, _, prefix = rest.partition("/")
         if scheme not in SCHEMES or not bucket:
             raise SpecError(f"{scheme}:// is no store.", fix="Name a local folder, or s3://bucket/prefix, gs://bucket/prefix, az://container/prefix.")
+        if "@" in bucket:
+            raise SpecError(
+                f"a store's address holds no credentials, found them in {scheme}://...",
+                fix="Write `{type: " + scheme + ", bucket: ..., access_key: '${ENV:NAME}', ...}`, or leave them to the environment.",
+            )
         return {"type": scheme, "bucket": bucket, "prefix": prefix}
     return {"type": "local", "root": value} if isinstance(value, str) and value not in names(Store.folder) else value
 
