@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -184,6 +185,37 @@ def test_a_damaged_line_is_one_broken_row(tmp_path: Path) -> None:
     (chunk,) = read(shop(tmp_path))
     assert ids([chunk]) == ["a", None, "b"]
     assert [why is not None for why in chunk.batch.column("_mis_broken").to_pylist()] == [False, True, False]
+
+
+def test_a_reader_of_two_servers_that_write_on_gets_each_row_once_while_persons_are_forgotten(tmp_path: Path) -> None:
+    package = open_package(write_package(tmp_path / "p", name="tiny"))
+    rows = [{"city": f"c{i % 10}"} for i in range(50)]
+    tensors = package.tensors(rows)
+    answer = package.run(tensors)
+    logs = [PredictionLog(tmp_path, package, Log(segment=20_000)) for _ in range(2)]
+    source = Predictions(model="tiny", path=tmp_path, block=4096)
+    found: list[tuple[str, str]] = []
+    cursor: Cursor | None = None
+    expected = 0
+    for round_ in range(40):
+        for k, log in enumerate(logs):
+            log.put([(f"{k}-{round_}", len(rows))], tensors, answer)
+            expected += len(rows)
+        if round_ == 39:
+            for log in logs:
+                log.close()
+        time.sleep(0.03)
+        if not segments(source.place):
+            continue
+        for segment in segments(source.place):
+            blank(segment, lambda line: b'"city":"c3"' in line)
+        for chunk in source.read(cursor, source.columns()):
+            cursor = chunk.cursor
+            found += zip(chunk.batch.column("id").to_pylist(), chunk.batch.column("city").to_pylist(), strict=True)
+    assert len(segments(source.place)) > 4
+    assert len({id for id, _ in found}) == len(found)
+    kept = [id for id, city in found if city != "c3"]
+    assert len(kept) == expected * 9 // 10
 
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "predictions-1"

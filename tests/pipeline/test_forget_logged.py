@@ -113,7 +113,30 @@ def test_a_person_is_forgotten_under_a_running_server(tmp_path: Path, monkeypatc
         assert rss < 110 << 20
     assert traces(place / ".mis", [word, PERSON, MAIL]) == []
     assert Project(place).forget([PERSON]).logged == 0
+    watch = tmp_path / "watch"
+    watch.mkdir()
+    (watch / "model.yaml").write_text("data: {source: {type: predictions, model: shop, path: ../project/.mis/predictions}, key: id}\ntarget: prediction\n")
+    assert Project(watch).run(until="collect").collected["n_rows"] == 22
+    if not is_raw:
+        mends_pseudonyms(place, monkeypatch)
+        return
     assert list(Project(place).audit.entries())[-2].facts["logged"] in (12, 13)
+
+
+def mends_pseudonyms(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key of pseudonyms is rotated: the log has none of the old key left, and every row it had."""
+    monkeypatch.setenv("MIS_KEY_2", "another-key-of-enough-letters")
+    spec = (place / "model.yaml").read_text()
+    (place / "model.yaml").write_text(spec.replace("pseudonym_key: ${ENV:MIS_KEY}", "pseudonym_key: ['${ENV:MIS_KEY}', '${ENV:MIS_KEY_2}']"))
+    old, new = Keys([KEY]), Keys([KEY, "another-key-of-enough-letters"])
+    log = place / ".mis" / "predictions"
+    assert traces(log, [old.pseudonym("person-3")])
+    assert Project(place).rotate().logged == 22
+    assert traces(log, [old.id]) == []
+    chunks = list((source := Source.parse({"type": "predictions", "model": "shop", "path": str(log)})).read(None, source.columns()))
+    assert {who for chunk in chunks for who in chunk.batch.column("who").to_pylist()} == {new.pseudonym("person-3")}
+    assert Project(place).rotate().logged == 0
+    assert Project(place).forget(["person-3"]).logged == 22
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -221,3 +222,24 @@ def test_many_rows_at_once_are_all_there(tmp_path: Path, tiny: Path) -> None:
     found = logged(tmp_path / "log")
     assert [row["id"] for row in found] == [*(f"a/{i}" for i in range(300)), *(f"c/{i}" for i in range(700))]
     assert [row["inputs"]["amount"] for row in found] == np.arange(0, 250, 0.25).tolist()
+
+
+def test_columns_of_any_name_are_logged(tmp_path: Path) -> None:
+    names = ['a "b"', "c\\d", "class", "ü\n", "x"]
+    for some in (names, ["class", "x 1", "é"]):
+        line = msgspec.json.encode(writer._fields(some)(*range(len(some))))
+        assert json.loads(line) == dict(zip(some, range(len(some)), strict=True))
+
+
+def test_a_bare_package_is_logged_only_where_a_folder_is_named(tiny: Path, tmp_path: Path) -> None:
+    from modelinscale.api import served
+
+    assert served(None, tiny, None, None, None)[1].log.folder is None
+    assert served(None, tiny, None, None, None, tmp_path)[1].log.folder == tmp_path
+    (tmp_path / "model.yaml").write_text("name: tiny\ndata: {source: rows.csv}\ntarget: y\n")
+    assert served(tmp_path, tiny, None, None, None)[1].log.folder == tmp_path / ".mis" / "predictions"
+    (tmp_path / "model.yaml").write_text("name: tiny\ndata: {source: rows.csv}\ntarget: y\nserve: {log: {folder: logs, rows: 0.5, keep: 7d, segment: 1MiB}}\n")
+    log = served(tmp_path, tiny, None, None, None)[1].log
+    assert (log.folder, log.rows, log.keep) == (tmp_path / "logs", 0.5, 7 * 86400)
+    (tmp_path / "model.yaml").write_text("name: tiny\ndata: {source: rows.csv}\ntarget: y\nserve: {log: {rows: false}}\n")
+    assert served(tmp_path, tiny, None, None, None)[1].log.folder is None

@@ -313,6 +313,8 @@ def rotated(found: "Rotated", *, as_json: bool) -> None:
         return
     for name, n_rows in found.rows.items():
         line(f"table {name}: the pseudonyms of {n_rows:,} rows were made again; its earlier versions are gone.")
+    if found.logged:
+        line(f"prediction log: the pseudonyms of {found.logged:,} rows were made again.")
     line(f"every pseudonym is of key {found.key_id} now." if found.rows else f"every pseudonym is of key {found.key_id} already.")
     if found.steps:
         line("next: mis run, which learns from the new words.")

@@ -68,15 +68,23 @@ def is_open(segment: Path) -> bool:
     try:
         with segment.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
     except BlockingIOError:
         return True
     return False
 
 
 def read_head(segment: Path) -> tuple[Head, int] | None:
-    """What the first line says, and where the rows begin; None while that line is not whole. Raises `SourceError` for a foreign or newer file."""
-    with told(segment, "read"), segment.open("rb") as file:
-        line = file.readline()
+    """What the first line says, and where the rows begin; None while that line is not whole, and for a segment whose time was over.
+
+    Raises `SourceError` for a foreign or newer file.
+    """
+    try:
+        with told(segment, "read"), segment.open("rb") as file:
+            line = file.readline()
+    except FileNotFoundError:
+        return None
     if not line.endswith(b"\n"):
         return None
     try:
@@ -113,24 +121,35 @@ def lines(segment: Path, start: int, most: int = _BLOCK) -> Iterator[tuple[int, 
 
 
 def blank(segment: Path, hit: Callable[[bytes], bool], *, start: int = 0, dry_run: bool = False) -> tuple[int, int]:
-    """Overwrites every whole line that ``hit`` names with spaces, for good; gives how many, and how far it read.
+    """Overwrites every whole line that ``hit`` names with spaces, for good; gives how many, and how far it read. See `amend`."""
+    return amend(segment, lambda line: b" " * (len(line) - 1) + b"\n" if hit(line) else line, start=start, dry_run=dry_run)
+
+
+def amend(segment: Path, change: Callable[[bytes], bytes], *, start: int = 0, dry_run: bool = False) -> tuple[int, int]:
+    """Overwrites whole lines with what ``change`` makes of them, of the same length; gives how many became others, and how far it read.
 
     Offsets stay, so readers and a live writer need not know. The end of a segment that nobody appends to may be half a line, cut off by a kill: it is no
-    row, and is overwritten whatever it says. Done again after a kill it does the rest.
+    row, and is overwritten with spaces whatever it says. Done again after a kill it does the rest.
     """
     n, at = 0, start
-    about = segment.stat()
+    try:
+        about = segment.stat()
+    except FileNotFoundError:
+        return 0, start
     was_open = is_open(segment)
     with told(segment, "write"), segment.open("rb" if dry_run else "r+b", buffering=0) as file:
         for place, block in lines(segment, start):
             at = place
             for line in block.splitlines(keepends=True):
-                if line.strip() and hit(line):
+                new = change(line) if line.strip() else line
+                assert len(new) == len(line), "what comes after a line must not move"
+                if new != line:
                     n += 1
-                    _wipe(file.fileno(), at, len(line) - 1, dry_run=dry_run)
+                    if not dry_run:
+                        _write(file.fileno(), new, at)
                 at += len(line)
-        if not was_open:
-            _wipe(file.fileno(), at, os.fstat(file.fileno()).st_size - at, dry_run=dry_run)
+        if not was_open and not dry_run:
+            _write(file.fileno(), b" " * (os.fstat(file.fileno()).st_size - at), at)
         if n and not dry_run:
             os.fsync(file.fileno())
     if not was_open and not dry_run:
@@ -138,10 +157,25 @@ def blank(segment: Path, hit: Callable[[bytes], bool], *, start: int = 0, dry_ru
     return n, at
 
 
-def _wipe(file: int, at: int, size: int, *, dry_run: bool) -> None:
-    while size > 0 and not dry_run:
-        n = os.pwrite(file, b" " * min(size, _BLOCK), at)
-        at, size = at + n, size - n
+def _write(file: int, text: bytes, at: int) -> None:
+    while text:
+        n = os.pwrite(file, text, at)
+        at, text = at + n, text[n:]
 
 
-__all__ = ["FLUSH_S", "FORMAT", "OWN", "UPGRADES", "Head", "blank", "folder_of", "is_open", "lines", "read_head", "segment_name", "segments", "upgraded"]
+__all__ = [
+    "FLUSH_S",
+    "FORMAT",
+    "OWN",
+    "UPGRADES",
+    "Head",
+    "amend",
+    "blank",
+    "folder_of",
+    "is_open",
+    "lines",
+    "read_head",
+    "segment_name",
+    "segments",
+    "upgraded",
+]

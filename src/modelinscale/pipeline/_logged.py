@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from modelinscale.core.predictions import FLUSH_S, blank, folder_of, is_open, read_head, segments
+from modelinscale.core.predictions import FLUSH_S, amend, blank, folder_of, is_open, read_head, segments
 from modelinscale.spec import ModelSpec
 from modelinscale.store.local import Local
 
@@ -55,6 +55,12 @@ def erase_logged(spec: ModelSpec, base: Path, column: str, words: Sequence[str],
             break
         time.sleep(FLUSH_S + _SURE_S)
     return Erased(n, names_nobody)
+
+
+def rewrite_logged(spec: ModelSpec, base: Path, change: Callable[[str], str]) -> int:
+    """Changes words within every row of the log into others of the same length; gives how many rows became others."""
+    of_line = lambda line: change(line.decode()).encode()  # noqa: E731
+    return sum(amend(segment, of_line)[0] for segment in segments(folder_of(log_root(spec, base), spec.name)))
 
 
 def _hit(column: str, words: Sequence[str]) -> Callable[[bytes], bool]:

@@ -20,6 +20,7 @@ from modelinscale.pipeline._collect import quarantine_name
 from modelinscale.pipeline._followed import bringing
 from modelinscale.pipeline._forget import GONE, SIDE, steps_on, tables_of
 from modelinscale.pipeline._lineage import audit_of
+from modelinscale.pipeline._logged import rewrite_logged
 from modelinscale.pipeline._place import Place
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Rotated:
     """Table -> rows; tables that had the key already are not among them."""
     steps: int
     """Results that the next run makes again."""
+    logged: int = 0
+    """Rows of the prediction log."""
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -77,9 +80,11 @@ def rotate(place: Place, *, wait_s: float = 600.0) -> Rotated:
         steps = steps_on(place, dict.fromkeys(rows))
         for step in steps:
             place.discard(step)
-        if rows:
-            audit_of(place).write("rotate", place.spec.name, key=keys.id, rows=rows)
-    return Rotated(keys.id, rows, len(steps))
+        # A pseudonym is as long as any other, so that each can be overwritten where it stands.
+        logged = rewrite_logged(place.spec, place.base, _in_text(keys))
+        if rows or logged:
+            audit_of(place).write("rotate", place.spec.name, key=keys.id, rows=rows, logged=logged)
+    return Rotated(keys.id, rows, len(steps), logged)
 
 
 def _finish(place: Place) -> None:

@@ -11,13 +11,14 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import repeat
+from itertools import repeat, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.clock import Clock, now
@@ -73,6 +74,20 @@ class _Part(NamedTuple):
     start: int
     stop: int
 
+    def of(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values if self.stop - self.start == len(values) else values[self.start : self.stop]
+
+
+class _Row(msgspec.Struct, gc=False):
+    """One line."""
+
+    id: str
+    time: datetime
+    version: str
+    inputs: Any
+    prediction: Any
+    probabilities: Any
+
 
 class PredictionLog:
     """The log of one model. `put` is for the thread of the loop; all else happens in a thread of its own."""
@@ -82,7 +97,10 @@ class PredictionLog:
         self._share = 1.0 if settings.rows is True else float(settings.rows)
         self._keep, self._segment_bytes, self._clock = settings.keep, settings.segment, clock
         self._version = _version(package)
-        self._labels = package.label_keys
+        self._classes = _fields(package.label_keys)
+        self._inputs = _fields([c.name for c in package.inputs])
+        self._texts = [c.name for c in package.inputs if c.input == "string"]
+        self._row_bytes = 8 * sum(c.column.width or 1 for c in package.inputs) + 8 * (1 + len(package.label_keys))
         self._cells = {c.name: _cells_of(c) for c in package.inputs}
         self._head = _head(package, self._version)
         self._encoder = msgspec.json.Encoder()
@@ -115,7 +133,9 @@ class PredictionLog:
             start += n_rows
         if not start or not chosen:
             return
-        n_bytes = sum(map(_size, tensors.values())) + _FIXED_BYTES * (len(asked) + 4)
+        n_bytes = _FIXED_BYTES * (len(asked) + len(tensors) + 4) + start * self._row_bytes
+        for name in self._texts:
+            n_bytes += sum(map(len, tensors[name]))
         if self._put_bytes - self._done_bytes + n_bytes > QUEUE_BYTES:
             self._full_rows += sum(a.n_rows for a in chosen)
             self._warn("full", "rows are answered faster than the prediction log takes them: some are not logged, see mis_log_dropped_rows_total")
@@ -160,19 +180,16 @@ class PredictionLog:
 
     def _text(self, parts: "Sequence[_Part]") -> bytes:
         """Rows as JSON lines."""
-        columns = [read([v for p in parts for v in p.batch.tensors[name][p.start : p.stop].tolist()]) for name, read in self._cells.items()]
-        inputs = map(dict, map(zip, repeat(tuple(self._cells)), zip(*columns, strict=True)))
-        about = [(f"{p.asked.id}/{row - p.asked.start}", p.batch.time) for p in parts for row in range(p.start, p.stop)]
-        predictions = [v for p in parts for v in p.batch.answer.prediction[p.start : p.stop].tolist()]
-        rows: list[dict[str, Any]] = [
-            {"id": id, "time": moment, "version": self._version, "inputs": row, "prediction": prediction}
-            for (id, moment), row, prediction in zip(about, inputs, predictions, strict=True)
-        ]
-        if self._labels:
-            shares = [q for p in parts if p.batch.answer.probability is not None for q in p.batch.answer.probability[p.start : p.stop].tolist()]
-            for one, q in zip(rows, shares, strict=True):
-                one["probabilities"] = dict(zip(self._labels, q, strict=True))
-        return self._encoder.encode_lines(rows)
+        columns = [read(_together([p.of(p.batch.tensors[name]) for p in parts])) for name, read in self._cells.items()]
+        ids = [f"{p.asked.id}/{row - p.asked.start}" for p in parts for row in range(p.start, p.stop)]
+        times = [p.batch.time for p in parts for _ in range(p.start, p.stop)]
+        predictions = _together([p.of(p.batch.answer.prediction) for p in parts])
+        shares = [p.of(p.batch.answer.probability) for p in parts if p.batch.answer.probability is not None]
+        classes: Iterable[Any] = starmap(self._classes, _together(shares)) if shares else repeat(msgspec.UNSET)
+        # Objects of fixed fields rather than dictionaries: they are made and written in half the time.
+        return self._encoder.encode_lines(
+            list(map(_Row, ids, times, repeat(self._version), starmap(self._inputs, zip(*columns, strict=True)), predictions, classes))
+        )
 
     def _write(self, text: bytes, n_rows: int) -> None:
         """Appends lines to the segment, or drops and counts them."""
@@ -293,9 +310,18 @@ def _head(package: "Package", version: str) -> Head:
     return Head(FORMAT, package.name, version, package.manifest.identity, tuple(columns), prediction, package.label_keys)
 
 
-def _size(tensor: NDArray[Any]) -> int:
-    """About how many bytes a tensor holds."""
-    return _FIXED_BYTES + tensor.nbytes + (sum(map(len, tensor)) if tensor.dtype == object else 0)
+def _together(arrays: Sequence[NDArray[Any]]) -> list[Any]:
+    """The rows of all of them as Python values."""
+    return (arrays[0] if len(arrays) == 1 else np.concatenate(arrays)).tolist()  # type: ignore[no-any-return]
+
+
+def _fields(names: Sequence[str]) -> Callable[..., Any]:
+    """Makes the object with these names from its values in order."""
+    names = tuple(names)
+    try:
+        return msgspec.defstruct("Fields", [(f"_{i}", Any) for i in range(len(names))], rename={f"_{i}": name for i, name in enumerate(names)}, gc=False)
+    except ValueError:  # a name with a quote or a control character in it
+        return lambda *values: dict(zip(names, values, strict=True))
 
 
 def _moment(microseconds: int) -> datetime:
@@ -314,7 +340,7 @@ def _cells_of(column: "InputColumn") -> Callable[[list[Any]], list[Any]]:
             return lambda cells: [None if v != v else v != 0.0 for v in cells]
         if kind == "time":
             return lambda cells: [None if v != v else _moment(int(v)) for v in cells]
-        return lambda cells: [None if v != v else v for v in cells]
+        return lambda cells: cells  # NaN is written as null
     if form == "int64":
         if kind == "time":
             return lambda cells: [None if v == MISSING_MOMENT else _moment(v) for v in cells]

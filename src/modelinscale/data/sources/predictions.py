@@ -71,7 +71,7 @@ class Predictions(Source):
             if head is None:
                 continue
             start = known.get(segment.name, head[1])
-            if (size := segment.stat().st_size) < start:
+            if (size := _size(segment)) is not None and size < start:
                 raise SourceError(f"{segment} shrank: {start:,} bytes of it were read before, now it has {size:,}.", fix="Put back the segment as it was.")
             for at, block in lines(segment, start, self.block):
                 known[segment.name] = at + len(block)
@@ -94,7 +94,15 @@ class Predictions(Source):
 
     def fingerprint(self) -> Any:
         """Name and size of every segment."""
-        return [[s.name, s.stat().st_size] for s in segments(self.place)]
+        return [[s.name, _size(s)] for s in segments(self.place)]
+
+
+def _size(segment: Path) -> int | None:
+    """Bytes of a segment; None for one whose time was over a moment ago."""
+    try:
+        return segment.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _columns(head: Head) -> Iterator[Column]:
