@@ -44,6 +44,31 @@ def test_many_values_in_any_parts_give_the_same_bins_close_to_the_truth(spread: 
     assert quartiles == pytest.approx(np.quantile(values, [0.25, 0.5, 0.75]), rel=0.02, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    "kind", ["normal", "cents", "counts", "large counts", "sparse", "both signs, far", "one value", "zeros of both signs", "small ones", "tenths"]
+)
+def test_counting_gives_what_sorting_gives(kind: str) -> None:
+    chance, n = np.random.default_rng(7), 30_000
+    values = {
+        "normal": chance.normal(size=n),
+        "cents": chance.lognormal(3, 1, n).round(2),
+        "counts": chance.poisson(3, n).astype(np.float64),
+        "large counts": chance.integers(-5_000_000, 5_000_000, n).astype(np.float64),
+        "sparse": np.where(chance.random(n) < 0.9, 0.0, chance.normal(size=n)),
+        "both signs, far": np.where(chance.random(n) < 0.5, 1, -1) * chance.uniform(1e9, 1.001e9, n),
+        "one value": np.full(n, 0.1),
+        "zeros of both signs": np.where(chance.random(n) < 0.5, -0.0, 0.0),
+        "small ones": np.where(chance.random(n) < 0.5, -1, 1) * chance.random(n) * 1e-310,
+        "tenths": chance.normal(100, 15, n).round(1),
+    }[kind]
+    pieces = [Bins.of(part) for part in np.array_split(values, 30)]  # too few at once for counting
+    merged = pieces[0]
+    for piece in pieces[1:]:
+        merged = merged.merged(piece)
+    assert same(Bins.of(values), merged)
+    assert not np.signbit(merged.at[merged.at == 0]).any()
+
+
 def test_few_distinct_values_are_kept_exactly() -> None:
     values = np.random.default_rng(7).integers(0, 1000, 50_000) / 7
     mean, deviation = Bins.of(values).moments()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 LIMIT = 1024
 """Bins at most: 12 to 25 KB of JSON."""
-_SAMPLE, _COUNTERS = 4_096, 1 << 18
+_SAMPLE, _COUNTERS = 4_096, 1 << 16
 _LARGEST = float(np.finfo(np.float64).max)
 
 
@@ -86,24 +86,41 @@ def _counted(values: NDArray[np.float64]) -> Bins | None:
     """The same bins by counting, without sorting; None where counters would be too many.
 
     A part of the values needs some bits cleared to fit, and all of them together need at least as many: with those cleared, few counters are left.
+    Whole numbers end with zeros: what those bits hide is nothing. Counters go by the bits as they stand, those of negative values behind the others.
     """
+    bits = np.ascontiguousarray(values).view(np.uint64)
     cleared = Bins.of(values[:: len(values) // _SAMPLE]).cleared
-    if not cleared:
-        return None
-    keys = (values + 0.0).view(np.int64) >> cleared  # below zero for values below zero, whose order is then the other way round
-    at: list[NDArray[np.int64]] = []
-    counts: list[NDArray[np.int64]] = []
-    for side in (keys[keys >= 0], keys[keys < 0]):
-        if not len(side):
-            continue
-        low, high = int(side.min()), int(side.max())
-        if high - low >= _COUNTERS:
+    shift = cleared or _zeros(int(np.bitwise_or.reduce(bits)))
+    most, keys, low = max(_COUNTERS, len(values)), bits >> np.uint64(shift), 0
+    if 1 << (64 - shift) > most:
+        low = int(keys.min())
+        if int(keys.max()) - low >= most:
+            return _sides(values, cleared, most) if cleared else None
+        keys -= np.uint64(low)
+    counts = np.bincount(keys.view(np.int64))
+    there = np.flatnonzero(counts != 0)  # several times faster than of the counts themselves
+    at = ((there.astype(np.uint64) + np.uint64(low)) << np.uint64(shift)).view(np.float64)
+    return _fit(cleared, at + 0.0, counts[there])
+
+
+def _sides(values: NDArray[np.float64], cleared: int, most: int) -> Bins | None:
+    """Bins of values above and below zero, counted apart, since their bits are far apart; None where either takes too many counters."""
+    found = []
+    for one in (values[values >= 0], values[values < 0]):
+        keys = np.abs(one).view(np.int64) >> cleared
+        low = int(keys.min()) if len(keys) else 0
+        if len(keys) and int(keys.max()) - low >= most:
             return None
-        n = np.bincount(side - low, minlength=high - low + 1)
-        there = np.flatnonzero(n)
-        at.append(there + low)
-        counts.append(n[there])
-    return _fit(cleared, (np.concatenate(at) << cleared).view(np.float64) + 0.0, np.concatenate(counts))
+        counts = np.bincount(keys - low)
+        there = np.flatnonzero(counts != 0)
+        found.append((((there + low) << cleared).view(np.float64), counts[there]))
+    (above, n_above), (below, n_below) = found
+    return _fit(cleared, np.concatenate([above, -below]) + 0.0, np.concatenate([n_above, n_below]))
+
+
+def _zeros(bits: int) -> int:
+    """How many zeros 64 bits end with."""
+    return ((bits & -bits).bit_length() - 1) if bits else 63
 
 
 def _fit(cleared: int, at: NDArray[np.float64], counts: NDArray[np.int64]) -> Bins:

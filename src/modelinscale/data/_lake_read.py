@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import lance
     import pyarrow as pa
 
+_SLICE_ROWS = 1 << 18
+"""Rows of a slice that come in one piece: what is done with them need not join pieces first."""
+
 
 class Reader:
     """What can be read of one version. Reading never blocks a writer and never sees part of a commit."""
@@ -101,7 +104,7 @@ class Reader:
                 columns=list(columns),
                 offset=start,
                 limit=n_rows,
-                batch_size=BLOCK_ROWS,
+                batch_size=max(1, min(n_rows, _SLICE_ROWS)),
                 scan_in_order=True,
                 io_buffer_size=IO_BYTES,
                 batch_readahead=2,

@@ -21,6 +21,7 @@ from modelinscale.models import BLOCK_ROWS, Examples
 
 _TARGET, _WEIGHT = "target", "weight"
 _LAYOUTS = "layouts.json"
+_CACHED_BYTES, _NARROW = 128 << 10, 16
 
 
 class Stored(Examples):
@@ -156,9 +157,9 @@ def row_bytes(layouts: dict[str, Layout]) -> int:
 def packed(examples: Examples, layouts: dict[str, Layout], dtype: "np.dtype[Any]") -> Rows:
     """Examples as records of a row file (`fields`)."""
     fixed = np.empty(len(examples), dtype)
-    fixed[_TARGET] = examples.target
+    pairs: list[tuple[NDArray[Any], NDArray[Any]]] = [(fixed[_TARGET], np.asarray(examples.target))]
     if _WEIGHT in (dtype.names or ()):
-        fixed[_WEIGHT] = 1.0 if examples.weight is None else examples.weight
+        pairs.append((fixed[_WEIGHT], np.broadcast_to(1.0, len(fixed)) if examples.weight is None else examples.weight))
     ragged: dict[str, Ragged] = {}
     for i, name in enumerate(layouts):
         block = examples.rows[name]
@@ -167,7 +168,14 @@ def packed(examples: Examples, layouts: dict[str, Layout], dtype: "np.dtype[Any]
             items["column"], items["value"] = block.columns, block.values
             ragged[f"f{i}"] = Ragged(block.starts, items)
         elif f"f{i}" in (dtype.names or ()):
-            fixed[f"f{i}"] = block
+            to = fixed[f"f{i}"]
+            narrow = block.ndim == 2 and block.shape[1] <= _NARROW
+            pairs += [(to[:, k], block[:, k]) for k in range(block.shape[1])] if narrow else [(to, block)]
+    # Some rows at a time: the records being filled stay in the processor's cache until all their fields are there.
+    step = max(1, _CACHED_BYTES // dtype.itemsize)
+    for start in range(0, len(fixed), step):
+        for to, values in pairs:
+            to[start : start + step] = values[start : start + step]
     return Rows(fixed, ragged)
 
 

@@ -4,6 +4,7 @@ Only operations that IEEE 754 rounds correctly are used (no exponentials, no log
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
@@ -36,6 +37,10 @@ class Scaling(NamedTuple):
     @classmethod
     def learned(cls, bins: Bins, scale: Scale, clip: float) -> Self:
         """From what was observed; a constant column keeps its unit."""
+        return cls(*_learned(bins.cleared, bins.at.tobytes(), bins.counts.tobytes(), scale, clip))
+
+    @classmethod
+    def _of(cls, bins: Bins, scale: Scale, clip: float) -> Self:
         mean, deviation = bins.moments()
         if scale == "standard":
             return cls(mean, _factor(deviation), scale, clip)
@@ -51,13 +56,27 @@ class Scaling(NamedTuple):
     def of(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scaled values, bounded and finite; NaN stays."""
         with np.errstate(over="ignore", invalid="ignore"):
-            z = (x - self.centre) * self.factor
+            z = x - self.centre
+            z *= self.factor
         limit = self.clip if self.scale == "standard" else _FAR
-        z = np.minimum(np.maximum(z, -limit), limit)
+        np.maximum(z, -limit, out=z)
+        np.minimum(z, limit, out=z)
         if self.scale == "standard":
             return z
-        ratio = z * (1.0 / self.clip)
-        return (z / np.sqrt(1.0 + ratio * ratio) - self.shift) * self.gain
+        root = z * (1.0 / self.clip)
+        root *= root
+        root += 1.0
+        np.sqrt(root, out=root)
+        z /= root
+        z -= self.shift
+        z *= self.gain
+        return z
+
+
+@lru_cache(maxsize=1024)
+def _learned(cleared: int, at: bytes, counts: bytes, scale: Scale, clip: float) -> Scaling:
+    """Reckoned once for all the partitions of a table."""
+    return Scaling._of(Bins(cleared, np.frombuffer(at, np.float64), np.frombuffer(counts, np.int64)), scale, clip)
 
 
 def draw(graph: Graph, x: str, scalings: Sequence[Scaling]) -> str:

@@ -77,10 +77,11 @@ class Category(Feature):
     def encode(self, state: State, values: "pl.Series", form: Form) -> NDArray[np.int32]:
         import polars as pl
 
-        # Places in ["", *words] are one below the ids of words; what is not there is null.
-        places = values.cast(pl.Enum(["", *self._words(state)]), strict=False).to_physical().cast(pl.Int32)
-        ids = (places + (FIRST - 1)).fill_null(OTHER).to_numpy().copy()
-        ids[(places == 0).fill_null(False).to_numpy()] = MISSING
+        words = self._words(state)
+        # A word's id is its place in this list; the place of `OTHER` is held by a word that is none of them, whose id it is.
+        filler = "x" * (1 + max((len(word) for word in words), default=0))
+        places = values.cast(pl.Enum(["", filler, *words]), strict=False).to_physical()
+        ids = places.fill_null(OTHER).to_numpy().astype(np.int32)
         if values.null_count():
             ids[values.is_null().to_numpy()] = MISSING
         return ids

@@ -29,6 +29,8 @@ _ROUNDS: dict[Part, int] = {"hour": 1440, "weekday": 7, "day": 31, "month": 12, 
 _FIRST: dict[Part, int] = {"weekday": 0, "day": 1, "month": 1, "yearday": 1}
 """What people call the first step of each round of days."""
 _COUNTED: tuple[Part, ...] = ("weekday", "day", "month")
+_STEP = 16_384
+"""Moments encoded at once: they stay in the processor's cache from the first operation to the last."""
 _CLIP = 5.0
 """How far from the centre ``since`` is bounded, in spreads."""
 
@@ -62,11 +64,15 @@ class Moment(Feature):
         return self._state(np.zeros(0, np.int64), 0)
 
     def observe(self, state: State, values: "pl.Series") -> State:
-        x = _int64(values)
-        known = x[x != MISSING_MOMENT]
-        return self.merge(state, self._state(known, len(x) - len(known)))
+        import polars as pl
+
+        x = values.drop_nulls().cast(pl.Int64).to_numpy() if values.null_count() else _int64(values)
+        known = x[x != MISSING_MOMENT] if len(x) and x.min() == MISSING_MOMENT else x
+        return self.merge(state, self._state(known, len(values) - len(known)))
 
     def merge(self, a: State, b: State) -> State:
+        if not a["n"] or not b["n"]:
+            return dict(b if not a["n"] else a)
         lows, highs = ([s[key] for s in (a, b) if s[key] is not None] for key in ("low", "high"))
         return {
             "n": a["n"] + b["n"],
@@ -86,24 +92,39 @@ class Moment(Feature):
 
     def encode(self, state: State, values: "pl.Series", form: Form) -> NDArray[np.float32]:
         x = _int64(values)
+        block = np.empty((len(x), self.layout(state, form).width), np.float32)
+        scaling = self._scaling(state)
+        for start in range(0, len(x), _STEP):
+            self._fill(state, scaling, x[start : start + _STEP], form, block[start : start + _STEP])
+        return block
+
+    def _fill(self, state: State, scaling: Scaling, x: NDArray[np.int64], form: Form, block: NDArray[np.float32]) -> None:
         missing = x == MISSING_MOMENT
-        days, us = _split(np.where(missing, 0, x))
-        parts, rounds = self._parts(state), self._rounds(state)
-        blocks: list[NDArray[np.float32]] = []
+        any_missing = bool(missing.any())
+        days, us = _split(np.where(missing, 0, x) if any_missing else x)
+        parts, rounds, at = self._parts(state), self._rounds(state), 0
         if "since" in parts:
             since = _since(days, us, _first_day(state))
-            blocks.append((since if form == "plain" else self._scaling(state).of(since)).astype(np.float32)[:, None])
+            block[:, 0] = since if form == "plain" else scaling.of(since)
+            at = 1
         if form == "plain":
             if "hour" in parts:
-                blocks.append((us / _HOUR_US).astype(np.float32)[:, None])
-            blocks += [(_step(p, days, us) + first).astype(np.float32)[:, None] for p, first in _FIRST.items() if p in parts]
+                block[:, at] = us / _HOUR_US
+                at += 1
+            for part, first in _FIRST.items():
+                if part in parts:
+                    block[:, at] = _steps(part, days, us) + first
+                    at += 1
         elif rounds:
             table, starts = _circles(rounds)
-            steps = np.stack([_step(p, days, us) for p in rounds], axis=1) + starts  # (N, R)
-            blocks.append(table[steps].reshape(len(x), 2 * len(rounds)))
-        block = np.concatenate(blocks, axis=1)
-        block[missing] = np.nan if form == "plain" else 0
-        return np.concatenate([block, missing[:, None].astype(np.float32)], axis=1) if form == "scaled" and state["missing"] else block
+            for part, first in zip(rounds, starts, strict=True):
+                steps = _steps(part, days, us) + first
+                block[:, at], block[:, at + 1] = table[:, 0].take(steps), table[:, 1].take(steps)
+                at += 2
+        if any_missing:
+            block[missing] = np.nan if form == "plain" else 0
+        if form == "scaled" and state["missing"]:
+            block[:, -1] = missing
 
     def graph(self, state: State, form: Form, graph: Graph, tensor: str) -> str:
         x = graph.op("Unsqueeze", tensor, graph.constant([1], np.int64))  # (N, 1)
@@ -140,18 +161,21 @@ class Moment(Feature):
         return [None, *whole, *timed, first, last, *(_EPOCH + timedelta(microseconds=us) for us in shown)]
 
     def _state(self, known: NDArray[np.int64], n_missing: int) -> State:
-        days, us = _split(known)
-        distinct, n = _days(days)
-        none = np.zeros(len(distinct), np.int64)
+        since = np.empty(len(known))
+        for start in range(0, len(known), _STEP):
+            since[start : start + _STEP] = _since(*_split(known[start : start + _STEP]), 0)
+        hours, n_hours = _each(known // _HOUR_US)
+        distinct, place = np.unique(hours // 24, return_inverse=True)
+        n, none = np.bincount(place, n_hours), np.zeros(len(distinct), np.int64)
         return {
             "n": len(known) + n_missing,
             "missing": n_missing,
             "low": int(known.min()) if len(known) else None,
             "high": int(known.max()) if len(known) else None,
-            "hour": np.bincount(us // _HOUR_US, minlength=24).tolist(),
+            "hour": np.bincount(hours % 24, n_hours, 24).astype(np.int64).tolist(),
             # Of each day once: a table has far fewer days than rows. Counts as weights stay whole below 2**53.
             **{p: np.bincount(_step(p, distinct, none), n, _ROUNDS[p]).astype(np.int64).tolist() for p in _COUNTED},
-            "bins": Bins.of(_since(days, us, 0)).plain(),
+            "bins": Bins.of(since).plain(),
         }
 
     def _parts(self, state: State) -> list[Part]:
@@ -170,15 +194,26 @@ class Moment(Feature):
         return scaling._replace(centre=scaling.centre - _first_day(state))
 
 
-def _days(days: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each day once, and how often it occurs: by counting, where they lie within a few thousand years."""
-    if not len(days) or int(days.max()) - int(days.min()) > 1 << 20:
-        distinct, n = np.unique(days, return_counts=True)
+def _each(hours: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each hour once, and how often it occurs: by counting, where they lie within a hundred years."""
+    if not len(hours) or int(hours.max()) - int(hours.min()) > 1 << 20:
+        distinct, n = np.unique(hours, return_counts=True)
         return distinct, n
-    low = days.min()
-    counts = np.bincount(days - low)
+    low = hours.min()
+    counts = np.bincount(hours - low)
     there = np.flatnonzero(counts)
     return there + low, counts[there]
+
+
+def _steps(part: Part, days: NDArray[np.int64], us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`_step` of many rows: the calendar is asked once for each day, where rows lie on fewer days than there are rows."""
+    if part == "hour" or not len(days):
+        return _step(part, days, us)
+    low, high = int(days.min()), int(days.max())
+    if high - low >= len(days):
+        return _step(part, days, us)
+    each = np.arange(low, high + 1)
+    return _step(part, each, np.zeros(len(each), np.int64)).take(days - low)
 
 
 def _first_day(state: State) -> int:
@@ -249,8 +284,8 @@ Whole = TypeVar("Whole", NDArray[np.int64], _Drawn)
 
 def _split(x: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Whole days since 1970 and microseconds of the day."""
-    days, us = np.divmod(x, DAY_US)
-    return days, us
+    days = x // DAY_US
+    return days, x - days * DAY_US
 
 
 def _drawn_split(x: _Drawn) -> tuple[_Drawn, _Drawn]:

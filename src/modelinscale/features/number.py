@@ -4,6 +4,7 @@ N rows, K columns drawn at once.
 """
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -20,6 +21,8 @@ from modelinscale.features._scaling import Scale, Scaling, draw
 if TYPE_CHECKING:
     import polars as pl
 
+_STEP = 16_384
+"""Values scaled at once: they stay in the processor's cache from the first operation to the last."""
 _LARGEST = float(np.finfo(np.float64).max)
 
 
@@ -53,13 +56,22 @@ class Number(Feature):
         return _state(0, 0, 0, None, None, Bins.of(np.zeros(0)))
 
     def observe(self, state: State, values: "pl.Series") -> State:
-        x = _float64(values)
-        known = x[~np.isnan(x)]
-        finite = known[np.isfinite(known)]
-        low, high = (float(finite.min()) + 0.0, float(finite.max()) + 0.0) if len(finite) else (None, None)
-        return self.merge(state, _state(len(x), len(x) - len(known), len(known) - len(finite), low, high, Bins.of(finite)))
+        import polars as pl
+
+        x = values.drop_nulls().cast(pl.Float64).to_numpy() if values.null_count() else _float64(values)
+        known = finite = x
+        low, high = (float(x.min()), float(x.max())) if len(x) else (0.0, 0.0)
+        if not isfinite(high - low):  # something is not a number or infinite, or the ends are very far apart
+            known = x[~np.isnan(x)]
+            finite = known[np.isfinite(known)]
+            low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+        ends: tuple[float | None, float | None] = (low + 0.0, high + 0.0) if len(finite) else (None, None)
+        seen = _state(len(values), len(values) - len(known), len(known) - len(finite), *ends, Bins.of(finite))
+        return self.merge(state, seen)
 
     def merge(self, a: State, b: State) -> State:
+        if not a["n"] or not b["n"]:
+            return dict(b if not a["n"] else a)
         lows, highs = ([s[key] for s in (a, b) if s[key] is not None] for key in ("low", "high"))
         return _state(
             a["n"] + b["n"],
@@ -78,9 +90,17 @@ class Number(Feature):
         x = _float64(values)
         if form == "plain":
             return _float32(x)[:, None]
-        missing = np.isnan(x)
-        z = _float32(np.where(missing, 0.0, self._scaling(state).of(x)))
-        return np.stack([z, missing.astype(np.float32)], axis=1) if state["missing"] else z[:, None]
+        block = np.empty((len(x), 2 if state["missing"] else 1), np.float32)
+        scaling = self._scaling(state)
+        for start in range(0, len(x), _STEP):
+            here = slice(start, start + _STEP)
+            z, missing = scaling.of(x[here]), np.isnan(x[here])
+            np.copyto(z, 0.0, where=missing)
+            with np.errstate(over="ignore"):
+                block[here, 0] = z
+            if state["missing"]:
+                block[here, 1] = missing
+        return block
 
     def graph(self, state: State, form: Form, graph: Graph, tensor: str) -> str:
         return self.graphs([self], [state], form, graph, [tensor])[0]
