@@ -145,9 +145,8 @@ def _fill(parts: Parts, table: "Rows", draw: Draw, target: str | None, lacking: 
     if not moves:
         return
     keys = ["number"] if together or target is None else ["class", "number"]
-    labels, numbers, to_part = zip(*moves, strict=True)
-    said = [pl.Series("class", labels, dtype=draws.schema["class"]), pl.Series("number", numbers, dtype=pl.UInt64), pl.Series("to", to_part, dtype=pl.Int8)]
-    to = pl.DataFrame(said).unique(keys, keep="last", maintain_order=True).select(*keys, "to")
+    said = pl.DataFrame(moves, {"class": draws.schema["class"], "number": pl.UInt64, "to": pl.Int8}, orient="row")
+    to = said.unique(keys, keep="last", maintain_order=True).select(*keys, "to")
     for block in _blocks(parts, table, draw, target):
         new = _named(block, target).join(to, on=keys, how="left", maintain_order="left", nulls_equal=True)["to"]
         at = new.is_not_null().to_numpy() & (block.parts >= _DRAWN)
