@@ -214,6 +214,14 @@ def test_results_that_wait_for_a_slow_one_are_bounded_too(ray: Ray) -> None:
     results.close()  # type: ignore[attr-defined]
 
 
+def test_maps_left_in_the_middle_harm_nothing(ray: Ray) -> None:
+    for _ in range(40):
+        results = ray.map(abs, range(20))
+        assert [next(results), next(results)] == [0, 1]
+        results.close()  # type: ignore[attr-defined]
+    assert list(ray.map(abs, range(3))) == [0, 1, 2]
+
+
 def test_tasks_too_big_for_every_node_are_refused_after_a_while(ray: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flight, "LOOK_S", 0.1)
     monkeypatch.setattr(flight, "SCALE_S", 0.3)

@@ -24,9 +24,18 @@ first = threading.Thread(target=lambda: found.extend(compute.map(lambda x: -x, r
 first.start()
 first.join()
 
+def children_of(pid, thread):
+    try:
+        return open(f"/proc/{pid}/task/{thread}/children").read().split()
+    except OSError:  # it ended meanwhile
+        return []
+
 def tree(pid):
-    threads = os.listdir(f"/proc/{pid}/task")
-    children = [int(c) for thread in threads for c in open(f"/proc/{pid}/task/{thread}/children").read().split()]
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    children = [int(c) for thread in threads for c in children_of(pid, thread)]
     return [one for c in children for one in (c, *tree(c))]
 
 import ray
@@ -48,11 +57,14 @@ for asked, function in ((Ray(cpus_per_task=4096, gpus_per_task=2, memory_per_tas
         traceback.print_exc()
 sockets = set()
 for pid in (os.getpid(), *tree(os.getpid())):
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            sockets.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
-        except OSError:
-            pass
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                sockets.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+            except OSError:
+                pass
+    except OSError:
+        pass
 rows = [line.split() for family in ("tcp", "tcp6") for line in open(f"/proc/net/{family}") if line.split()[3] == "0A"]
 places = {row[1].split(":")[0] for row in rows if f"socket:[{row[9]}]" in sockets}
 print("listens", sorted(places - {"0100007F", "0000000000000000FFFF00000100007F"}), len(places), file=sys.stderr)

@@ -111,22 +111,28 @@ def test_a_project_on_two_nodes_leaves_the_same_bytes(here: tuple[dict[str, Any]
 
 
 def test_a_node_that_dies_at_every_step_costs_time_only(here: tuple[dict[str, Any], bytes], two_nodes: TwoNodes, tmp_path: Path) -> None:
-    folder, killed = write(tmp_path / "shops", f"{{type: ray, address: '{two_nodes.address}'}}"), []
+    folder, killed = write(tmp_path / "shops", f"{{type: ray, address: '{two_nodes.address}'}}"), list[str]()
+
+    def kill_soon(step: str) -> None:
+        # The work begins, and its node is gone from under it.
+        killed.append(step)
+        if len(killed) > 1:
+            two_nodes.do("add")
+        threading.Timer(0.1, two_nodes.do, ["kill"]).start()
 
     def progress(step: str, share: float | None, note: str) -> None:
         if (step, note) in (("collect", "reading"), ("prepare", "what the columns hold"), ("evaluate", "calibration and threshold")):
-            killed.append(step)
-            if len(killed) > 1:
-                two_nodes.do("add")
-            # The work begins, and its node is gone from under it.
-            threading.Timer(0.1, two_nodes.do, ["kill"]).start()
+            kill_soon(step)
 
     try:
         Project(folder).run(progress=progress)
+        kill_soon("predict")
+        answers = answered(folder)
     finally:
         two_nodes.do("add")
-    assert killed == ["collect", "prepare", "evaluate"]
+    assert killed == ["collect", "prepare", "evaluate", "predict"]
     _same(left(folder), here[0])
+    assert answers == here[1]
 
 
 def test_a_task_over_its_budget_is_stopped_with_a_reason(two_nodes: TwoNodes) -> None:

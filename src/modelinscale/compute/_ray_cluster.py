@@ -229,10 +229,17 @@ def _guard(ray: ModuleType, folder: Path) -> "subprocess.Popen[bytes] | None":
     threads = Path(f"/proc/{node}/task")
     if not threads.exists():  # not Linux
         return None
-    agents = [pid for thread in threads.iterdir() for pid in (thread / "children").read_text().split()]
+    agents = [pid for thread in threads.iterdir() for pid in _children(thread)]
     script = 'read -r nothing; kill -9 "$@"; sleep 1; rm -rf "$0"'  # reading ends when the process at the other end does
     command = ["/bin/sh", "-c", script, str(folder), *agents]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def _children(thread: Path) -> list[str]:
+    try:
+        return (thread / "children").read_text().split()
+    except OSError:  # the thread has ended meanwhile
+        return []
 
 
 def _put(values: dict[str, str | None]) -> None:
