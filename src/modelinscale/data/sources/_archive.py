@@ -127,7 +127,7 @@ def _zipped(path: Path, limits: Limits) -> Iterator[Member]:
             for info in infos:
                 why = _zip_refusal(info, limits) or ("a name that occurs twice" if info.orig_filename == before else "")
                 before = info.orig_filename
-                yield Member(info.orig_filename, _nothing if why else lambda info=info: _unzip(archive, info, limits), why)  # type: ignore[misc]
+                yield Member(info.orig_filename, _nothing if why else lambda info=info: _unzip(archive, info), why)  # type: ignore[misc]
 
 
 def _zip_refusal(info: zipfile.ZipInfo, limits: Limits) -> str:
@@ -149,13 +149,13 @@ def _size_refusal(size: int, packed: int | None, limits: Limits) -> str:
     return ""
 
 
-def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: Limits) -> bytes:
+def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     try:
         with archive.open(info) as file:
-            data = file.read(limits.member + 1)
+            data = file.read(info.file_size + 1)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, OSError, ValueError) as error:
         raise BadMemberError(f"damaged in its archive ({str(error) or type(error).__name__})") from error
-    if len(data) > limits.member or len(data) != info.file_size:
+    if len(data) != info.file_size:
         raise BadMemberError("of another size than its archive says")
     return data
 

@@ -3,6 +3,7 @@
 import io
 import struct
 import warnings
+from functools import cache
 from typing import Any, NamedTuple
 
 from modelinscale.core.errors import needs
@@ -70,6 +71,7 @@ def _format(data: bytes) -> str:
     raise BadImageError("not an image of a known format (png, jpeg, gif, bmp, tiff, webp)")
 
 
+@cache
 def _plugin(format: str) -> Any:
     """Pillow's reader of one format: what `Image.open` would choose, without trying the others on bytes from anywhere."""
     from importlib import import_module

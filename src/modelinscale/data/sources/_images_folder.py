@@ -26,7 +26,7 @@ class Entry(NamedTuple):
     """Something in a folder that is not a folder."""
 
     name: str
-    path: Path
+    path: str
     ctime_ns: int
     """When it came here, or was last changed."""
     about: tuple[int, int]
@@ -93,7 +93,7 @@ def _once(where: Path, wanted: Callable[[str], bool]) -> tuple[list[Path], list[
                 if S_ISDIR(about.st_mode):
                     below.append(where / one.name)
                     continue
-                entries.append(Entry(one.name, where / one.name, about.st_ctime_ns, (about.st_size, about.st_mtime_ns), _why(one, about.st_mode)))
+                entries.append(Entry(one.name, one.path, about.st_ctime_ns, (about.st_size, about.st_mtime_ns), _why(one, about.st_mode)))
     except OSError as error:
         raise SourceError(f"the folder {where} cannot be read: {error.strerror}.", fix="Check the path and the rights.") from error
     return sorted(below, key=lambda p: p.name), sorted(entries, key=lambda e: e.name)
