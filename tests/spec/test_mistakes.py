@@ -32,7 +32,7 @@ CASES = {
     "a store somewhere odd": (GOOD + "store: ftp://host/x\n", r"ftp:// is no store"),
     "a compute nobody knows": (GOOD + "compute: rya\n", r"compute: unknown compute type 'rya'. Did you mean 'ray'"),
     "a compute setting nobody knows": (GOOD + "compute: {type: ray, wrokers: 8}\n", r"wrokers: unknown key. Did you mean 'workers'"),
-    "a source at an address": ("data: {source: 'hdfs://b/rows.csv'}\ntarget: y\n", r"sources at hdfs:// are planned and not supported yet"),
+    "a source at an address": ("data: {source: 'hdfs://b/rows.csv'}\ntarget: y\n", r"no source reads hdfs://"),
     "a source type nobody knows": ("data: {source: {type: cvs, path: rows.csv}}\ntarget: y\n", r"unknown source type 'cvs'. Did you mean 'csv'"),
     "a suffix nobody knows": ("data: {source: rows.xyz}\ntarget: y\n", r"cannot be told from its suffix"),
     "a source setting nobody knows": (

@@ -18,6 +18,12 @@ SUFFIXES = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
+STREAMS = {
+    "kafka": "servers: [HOST:9092], topic: NAME",
+    "nats": "url: nats://HOST, stream: NAME",
+    "redis": "url: redis://HOST, stream: NAME",
+}
+"""What must be said of a stream besides its type."""
 PACKED = (".gz", ".bz2", ".zst", ".xz")
 DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "sqlite")
 """Schemes of addresses that `type: sql` reads."""
@@ -81,7 +87,10 @@ def type_of(path: str) -> str:
             )
         if scheme.lower() in OBJECTS:
             return "objects"
-        raise SpecError(f"sources at {scheme}:// are planned and not supported yet.", fix="Name local files: csv, parquet, jsonl.")
+        if scheme.lower() in STREAMS:
+            raise SpecError("an address alone does not say what to read.", fix=f"Write `source: {{type: {scheme.lower()}, {STREAMS[scheme.lower()]}}}`.")
+        known = ", ".join(f"{one}://" for one in sorted((*OBJECTS, *DATABASES)))
+        raise SpecError(f"no source reads {scheme}://.{did_you_mean(scheme, [*OBJECTS, *DATABASES])}", fix=f"Known: files, {known}; and those of `mis kinds`.")
     name = path.lower()
     for packed in PACKED:
         name = name.removesuffix(packed)
