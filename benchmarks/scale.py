@@ -3,7 +3,7 @@
 python benchmarks/scale.py [--rows 1000000 10000000] [--memory 2GiB] [--peers 1000000]   writes benchmarks/results/scale.md
 
 Acceptance: ``--rows 10000000 100000000 --peers 10000000``. The rows go straight into a lake, a million at a time; that is not measured. A row takes about
-60 bytes there, encoded 60, shuffled 60 more.
+40 bytes there and 84 encoded, 84 more while it is shuffled, and the peers' files 40 and 50.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,38 +85,38 @@ def summaries(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
 
 
 def encode(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
-    """All rows encoded and shuffled into a row file: what a network learns from."""
+    """All rows encoded into a row file, as a run does it: what families learn from. Read, encoded, written."""
     from modelinscale.compute.local import Local
-    from modelinscale.core.memory import room
-    from modelinscale.core.task import Task
-    from modelinscale.data.shuffle import Shuffler
-    from modelinscale.encode import Encoder
-    from modelinscale.encode.stored import fields, packed, row_bytes
-    from modelinscale.train import Maker
+    from modelinscale.encode.stored import write
 
-    encoder = Encoder.of(_features(), json.loads((work / "states.json").read_text()), "scaled")
-    maker = Maker(encoder, Task(type="binary", target="y", labels=(False, True)), None)
-    dtype, ragged = fields(encoder.layouts, numbers=False, weights=False)
-    (work / "shuffled").mkdir()
-    size = row_bytes(encoder.layouts) * len(rows)
-    with Shuffler(work / "shuffled", dtype, ragged, seed=7, size_bytes=size, memory=min(room(memory) // 3, 512 << 20)) as out:
-        first = 0
-        for made in Local(memory=memory).map(maker.examples, rows.chosen(np.zeros(len(rows), np.int8), 0)):
-            out.append(packed(made, encoder.layouts, dtype), first)
-            first += len(made)
+    maker = _maker(work)
+    made = Local(memory=memory).map(maker.examples, rows.chosen(np.zeros(len(rows), np.int8), 0))
+    write(work / "encoded", maker.encoder.layouts, made, numbers=False, weights=False)
     return {}
 
 
 def epoch(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
-    """One epoch of batches as arrays."""
-    from modelinscale.data.loader import Loader
-    from modelinscale.data.rowfile import RowFile
+    """One shuffled epoch: batches with an array for each feature, as a network takes them."""
+    from modelinscale.encode.stored import Stored
 
-    n = 0
-    with RowFile(work / "shuffled") as file:
-        for batch in Loader(file, 7, BATCH).epoch(0):
-            n += len(batch.rows)
+    n = sum(len(batch.target) for batch in Stored(work / "encoded").batches(7, 0, BATCH))
     assert n == len(rows)
+    return {}
+
+
+def shuffle(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
+    """The encoded rows put in a uniformly random order once, on disk: for who wants more than the epoch's own shuffle."""
+    from modelinscale.core.memory import room
+    from modelinscale.data.rowfile import RowFile
+    from modelinscale.data.shuffle import Shuffler
+
+    (work / "shuffled").mkdir()
+    with RowFile(work / "encoded") as file:
+        size = int(file.row_bytes * len(rows))
+        with Shuffler(work / "shuffled", file.dtype, file.ragged, seed=7, size_bytes=size, memory=min(room(memory) // 3, 512 << 20)) as out:
+            for start in range(0, file.n_rows, 1 << 17):
+                out.append(file.read(start, 1 << 17), start)
+    shutil.rmtree(work / "shuffled")
     return {}
 
 
@@ -130,15 +130,16 @@ def scan(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
 
 
 def arrow_epoch(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
-    """A plain reader of the same encoded columns as Arrow, in file order, as NumPy arrays: no shuffle."""
-    import pyarrow as pa
+    """pyarrow reads the same encoded columns from Parquet in file order, no shuffle: batches with a NumPy array for each feature, as ours have."""
+    import pyarrow.parquet as pq
 
     n = 0
-    with pa.OSFile(str(work / "encoded.arrow")) as source, pa.ipc.open_file(source) as file:
-        for i in range(file.num_record_batches):
-            batch = file.get_batch(i)
-            arrays = [(c.flatten() if pa.types.is_fixed_size_list(c.type) else c).to_numpy() for c in batch.columns]
-            n += len(arrays[0])
+    for batch in pq.ParquetFile(work / "encoded.parquet").iter_batches(BATCH):
+        features: dict[str, list[Any]] = {}
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            features.setdefault(name.split(".")[0], []).append(column.to_numpy())
+        arrays = {name: one[0] if len(one) == 1 else np.stack(one, axis=1) for name, one in features.items()}
+        n += len(arrays["target"])
     assert n == len(rows)
     return {}
 
@@ -155,16 +156,16 @@ def column_transformer(rows: Any, work: Path, memory: int | None) -> dict[str, A
         pl.col("at").dt.timestamp("us").cast(pl.Float64), pl.col("online").cast(pl.Float64)
     )
     frame = frame.with_columns(pl.col(c).fill_null("") for c in WORDS)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     numbers = make_pipeline(SimpleImputer(add_indicator=True), RobustScaler())
     words = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, min_frequency=2, dtype=np.float32)
     transformer = ColumnTransformer([("numbers", numbers, [*NUMBERS, *COUNTS, "at", "online"]), ("words", words, list(WORDS))])
     transformer.set_output(transform="default").fit_transform(frame)
-    return {"seconds": time.perf_counter() - start}
+    return {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
 
 
 STEPS: dict[str, Callable[[Any, Path, int | None], dict[str, Any]]] = {
-    one.__name__: one for one in (summaries, encode, epoch, scan, arrow_epoch, column_transformer)
+    one.__name__: one for one in (summaries, encode, epoch, shuffle, scan, arrow_epoch, column_transformer)
 }
 
 
@@ -172,6 +173,15 @@ def _features() -> dict[str, Any]:
     from modelinscale.features import Feature
 
     return {name: Feature.parse(value) for name, value in FEATURES.items()}
+
+
+def _maker(work: Path) -> Any:
+    from modelinscale.core.task import Task
+    from modelinscale.encode import Encoder
+    from modelinscale.train import Maker
+
+    encoder = Encoder.of(_features(), json.loads((work / "states.json").read_text()), "scaled")
+    return Maker(encoder, Task(type="binary", target="y", labels=(False, True)), None)
 
 
 def one(step: str, uri: str, work: Path, memory: int | None) -> dict[str, Any]:
@@ -206,35 +216,30 @@ def run(step: str, uri: str, work: Path, memory: int | None) -> dict[str, Any]:
 
 
 def peers_files(uri: str, work: Path) -> None:
-    """The same rows as Parquet, and the encoded ones as an Arrow file, for the peers."""
+    """The same rows, and the encoded ones, as Parquet (the writer's defaults) for the peers."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from modelinscale.data.lake import open_table
     from modelinscale.data.rowfile import RowFile
 
-    table = open_table(uri)
-    writer = None
-    for batch in table.blocks(list(COLUMNS), n_rows=1 << 17):
-        writer = writer or pq.ParquetWriter(work / "rows.parquet", batch.schema)
-        writer.write_batch(batch)
-    assert writer is not None
-    writer.close()
-    with RowFile(work / "shuffled") as file:
-        names = file.dtype.names or ()
-        out = None
-        for start in range(0, file.n_rows, BATCH):
-            fixed = file.read(start, BATCH).fixed
-            columns = {}
-            for name in names:
-                values = np.ascontiguousarray(fixed[name])
-                flat = values.ndim == 1
-                columns[name] = pa.array(values) if flat else pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-            batch = pa.record_batch(columns)
-            out = out or pa.ipc.new_file(str(work / "encoded.arrow"), batch.schema)
-            out.write_batch(batch)
-        assert out is not None
-        out.close()
+    def encoded(file: RowFile) -> Iterator[pa.RecordBatch]:
+        for start in range(0, file.n_rows, 1 << 17):
+            fixed = file.read(start, 1 << 17).fixed
+            columns: dict[str, Any] = {}
+            for name in file.dtype.names or ():
+                values = fixed[name]
+                columns |= {name: values} if values.ndim == 1 else {f"{name}.{k}": values[:, k] for k in range(values.shape[1])}
+            yield pa.record_batch({name: pa.array(np.ascontiguousarray(values)) for name, values in columns.items()})
+
+    with RowFile(work / "encoded") as file:
+        for place, batches in (("rows", open_table(uri).blocks(list(COLUMNS), n_rows=1 << 17)), ("encoded", encoded(file))):
+            writer = None
+            for batch in batches:
+                writer = writer or pq.ParquetWriter(work / f"{place}.parquet", batch.schema)
+                writer.write_batch(batch)
+            assert writer is not None
+            writer.close()
 
 
 def main() -> None:
@@ -260,36 +265,48 @@ def main() -> None:
         "| rows | step | seconds | CPU s | held | RSS |",
         "|---|---|---|---|---|---|",
     ]
-    totals: dict[int, tuple[float, float]] = {}
+    totals: dict[int, tuple[float, float, float]] = {}
     ratios: list[str] = []
     for n_rows in given.rows:
         with tempfile.TemporaryDirectory(dir=given.place) as name:
             work, uri = Path(name), str(Path(name) / "table")
             generate(uri, n_rows)
-            found = {step: run(step, uri, work, memory) for step in ("summaries", "encode", "epoch")}
+            found = {step: run(step, uri, work, memory) for step in ("summaries", "encode", "epoch", "shuffle")}
             for step, cost in found.items():
                 seconds, held, rss = f"{cost['seconds']:.1f} | {cost['cpu']:.1f}", show_bytes(cost["held"]), show_bytes(cost["rss"])
                 lines.append(f"| {n_rows:,} | {step} | {seconds} | {held} | {rss} |")
-            totals[n_rows] = sum(cost["seconds"] for cost in found.values()), max(cost["held"] for cost in found.values())
+            work_of = [found[step] for step in ("summaries", "encode", "epoch")]
+            totals[n_rows] = sum(cost["seconds"] for cost in work_of), max(cost["held"] for cost in work_of), max(cost["rss"] for cost in work_of)
             if n_rows == given.peers:
                 peers_files(uri, work)
                 peers = {step: run(step, uri, work, None) for step in ("scan", "arrow_epoch", "column_transformer")}
                 again = {step: run(step, uri, work, memory) for step in ("summaries", "epoch")}
-                ours = again["summaries"]["seconds"] + found["encode"]["seconds"]
-                sklearn, polars = peers["column_transformer"]["seconds"] / ours, peers["scan"]["seconds"]
-                ratios = [
-                    f"- summaries + encode (shuffled, on disk) beside scikit-learn's ColumnTransformer (in memory): {sklearn:.1f} times as fast",
-                    f"- summaries beside Polars' scan of the same columns (Parquet): {again['summaries']['seconds'] / polars:.2f} of its time",
-                    f"- summaries + encode beside that scan: {ours / polars:.2f} of its time",
-                    f"- the shuffled epoch beside a plain Arrow reader: {peers['arrow_epoch']['seconds'] / again['epoch']['seconds']:.2f} of its rows/s",
-                ]
+                ours = {step: again.get(step, found[step]) for step in ("summaries", "encode", "epoch")}
+
+                def ratio(key: str, ours: dict[str, Any] = ours, peers: dict[str, Any] = peers) -> list[str]:
+                    both, scan = ours["summaries"][key] + ours["encode"][key], peers["scan"][key]
+                    found = [peers["column_transformer"][key] / both, ours["summaries"][key] / scan, peers["arrow_epoch"][key] / ours["epoch"][key]]
+                    return [f"{value:.2f}" for value in found]
+
+                ratios = ["", "| beside a peer, same run | wall time | CPU time |", "|---|---|---|"]
+                for what, wall, cpu in zip(
+                    (
+                        "summaries + encode (from the lake to a file of encoded rows), times as fast as scikit-learn's ColumnTransformer (in memory)",
+                        "summaries, share of the time of Polars' scan of the same columns (Parquet)",
+                        "shuffled epoch, share of the rows/s of pyarrow's Parquet reader (in order) of the same encoded columns",
+                    ),
+                    ratio("seconds"),
+                    ratio("cpu"),
+                    strict=True,
+                ):
+                    ratios.append(f"| {what} | {wall} | {cpu} |")
                 lines += [f"| {n_rows:,} | {step} (peer) | {c['seconds']:.1f} | {c['cpu']:.1f} | {show_bytes(c['held'])} | |" for step, c in peers.items()]
             shutil.rmtree(uri)
     lines.append("")
     if len(totals) > 1:
         (small, large) = (min(totals), max(totals))
-        time_x, held_x = (totals[large][k] / totals[small][k] for k in (0, 1))
-        lines.append(f"- {large / small:.0f} times the rows: {time_x:.2f} times the time, {held_x:.2f} times the memory")
+        time_x, held_x, rss_x = (totals[large][k] / totals[small][k] for k in (0, 1, 2))
+        lines.append(f"- {large / small:.0f} times the rows: {time_x:.2f} times the time, {held_x:.2f} times what is held, {rss_x:.2f} times the RSS")
     lines += ratios
     (HERE / "results" / "scale.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines[-5:]))

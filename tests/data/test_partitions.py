@@ -1,6 +1,7 @@
 """A table in partitions is the table, whatever the partitions, and they fit where they are worked on."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,10 @@ from modelinscale.core.errors import DataError
 from modelinscale.core.schema import Column, Schema
 from modelinscale.data.arrow import arrow_schema
 from modelinscale.data.lake import create_table
-from modelinscale.data.partitions import LEAST_ROWS, MOST_ROWS, Chosen, Rows, open_rows, read, rows_of, size
+from modelinscale.data.partitions import LEAST_ROWS, MOST_ROWS, Chosen, Partition, Rows, open_rows, read, rows_of, size
+from modelinscale.encode import Encoder, observe_all, observe_piece
+from modelinscale.features.category import Category
+from modelinscale.features.number import Number
 
 N = 20_000
 SCHEMA = Schema(columns=(Column(name="x", type="float"), Column(name="word", type="string"), Column(name="i", type="int")))
@@ -114,3 +118,24 @@ def test_a_slice_of_the_lake_ends_where_the_table_ends(uri: str) -> None:
     table = open_table(uri)
     assert table.slice(N - 5, 100, ["i"])["i"].to_pylist() == list(range(N - 5, N))
     assert table.slice(9_990, 20, ["i"])["i"].to_pylist() == list(range(9_990, 10_010))  # over the end of a file
+
+
+def test_words_read_as_codes_teach_and_encode_as_rows_do(tmp_path: Path) -> None:
+    at = np.arange(9_000)
+    words = pa.array([None if i % 11 == 0 else "" if i % 13 == 0 else f"w{i % 29}" for i in at.tolist()])
+    cells = {"often": words, "once": pa.array([f"id-{i}" for i in at.tolist()]), "number": pa.array(at % 7), "x": pa.array(np.cos(at))}
+    types = {"often": "string", "once": "string", "number": "int", "x": "float"}
+    schema = Schema.model_validate({"columns": [{"name": name, "type": type} for name, type in types.items()]})
+    place = str(tmp_path / "t")
+    table = create_table(place, schema, pa.table(cells, schema=arrow_schema(schema)), batch="a")
+    features = {"often": Category(keep=20), "once": Category(at_least=1, keep=500), "number": Category(), "x": Number()}
+    chosen = Chosen.of(Partition(place, table.version, 1_000, 7_000), at[:7_000] % 3 > 0)
+    _, coded = chosen.read_coded(list(features), ["often", "once", "number"])
+    assert list(coded) == ["often"], "words that hardly repeat, and numbers, come as rows"
+
+    frame = chosen.read(list(features))
+    states = observe_piece(features, chosen)
+    assert states == observe_all(features, frame)
+    encoder = Encoder.of(features, states, "scaled")
+    for name, block in encoder.encode(frame).blocks.items():
+        np.testing.assert_array_equal(np.asarray(encoder.piece(chosen)[name]), np.asarray(block), strict=True)

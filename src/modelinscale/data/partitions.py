@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,21 @@ class Partition:
         return f"rows {self.start:,} to {self.start + self.n_rows - 1:,} of the table"
 
 
+class Coded(NamedTuple):
+    """A column of N words as its W different ones, and which of them each row has."""
+
+    distinct: "pl.Series"
+    """(W + 1,): each once, then a missing one."""
+    codes: NDArray[np.int32]
+    """(N,)"""
+
+    def counts(self) -> "tuple[pl.Series, NDArray[np.int64]]":
+        """The words that occur, and how often."""
+        n = np.bincount(self.codes, minlength=len(self.distinct)).astype(np.int64)
+        there = np.flatnonzero(n)
+        return (self.distinct, n) if len(there) == len(n) else (self.distinct[there], n[there])
+
+
 @dataclass(frozen=True)
 class Chosen:
     """Some of the rows of a partition: what is sent along is a bit a row."""
@@ -82,6 +97,22 @@ class Chosen:
         rows, mask = read(self.partition, columns), self.mask
         return rows if mask is None else rows.filter(pl.Series(mask))
 
+    def read_coded(self, columns: Sequence[str], words: Sequence[str]) -> "tuple[pl.DataFrame, dict[str, Coded]]":
+        """As `read`, but of the columns ``words`` those that are text and repeat come as codes, which saves making rows of them; they are not in the frame."""
+        import polars as pl
+
+        if self.partition.rows is not None:
+            return self.read(columns), {}
+        memory.check(f"reading {self.where}")
+        table, mask, coded = _slice(self.partition, columns), self.mask, {}
+        for name in words:
+            found = _coded(name, table.column(name), mask)
+            if found is not None:
+                coded[name], table = found, table.drop_columns([name])
+        rows = pl.from_arrow(table)
+        assert isinstance(rows, pl.DataFrame)
+        return rows if mask is None or not rows.width else rows.filter(pl.Series(mask)), coded
+
 
 def read(partition: Partition, columns: Sequence[str]) -> "pl.DataFrame":
     """The rows of a partition, the named columns in that order. Raises `DataError` when the process is over its budget (`memory.guarded`)."""
@@ -90,9 +121,30 @@ def read(partition: Partition, columns: Sequence[str]) -> "pl.DataFrame":
     memory.check(f"reading {partition.where}")
     if partition.rows is not None:
         return partition.rows.select(columns)
-    rows = pl.from_arrow(_open(partition.uri, partition.version, partition.options, partition.run).slice(partition.start, partition.n_rows, columns))
+    rows = pl.from_arrow(_slice(partition, columns))
     assert isinstance(rows, pl.DataFrame)
     return rows
+
+
+def _slice(partition: Partition, columns: Sequence[str]) -> "pa.Table":
+    return _open(partition.uri, partition.version, partition.options, partition.run).slice(partition.start, partition.n_rows, columns)
+
+
+def _coded(name: str, column: "pa.ChunkedArray", mask: NDArray[np.bool_] | None) -> Coded | None:
+    """A column of text as codes; None where it is no text, or where words hardly repeat."""
+    import polars as pl
+    import pyarrow as pa
+
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return None
+    head = column.slice(0, _LOOK_ROWS)
+    if len(head.unique()) > len(head) // 2:
+        return None
+    found = column.combine_chunks().dictionary_encode()
+    n_words = len(found.dictionary)
+    codes = found.indices.fill_null(n_words).to_numpy()
+    distinct = pl.Series(name, pa.concat_arrays([found.dictionary, pa.nulls(1, found.dictionary.type)]))
+    return Coded(distinct, codes if mask is None else codes[mask])
 
 
 @lru_cache(maxsize=4)

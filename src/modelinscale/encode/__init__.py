@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from modelinscale.core.encoded import Encoded, Form, Layout
+from modelinscale.core.encoded import Encoded, Form, Layout, Sparse, Values
 from modelinscale.core.errors import DataError, did_you_mean
 from modelinscale.core.graph import Graph
-from modelinscale.features import Feature, State
+from modelinscale.features import Feature, State, Tallied
 
 if TYPE_CHECKING:
     import polars as pl
 
     from modelinscale.compute import Compute
-    from modelinscale.data.partitions import Chosen, Rows
+    from modelinscale.data.partitions import Chosen, Coded, Rows
     from modelinscale.data.split import Parts
 
 Features = Mapping[str, Feature]
@@ -41,14 +41,26 @@ def observe(features: Features, rows: "Rows", parts: "Parts", *, compute: "Compu
 
 def observe_piece(features: Features, piece: "Chosen") -> States:
     """The states of the chosen rows of one partition: what is sent to where the work is done."""
-    return observe_all(features, piece.read(list(features)))
+    return observe_all(features, *piece.read_coded(list(features), tallied(features)))
 
 
-def observe_all(features: Features, frame: "pl.DataFrame") -> States:
-    """The states of these rows alone: a partition's share, to be merged with the others' (`merge_all`)."""
+def observe_all(features: Features, frame: "pl.DataFrame", coded: "Mapping[str, Coded] | None" = None) -> States:
+    """The states of these rows alone: a partition's share, to be merged with the others' (`merge_all`). ``coded``: columns that are not in the frame."""
     from modelinscale.encode.tensors import to_input
 
-    return {name: feature.observe(feature.empty(), to_input(_column(frame, name), feature.input)) for name, feature in features.items()}
+    states = {}
+    for name, feature in features.items():
+        one = (coded or {}).get(name)
+        if one is not None and isinstance(feature, Tallied):
+            states[name] = feature.tally(feature.empty(), *one.counts())
+        else:
+            states[name] = feature.observe(feature.empty(), to_input(_column(frame, name), feature.input))
+    return states
+
+
+def tallied(features: Features) -> list[str]:
+    """The columns that may come as codes (`Chosen.read_coded`)."""
+    return [name for name, feature in features.items() if isinstance(feature, Tallied)]
 
 
 def merge_all(features: Features, a: States, b: States) -> States:
@@ -86,16 +98,28 @@ class Encoder:
         settled = settle_all(features, states)
         return cls(dict(features), settled, form, layouts(features, settled, form))
 
-    def encode(self, frame: "pl.DataFrame") -> Encoded:
-        """The rows of a frame."""
+    def encode(self, frame: "pl.DataFrame", coded: "Mapping[str, Coded] | None" = None) -> Encoded:
+        """The rows of a frame. ``coded``: columns that are not in it."""
+        return Encoded(self.layouts, {name: self._block(name, frame, (coded or {}).get(name)) for name in self.features})
+
+    def _block(self, name: str, frame: "pl.DataFrame", coded: "Coded | None") -> Values:
         from modelinscale.encode.tensors import to_input
 
-        blocks = {n: f.encode(self.states[n], to_input(_column(frame, n), f.input), self.form) for n, f in self.features.items()}
-        return Encoded(self.layouts, blocks)
+        feature, state = self.features[name], self.states[name]
+        if coded is None:
+            return feature.encode(state, to_input(_column(frame, name), feature.input), self.form)
+        each = feature.encode(state, coded.distinct, self.form)
+        assert not isinstance(each, Sparse), name
+        return each.take(coded.codes, axis=0)
+
+    @property
+    def tallied(self) -> list[str]:
+        """The columns that may come as codes."""
+        return tallied(self.features)
 
     def piece(self, piece: "Chosen") -> Encoded:
         """The chosen rows of a partition."""
-        return self.encode(piece.read(list(self.features)))
+        return self.encode(*piece.read_coded(list(self.features), self.tallied))
 
 
 def draw(features: Features, states: States, form: Form, graph: Graph) -> dict[str, str]:

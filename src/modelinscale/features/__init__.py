@@ -4,6 +4,9 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from modelinscale.core.encoded import Form, InputType, Layout, Values
 from modelinscale.core.graph import Graph
 from modelinscale.core.kinds import Kind
@@ -69,3 +72,15 @@ class Feature(Kind):
 
         With a state, also values that matter to it: known words, the extremes seen, a vector's width.
         """
+
+
+class Tallied(Feature):
+    """A feature of words that repeat: it learns from how often each occurs, and each may be encoded once, so that rows need not be made of them."""
+
+    @abstractmethod
+    def tally(self, state: State, distinct: "pl.Series", counts: NDArray[np.int64]) -> State:
+        """As `observe`: the state after ``counts[i]`` more rows of the value ``distinct[i]``, in graph-input form; values may come more than once."""
+
+    def observe(self, state: State, values: "pl.Series") -> State:
+        found = values.value_counts(name="n")
+        return self.tally(state, found[values.name], found["n"].to_numpy().astype(np.int64))

@@ -9,7 +9,7 @@ from pydantic import Field
 from modelinscale.core.encoded import Form, InputType, Layout
 from modelinscale.core.graph import Graph
 from modelinscale.core.schema import Column
-from modelinscale.features import Feature, State
+from modelinscale.features import State, Tallied
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,7 +20,7 @@ COUNTED = 1_000_000
 """Different words counted at most. Up to here parts merged equal the whole seen at once; beyond, the rarest are dropped as they come."""
 
 
-class Category(Feature):
+class Category(Tallied):
     """A word (or a number that only names something): country, product, zip code.
 
     Both forms: int32 ids; 0 missing, 1 rare or unseen, 2 … the known words, most frequent first. Words are compared as they stand, byte for byte:
@@ -47,11 +47,15 @@ class Category(Feature):
     def empty(self) -> State:
         return {"n": 0, "missing": 0, "dropped": 0, "counts": {}}
 
-    def observe(self, state: State, values: "pl.Series") -> State:
-        found = values.value_counts(name="n")
-        counts = dict(zip(found[values.name].to_list(), found["n"].to_list(), strict=True))
-        missing = counts.pop(None, 0) + counts.pop("", 0)
-        return self.merge(state, {"n": len(values), "missing": missing, "dropped": 0, "counts": counts})
+    def tally(self, state: State, distinct: "pl.Series", counts: NDArray[np.int64]) -> State:
+        words = distinct.to_list()
+        found = dict(zip(words, counts.tolist(), strict=True))
+        if len(found) < len(words):  # two cells written alike
+            found = {}
+            for word, n in zip(words, counts.tolist(), strict=True):
+                found[word] = found.get(word, 0) + n
+        missing = found.pop(None, 0) + found.pop("", 0)
+        return self.merge(state, {"n": int(counts.sum()), "missing": missing, "dropped": 0, "counts": found})
 
     def merge(self, a: State, b: State) -> State:
         large, small = (a["counts"], b["counts"]) if len(a["counts"]) >= len(b["counts"]) else (b["counts"], a["counts"])

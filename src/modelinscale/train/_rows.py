@@ -30,9 +30,9 @@ class Maker:
         """Features, target and weight, read together."""
         features = list(self.encoder.features)
         more = [self.task.target, *([self.weight] if self.weight else [])]
-        frame = piece.read(list(dict.fromkeys([*features, *more])))
+        frame, coded = piece.read_coded(list(dict.fromkeys([*features, *more])), [name for name in self.encoder.tallied if name not in more])
         weight = row_weights(frame[self.weight], whole=False) if self.weight else None
-        return Examples(self.encoder.encode(frame), encode_target(frame[self.task.target], self.task), weight)
+        return Examples(self.encoder.encode(frame, coded), encode_target(frame[self.task.target], self.task), weight)
 
     def answers(self, piece: "Chosen") -> tuple[NDArray[Any], NDArray[np.float64] | None]:
         """Target and weight alone."""
