@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from modelinscale.core import files
 from modelinscale.core.errors import StoreError
@@ -21,6 +22,8 @@ from modelinscale.data.rowfile import RowFile, Rows, RowWriter, joined
 _KEY = "_key"
 MOST_BUCKETS = 512
 """Each is an open file or more."""
+_BUCKET_BYTES = 24 << 20
+"""Buckets are no larger where there may be so many: what is put in order then stays in the processor's cache."""
 
 
 class Shuffler:
@@ -33,7 +36,7 @@ class Shuffler:
         """``size_bytes``: about how much there is to come. Raises `StoreError` when buckets would be too many for the memory."""
         self.folder, self._dtype, self._ragged = folder, dtype, tuple(ragged)
         self._seed = np.uint64(derive(seed, "shuffle"))
-        self._n = max(1, -(-4 * size_bytes // memory))
+        self._n = max(1, -(-4 * size_bytes // memory), min(MOST_BUCKETS, -(-size_bytes // _BUCKET_BYTES)))
         if self._n > MOST_BUCKETS:
             raise StoreError(
                 f"shuffling {size_bytes / 2**30:.1f} GiB of rows within {memory / 2**20:.0f} MiB takes {self._n} buckets, and {MOST_BUCKETS} are possible.",
@@ -50,8 +53,11 @@ class Shuffler:
         """Adds rows ``first``, ``first + 1``, … of the table. Blocks may come in any order. Raises `StoreError` when the disk refuses."""
         keys = mixed(self._seed, np.arange(first, first + len(rows), dtype=np.uint64))
         records = np.empty(len(rows), self._keyed)
-        for name in self._dtype.names or ():
-            records[name] = rows.fixed[name]
+        if rows.fixed.dtype == self._dtype:
+            _copy(rows.fixed, records, self._dtype.itemsize)
+        else:
+            for name in self._dtype.names or ():
+                records[name] = rows.fixed[name]
         records[_KEY] = keys
         whole = Rows(records, rows.ragged)
         if self._n == 1:
@@ -97,12 +103,11 @@ class Shuffler:
 
     def _write(self, rows: Rows, out: RowWriter) -> None:
         order = np.argsort(rows.fixed[_KEY])  # keys differ: the mixing is one to one
-        step = 1 << 18
+        step = 1 << 15
         for start in range(0, len(order), step):
             part = rows.take(order[start : start + step])
             plain = np.empty(len(part), self._dtype)
-            for name in self._dtype.names or ():
-                plain[name] = part.fixed[name]
+            _copy(part.fixed, plain, self._dtype.itemsize)
             out.append(Rows(plain, part.ragged))
 
     def __enter__(self) -> Self:
@@ -116,3 +121,10 @@ class Shuffler:
             for bucket in self._buckets:
                 bucket.abandon()
             shutil.rmtree(self._side, ignore_errors=True)
+
+
+def _copy(of: NDArray[Any], to: NDArray[Any], n_bytes: int) -> None:
+    """The first ``n_bytes`` of each record: fields one after the other, as in both."""
+    if len(of):
+        left, right = (np.ascontiguousarray(one).view(np.uint8).reshape(len(one), -1) for one in (of, to))
+        right[:, :n_bytes] = left[:, :n_bytes]

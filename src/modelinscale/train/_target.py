@@ -118,7 +118,11 @@ def encode_target(values: "pl.Series", task: Task) -> NDArray[np.float64] | NDAr
             raise DataError(f"{len(bad):,} rows have no finite number as {task.target!r}; the first: {values[int(bad[0])]!r}.", fix="Leave such rows out.")
         return np.array(numbers, np.float64)
     kind = pl.Boolean if isinstance(task.labels[0], bool) else pl.Int64 if isinstance(task.labels[0], int) else pl.String
-    index = values.cast(kind, strict=False).replace_strict(list(task.labels), list(range(len(task.labels))), default=None, return_dtype=pl.Int64)
+    cells = values.cast(kind, strict=False)
+    if kind == pl.Boolean and task.labels == (False, True):  # what the replacement below gives, without looking anything up
+        index = cells.cast(pl.Int64)
+    else:
+        index = cells.replace_strict(list(task.labels), list(range(len(task.labels))), default=None, return_dtype=pl.Int64)
     if index.null_count():
         odd = values.filter(index.is_null()).unique().to_list()
         raise DataError(
