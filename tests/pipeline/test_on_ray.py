@@ -1,6 +1,7 @@
 """A project on a Ray cluster of two nodes leaves what it leaves on this machine, byte for byte; a node that dies costs time only."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,7 @@ def test_a_node_that_dies_at_every_step_costs_time_only(here: tuple[dict[str, An
 def test_a_task_over_its_budget_is_stopped_with_a_reason(two_nodes: TwoNodes) -> None:
     def hoards(n: int) -> int:
         hoard.append(bytearray(b"x" * n))
+        time.sleep(0.5)  # it is looked at twenty times a second
         return len(hoard)
 
     hoard: list[bytearray] = []
