@@ -76,4 +76,4 @@ _NUMBERS: dict[Form, tuple[np.float32, np.float32, np.float32]] = {
 def _float64(values: "pl.Series") -> NDArray[np.float64]:
     import polars as pl
 
-    return values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return values.cast(pl.Float64).to_numpy()  # what is missing becomes NaN

@@ -64,9 +64,7 @@ class Moment(Feature):
         return self._state(np.zeros(0, np.int64), 0)
 
     def observe(self, state: State, values: "pl.Series") -> State:
-        import polars as pl
-
-        x = values.drop_nulls().cast(pl.Int64).to_numpy() if values.null_count() else _int64(values)
+        x = _int64(values.filter(values.is_not_null()) if values.null_count() else values)
         known = x[x != MISSING_MOMENT] if len(x) and x.min() == MISSING_MOMENT else x
         return self.merge(state, self._state(known, len(values) - len(known)))
 
@@ -238,7 +236,8 @@ def _us(moment: datetime) -> int:
 def _int64(values: "pl.Series") -> NDArray[np.int64]:
     import polars as pl
 
-    return values.cast(pl.Int64).fill_null(MISSING_MOMENT).to_numpy()
+    whole = values.cast(pl.Int64)
+    return (whole.fill_null(MISSING_MOMENT) if whole.null_count() else whole).to_numpy()
 
 
 def _since(days: NDArray[np.int64], us: NDArray[np.int64], first: int) -> NDArray[np.float64]:

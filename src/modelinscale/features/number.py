@@ -56,9 +56,7 @@ class Number(Feature):
         return _state(0, 0, 0, None, None, Bins.of(np.zeros(0)))
 
     def observe(self, state: State, values: "pl.Series") -> State:
-        import polars as pl
-
-        x = values.drop_nulls().cast(pl.Float64).to_numpy() if values.null_count() else _float64(values)
+        x = _float64(values.filter(values.is_not_null()) if values.null_count() else values)
         known = finite = x
         low, high = (float(x.min()), float(x.max())) if len(x) else (0.0, 0.0)
         if not isfinite(high - low):  # something is not a number or infinite, or the ends are very far apart
@@ -148,7 +146,7 @@ def _beside(value: float) -> list[float]:
 def _float64(values: "pl.Series") -> NDArray[np.float64]:
     import polars as pl
 
-    return values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return values.cast(pl.Float64).to_numpy()  # what is missing becomes NaN
 
 
 def _float32(x: NDArray[np.float64]) -> NDArray[np.float32]:
