@@ -145,23 +145,24 @@ def arrow_epoch(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
 
 
 def column_transformer(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
-    """scikit-learn: fit and transform of the same columns held in a pandas-free frame."""
+    """scikit-learn: fit and transform of the same columns, all in memory, read by Polars from Parquet; without a frame of pandas in between."""
     import polars as pl
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OrdinalEncoder, RobustScaler
 
-    frame = pl.concat([block for _, block in rows.blocks(COLUMNS)]).with_columns(
-        pl.col("at").dt.timestamp("us").cast(pl.Float64), pl.col("online").cast(pl.Float64)
-    )
-    frame = frame.with_columns(pl.col(c).fill_null("") for c in WORDS)
     start, cpu = time.perf_counter(), time.process_time()
+    frame = pl.read_parquet(work / "rows.parquet", columns=list(COLUMNS)).with_columns(
+        pl.col("at").dt.timestamp("us").cast(pl.Float64), pl.col("online").cast(pl.Float64), *(pl.col(c).fill_null("") for c in WORDS)
+    )
     numbers = make_pipeline(SimpleImputer(add_indicator=True), RobustScaler())
     words = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, min_frequency=2, dtype=np.float32)
     transformer = ColumnTransformer([("numbers", numbers, [*NUMBERS, *COUNTS, "at", "online"]), ("words", words, list(WORDS))])
+    began, cpu_then = time.perf_counter(), time.process_time()
     transformer.set_output(transform="default").fit_transform(frame)
-    return {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
+    now, cpu_now = time.perf_counter(), time.process_time()
+    return {"seconds": now - start, "cpu": cpu_now - cpu, "seconds_in_memory": now - began, "cpu_in_memory": cpu_now - cpu_then}
 
 
 STEPS: dict[str, Callable[[Any, Path, int | None], dict[str, Any]]] = {
@@ -285,13 +286,20 @@ def main() -> None:
 
                 def ratio(key: str, ours: dict[str, Any] = ours, peers: dict[str, Any] = peers) -> list[str]:
                     both, scan = ours["summaries"][key] + ours["encode"][key], peers["scan"][key]
-                    found = [peers["column_transformer"][key] / both, ours["summaries"][key] / scan, peers["arrow_epoch"][key] / ours["epoch"][key]]
+                    sklearn = peers["column_transformer"]
+                    found = [
+                        sklearn[key] / both,
+                        sklearn[f"{key}_in_memory"] / both,
+                        ours["summaries"][key] / scan,
+                        peers["arrow_epoch"][key] / ours["epoch"][key],
+                    ]
                     return [f"{value:.2f}" for value in found]
 
                 ratios = ["", "| beside a peer, same run | wall time | CPU time |", "|---|---|---|"]
                 for what, wall, cpu in zip(
                     (
-                        "summaries + encode (from the lake to a file of encoded rows), times as fast as scikit-learn's ColumnTransformer (in memory)",
+                        "summaries + encode (from the lake to a file of encoded rows), times as fast as scikit-learn's ColumnTransformer, from Parquet",
+                        "the same, scikit-learn's rows being in memory before its clock starts",
                         "summaries, share of the time of Polars' scan of the same columns (Parquet)",
                         "shuffled epoch, share of the rows/s of pyarrow's Parquet reader (in order) of the same encoded columns",
                     ),

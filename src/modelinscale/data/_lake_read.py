@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import lance
     import pyarrow as pa
 
-_SLICE_ROWS = 1 << 18
-"""Rows of a slice that come in one piece: what is done with them need not join pieces first."""
+_SLICE_ROWS = 1 << 15
+"""Rows of a slice that are decoded together: several are at once, and in the processor's cache."""
 
 
 class Reader:

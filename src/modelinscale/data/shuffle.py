@@ -22,8 +22,8 @@ from modelinscale.data.rowfile import RowFile, Rows, RowWriter, joined
 _KEY = "_key"
 MOST_BUCKETS = 512
 """Each is an open file or more."""
-_BUCKET_BYTES = 24 << 20
-"""Buckets are no larger where there may be so many: what is put in order then stays in the processor's cache."""
+_BUCKET_BYTES, _FEW = 24 << 20, 128
+"""Buckets are no larger, up to so many of them: what is put in order then stays in the processor's cache, and few files are open."""
 
 
 class Shuffler:
@@ -36,7 +36,7 @@ class Shuffler:
         """``size_bytes``: about how much there is to come. Raises `StoreError` when buckets would be too many for the memory."""
         self.folder, self._dtype, self._ragged = folder, dtype, tuple(ragged)
         self._seed = np.uint64(derive(seed, "shuffle"))
-        self._n = max(1, -(-4 * size_bytes // memory), min(MOST_BUCKETS, -(-size_bytes // _BUCKET_BYTES)))
+        self._n = max(1, -(-4 * size_bytes // memory), min(_FEW, -(-size_bytes // _BUCKET_BYTES)))
         if self._n > MOST_BUCKETS:
             raise StoreError(
                 f"shuffling {size_bytes / 2**30:.1f} GiB of rows within {memory / 2**20:.0f} MiB takes {self._n} buckets, and {MOST_BUCKETS} are possible.",
