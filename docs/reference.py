@@ -125,7 +125,7 @@ def _call(name: str, function: Any) -> list[str]:
     """How it is called, with types as the source writes them rather than with the modules they come from."""
     text = str(inspect.signature(function)).replace("self, ", "").replace("(self)", "()")
     text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)  # annotations kept as text
-    text = re.sub(r"<function [^>]*>", "...", text)
+    text = re.sub(r"<function .*? at 0x[0-9a-f]+>", "...", text)
     text = re.sub(r"numpy\.ndarray\[tuple\[typing\.Any, \.\.\.\], numpy\.dtype\[([\w.]+)\]\]", r"NDArray[\1]", text)
     return [f"```python\n{name}{re.sub(r'(?:[a-z_]+[.])+(?=[A-Z])', '', text)}\n```", ""]
 
