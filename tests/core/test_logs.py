@@ -58,3 +58,18 @@ def test_an_exception_is_logged_with_its_traceback(capsys: pytest.CaptureFixture
 def test_configuring_twice_does_not_log_twice(capsys: pytest.CaptureFixture[str]) -> None:
     to_stderr("info")
     assert _line(capsys, "text").count("\n") == 1
+
+
+def test_what_other_libraries_add_to_a_record_is_no_field(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = logging.getLogRecordFactory()
+
+    def marked(*args: object, **more: object) -> logging.LogRecord:
+        record = made(*args, **more)
+        record._their_clock = 17
+        return record
+
+    logging.setLogRecordFactory(marked)
+    try:
+        assert "17" not in _line(capsys, "text")
+    finally:
+        logging.setLogRecordFactory(made)

@@ -17,7 +17,7 @@ def log(name: str) -> logging.Logger:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {k: v for k, v in vars(record).items() if k not in _BARE}
+    return {k: v for k, v in vars(record).items() if k not in _BARE and not k.startswith("_")}  # other libraries add names of their own
 
 
 def _word(value: Any) -> str:
