@@ -5,9 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from modelinscale.core import secrets
 from modelinscale.testing import clusters, disks
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _secrets_of_a_test_stay_its_own() -> Iterator[None]:
+    """A value once revealed is taken out of everything a process says; a test's own must not be missed in the words of the next."""
+    kept = dict(secrets._revealed)
+    yield
+    secrets._revealed.clear()
+    secrets._revealed.update(kept)
 
 
 @pytest.fixture

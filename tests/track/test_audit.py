@@ -135,3 +135,12 @@ def test_no_secret_gets_into_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     audit.write("collect", url, reason=url)
     assert audit.verify().whole
     assert not re.search("wörd|rd@host|u00f6rd", (tmp_path / "log.jsonl").read_text())
+
+
+def test_a_short_secret_that_is_part_of_a_hash_does_not_break_the_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIN", "0000")
+    reveal("${ENV:PIN}")
+    audit = filled(tmp_path / "log.jsonl")
+    audit.write("collect", "pin 0000")
+    assert audit.verify().whole
+    assert "0000" not in list(audit.entries())[-1].object
