@@ -16,6 +16,8 @@ from modelinscale.data.contract import contract, open_indexes, parse_checks
 from modelinscale.data.lake import open_table, table_exists
 from modelinscale.testing.lists import Lists
 
+pytestmark = pytest.mark.slow
+
 N_ROWS = 4000
 SCHEMA = Schema(columns=(Column(name="id", type="string"), Column(name="n", type="int")))
 RULES = contract(SCHEMA, parse_checks({"n": {"at_most": 90}}), ("id",))

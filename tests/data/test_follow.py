@@ -24,6 +24,8 @@ from modelinscale.data.tail import Follow, Step, tail
 from modelinscale.testing import brokers
 from modelinscale.testing.lists import Lists
 
+pytestmark = pytest.mark.slow
+
 MIS = str(Path(sys.executable).parent / "mis")
 SCHEMA = Schema(columns=(Column(name="id", type="string"), Column(name="n", type="int")))
 RULES = contract(SCHEMA, parse_checks({"n": {"at_most": 90}}), ())

@@ -21,6 +21,8 @@ from modelinscale.data.lake import open_table
 from modelinscale.data.sources import Cursor, Source
 from modelinscale.testing import sources as suite
 
+pytestmark = pytest.mark.slow
+
 Answer = tuple[int, dict[str, str], bytes]
 
 

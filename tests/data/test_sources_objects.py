@@ -21,6 +21,8 @@ from modelinscale.spec import loads
 from modelinscale.testing import sources as suite
 from modelinscale.testing.s3 import Server, s3_server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server() -> Iterator[Server]:

@@ -21,6 +21,8 @@ from modelinscale.serve._log import PredictionLog
 from modelinscale.testing import sources as suite
 from modelinscale.testing.packages import ROWS, write_package
 
+pytestmark = pytest.mark.slow
+
 HEAD = Head(FORMAT, "shop", "1", "0123", ({"name": "x", "type": "int"}, {"name": "time", "type": "time"}), "string", ("no", "yes"))
 
 

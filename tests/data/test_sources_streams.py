@@ -26,6 +26,8 @@ from modelinscale.data.sources.kafka import Kafka
 from modelinscale.testing import brokers
 from modelinscale.testing import sources as suite
 
+pytestmark = pytest.mark.slow
+
 numbers = itertools.count()
 ROWS = [{"id": f"r{i}", "n": i, "x": i / 7, "at": f"2026-01-01T00:00:{i % 60:02d}"} for i in range(120)]
 

@@ -16,6 +16,8 @@ from modelinscale.data.lake import open_table
 from modelinscale.data.sources import Cursor, Source
 from modelinscale.testing import sources as suite
 
+pytestmark = pytest.mark.slow
+
 FORMATS = ("delta", "iceberg", "lance")
 SCHEMA = pa.schema({"id": pa.int64(), "note": pa.string()})
 

@@ -15,6 +15,8 @@ from modelinscale.core.errors import DataError
 from modelinscale.data import partitions
 from modelinscale.pipeline import _context
 
+pytestmark = pytest.mark.slow
+
 N = 3_000
 
 

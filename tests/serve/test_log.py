@@ -25,6 +25,8 @@ from modelinscale.serve._log import PredictionLog
 from modelinscale.testing.packages import ROWS, write_package
 from modelinscale.testing.servers import Running
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., AbstractContextManager[Running]]
 
 

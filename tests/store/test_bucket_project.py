@@ -19,6 +19,8 @@ from modelinscale.pipeline._place import Place
 from modelinscale.store.s3 import S3
 from modelinscale.testing.s3 import Server, s3_server
 
+pytestmark = pytest.mark.slow
+
 SECRET = "hush-hush-key"
 
 
