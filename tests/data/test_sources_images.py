@@ -11,6 +11,7 @@ import struct
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def image(seed: int = 0, format: str = "PNG", width: int = 9, height: int = 6) -
 
 def put(path: Path, data: bytes | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(image(hash(path.name) % 1000) if data is None else data)
+    path.write_bytes(image(zlib.crc32(path.name.encode())) if data is None else data)
     return path
 
 
