@@ -5,13 +5,14 @@ than every one still running. Source: PostgreSQL's manual, "Database Physical St
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from modelinscale.core.errors import SourceError, needs
 from modelinscale.core.schema import Column
-from modelinscale.data.sources._sql import Database, Native, Order, Relation, dead, first_line, number_less
+from modelinscale.data.sources._sql import Native, Order, Relation, dead, first_line, number_less
+from modelinscale.data.sources._sql_adbc import Adbc, batches
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +29,7 @@ _FLOAT_ARRAYS = {"_numeric"}
 _BATCH_BYTES = 8 << 20
 
 
-class Postgres(Database):
+class Postgres(Adbc):
     """See the module."""
 
     def __init__(self, address: str, timeout_s: float) -> None:
@@ -129,25 +130,9 @@ class Postgres(Database):
         with self.told("read"), self._connection.cursor() as cursor:
             cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
             cursor.execute(sql)
-            reader = cursor.fetch_record_batch()
-            try:
-                while True:
-                    try:
-                        batch = reader.read_next_batch()
-                    except StopIteration:
-                        return
+            with closing(batches(cursor)) as found:
+                for batch in found:
                     yield pa.record_batch([_finite(_plain(c)) for c in batch.columns], names=batch.schema.names)
-            finally:
-                reader.close()
-
-    def row(self, sql: str) -> tuple[Any, ...]:
-        with self.told("read"), self._connection.cursor() as cursor:
-            cursor.execute(sql)
-            found: tuple[Any, ...] = cursor.fetchone()
-            return found
-
-    def quoted(self, name: str) -> str:
-        return '"' + name.replace('"', '""') + '"'
 
     def value(self, text: str, native: Native) -> str:
         return "'" + text.replace("'", "''") + f"'::{native.type}"

@@ -2,20 +2,21 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, unquote
 
 from modelinscale.core.errors import SourceError, needs
 from modelinscale.core.schema import Column
-from modelinscale.data.sources._sql import Database, Native, Order, Relation, dead, first_line, number_less
+from modelinscale.data.sources._sql import Native, Order, Relation, dead, first_line, number_less
+from modelinscale.data.sources._sql_adbc import Adbc, batches
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Sqlite(Database):
+class Sqlite(Adbc):
     """See the module."""
 
     in_order: ClassVar[bool] = True
@@ -79,28 +80,12 @@ class Sqlite(Database):
         with self.told("read"), self._connection.cursor() as cursor:
             cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(n_rows)})
             cursor.execute(f"SELECT * FROM (SELECT {typical}) UNION ALL SELECT * FROM ({sql})")
-            reader, first = cursor.fetch_record_batch(), True
-            try:
-                while True:
-                    try:
-                        batch = reader.read_next_batch()
-                    except StopIteration:
-                        return
-                    batch = batch.slice(1) if first else batch
-                    first = False
+            n_ours = 1
+            with closing(batches(cursor)) as found:
+                for batch in found:
+                    batch, n_ours = batch.slice(n_ours), 0
                     if batch.num_rows:
                         yield pa.record_batch(batch.columns, names=kinds.names)
-            finally:
-                reader.close()
-
-    def row(self, sql: str) -> tuple[Any, ...]:
-        with self.told("read"), self._connection.cursor() as cursor:
-            cursor.execute(sql)
-            found: tuple[Any, ...] = cursor.fetchone()
-            return found
-
-    def quoted(self, name: str) -> str:
-        return '"' + name.replace('"', '""') + '"'
 
     def value(self, text: str, native: Native) -> str:
         return text if native.order == "number" else "'" + text.replace("'", "''") + "'"
