@@ -273,7 +273,7 @@ def test_a_database_that_dies_while_it_is_read_costs_nothing_but_time(which: str
         server.run(
             f"CREATE TABLE {name} (id bigint PRIMARY KEY AUTO_INCREMENT, word text);INSERT INTO {name} (word) SELECT repeat(md5(seq), 60) FROM seq_1_to_20000"
         )
-        kill = f"SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT `id`%{name}%'"
+        kill = f"SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT `id`%`{name}`%'"
     source = sql(server.url(), table=name, cursor="id", rows=100, lag=0)
     found: list[Chunk] = []
     with pytest.raises(SourceError, match=r"cannot read.*the next collect goes on"):  # noqa: PT012
