@@ -96,8 +96,9 @@ def test_what_cannot_be_cleaned_is_refused_by_name(package: Package) -> None:
     row = {"weight": "3 furlongs", "city": "Bonn", "price": "1,5", "sent": "01.02.2024"}
     with pytest.raises(RequestError, match=r"column 'weight': found \"3 furlongs\", expected a number with a unit of mass \(kg\)"):
         package.predict([row])
-    with pytest.raises(RequestError, match=r"column 'sent': found \"2024-02-01\", expected a moment written %d.%m.%Y"):
-        package.predict([{**row, "weight": 500, "sent": "2024-02-01"}])
+    with pytest.raises(RequestError, match=r"column 'sent': found \"2024/02/01\", expected a moment written %d.%m.%Y, or as ISO 8601"):
+        package.predict([{**row, "weight": 500, "sent": "2024/02/01"}])
+    assert package.predict([{**row, "weight": 500, "sent": "2024-02-01T00:00:00Z"}]) == package.predict([{**row, "weight": 500}])
     assert package.predict([{**row, "weight": "0.5 kg"}]) == package.predict([{**row, "weight": 500}])
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from modelinscale.core.schema import Column, ColumnType
 from modelinscale.data.arrow import arrow_type, is_bytes, is_text
+from modelinscale.package._cells import DASHED, takes_iso
 
 if TYPE_CHECKING:
     import polars as pl
@@ -250,8 +251,19 @@ def _read_bool(cells: "pa.StringArray", column: Column) -> "pa.Array":
     return pc.if_else(pc.or_(true, false), true, pa.scalar(None, pa.bool_()))
 
 
+def _read_time(cells: "pa.StringArray", column: Column) -> "pa.Array":
+    """As `read_moments`; a cell that is plainly ISO 8601 is taken whatever the column's format, where that cannot mean another day."""
+    import pyarrow.compute as pc
+
+    found = read_moments(cells, column)
+    if column.format in (None, "iso") or not found.null_count or not takes_iso(column.format):
+        return found
+    iso = pc.and_(found.is_null(), pc.fill_null(pc.match_substring_regex(cells, DASHED), False))
+    return pc.replace_with_mask(found, iso, _iso(cells.filter(iso))) if pc.any(iso).as_py() else found
+
+
 def read_moments(cells: "pa.StringArray", column: Column) -> "pa.Array":
-    """Trimmed cells as moments in the column's format, null where one does not fit."""
+    """Trimmed cells as moments in the column's format and no other, null where one does not fit."""
     import pyarrow as pa
 
     if column.format in EPOCHS:
@@ -340,7 +352,7 @@ _READERS: dict[ColumnType, "Callable[[pa.StringArray, Column], pa.Array]"] = {
     "int": _read_int,
     "float": _read_float,
     "bool": _read_bool,
-    "time": read_moments,
+    "time": _read_time,
     "vector": _read_vector,
 }
 

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ _LONGEST_INT = 40
 _EXACT = 2.0**53
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
+_DAY_US = 86_400_000_000
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 _HEX = re.compile(r"0[xX][0-9a-fA-F]{1,15}")
 _DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
@@ -39,6 +41,10 @@ _ISO = re.compile(
     r"(?:(?:\s*[Tt]\s*|\s+)(\d{1,2})(?::?(\d{2})(?::?(\d{2})(?:[.,](\d{1,9})\d*)?)?)?)?\s*([Zz]|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?$",
     re.ASCII,
 )
+DASHED = r"^\d{4}-\d{2}-\d{2}(?:[Tt ]\d|$)"
+"""How ISO 8601 starts where it cannot be taken for anything else. JSON clients write moments so, whatever a file looked like."""
+_DASHED = re.compile(DASHED, re.ASCII)
+_PROBES = [f"{day}{clock}" for day in ("2012-11-10", "2012-03-04", "2001-02-03", "1910-09-08") for clock in ("", "T05:06:07", " 05:06:07", " 05:06", " 05")]
 _PLAIN_NUMBERS = {int, float}
 _FEW = 4
 """Up to this many cells NumPy costs more than it saves."""
@@ -166,7 +172,10 @@ def describe(column: Column) -> str:
         return words[column.type]
     if column.format in ("epoch_s", "epoch_ms"):
         return f"a moment as {'seconds' if column.format == 'epoch_s' else 'milliseconds'} since 1970"
-    return "a moment as ISO 8601 (2024-05-01T13:00:00)" if column.format in (None, "iso") else f"a moment written {column.format}"
+    iso = "as ISO 8601 (2024-05-01T13:00:00)"
+    if column.format in (None, "iso"):
+        return f"a moment {iso}"
+    return f"a moment written {column.format}" + (f", or {iso}" if takes_iso(column.format) else "")
 
 
 # -- cell to typed value: the rule
@@ -342,6 +351,12 @@ def _time(cell: Cell, habits: Habits) -> int | None:
         return _microseconds(cell)
     if isinstance(cell, date):
         return _microseconds(datetime(cell.year, cell.month, cell.day))
+    form = habits.column.format
+    if type(cell) is str and form not in (None, "iso") and _DASHED.match(cell) and takes_iso(form):
+        try:
+            return _patterned(cell, form) if habits.unit_us is None else _iso(cell)
+        except (ValueError, _Unreadable):
+            return _iso(cell)
     if habits.unit_us is not None:
         number = _decimal_in(cell) if type(cell) is str else cell
         if type(number) not in (int, float):
@@ -351,8 +366,25 @@ def _time(cell: Cell, habits: Habits) -> int | None:
         return _in_range(round(float(number) * habits.unit_us))
     if type(cell) is not str:
         raise _Unreadable
-    form = habits.column.format
     return _iso(cell) if form in (None, "iso") else _patterned(cell, form)
+
+
+@cache
+def takes_iso(form: str) -> bool:
+    """Whether cells written so may also come as ISO 8601: the pattern reads no such date as another day (``%Y-%d-%m`` would).
+
+    >>> takes_iso("%d/%m/%Y"), takes_iso("epoch_s"), takes_iso("%Y-%d-%m")
+    (True, True, False)
+    """
+    if form in EPOCHS:
+        return True
+    for probe in _PROBES:
+        try:
+            if _patterned(probe, form) // _DAY_US != _iso(probe) // _DAY_US:
+                return False
+        except (ValueError, _Unreadable):
+            continue
+    return True
 
 
 def _iso(text: str) -> int:
