@@ -32,7 +32,7 @@ from modelinscale.data.checks.rows import Rows
 from modelinscale.data.checks.unique import Unique
 from modelinscale.data.contract import parse_checks
 from modelinscale.testing import checks as suite
-from modelinscale.testing.checks import Case, Whole
+from modelinscale.testing.checks import RowCase, TableCase
 
 
 def column(kind: ColumnType) -> Column:
@@ -43,25 +43,25 @@ FILE = Path(tempfile.mkdtemp()) / "known.csv"
 FILE.write_text("id,n\na,1\nb,2\n,\nb,2\n")
 atexit.register(shutil.rmtree, FILE.parent)
 JANUARY, JUNE = datetime(2024, 1, 1), datetime(2024, 6, 1)
-CASES = {
-    "present": Case(Present(), column("string"), ("a", "", " "), ()),
-    "unique": Case(Unique(), column("string"), ("a", "b", ""), ()),
-    "between": Case(Between(low=0, high=10), column("float"), (0.0, 10.0, 5.5, -0.0), (-0.1, 10.000001, float("inf"), float("-inf"))),
-    "between whole": Case(Between(low=0.5, high=1.5), column("int"), (1,), (0, 2, 2**62)),
-    "between times": Case(Between(low=JANUARY, high=JUNE), column("time"), (JANUARY, JUNE), (datetime(1, 1, 1), datetime(9999, 1, 1))),
-    "at_least": Case(AtLeast(bound=0), column("int"), (0, 1), (-1, -(2**63))),
-    "at_most": Case(AtMost(bound=120), column("float"), (120.0, float("-inf")), (120.5, float("inf"))),
-    "positive": Case(Positive(), column("float"), (0.1, float("inf")), (0.0, -0.0, -3.0)),
-    "one_of": Case(OneOf(values=("EUR", "USD")), column("string"), ("EUR", "USD"), ("eur", "", "EUR ", "🙂")),
-    "one_of numbers": Case(OneOf(values=(1, 2)), column("int"), (1, 2), (0, 3)),
-    "one_of decimals": Case(OneOf(values=(1, 2.5)), column("float"), (1.0, 2.5), (1.5,)),
-    "one_of flags": Case(OneOf(values=(True,)), column("bool"), (True,), (False,)),
-    "matches": Case(Matches(pattern="[A-Z]{2}[0-9]+"), column("string"), ("DE1", "FR22"), ("de1", "DE", "xDE1", "DE1x", "DE1\n", "")),
-    "personal": Case(Personal(), column("string"), ("fine", "", "12:30"), ("a@b.co", "call +49 30 1234567", "4111 1111 1111 1111")),
-    "personal e-mail only": Case(Personal(kinds=("email",)), column("string"), ("fine", "4111 1111 1111 1111"), ("a@b.co",)),
-    "refers": Case(Refers(file=FILE, column="id"), column("string"), ("a", "b"), ("c", "A", "")),
-    "refers to numbers": Case(Refers(file=FILE, column="n"), column("int"), (1, 2), (3, -1)),
-    "matches any": Case(Matches(pattern="a|b"), column("string"), ("a", "b"), ("ab", "ca")),
+ROWS = {
+    "present": RowCase(Present(), column("string"), ("a", "", " "), ()),
+    "unique": RowCase(Unique(), column("string"), ("a", "b", ""), ()),
+    "between": RowCase(Between(low=0, high=10), column("float"), (0.0, 10.0, 5.5, -0.0), (-0.1, 10.000001, float("inf"), float("-inf"))),
+    "between whole": RowCase(Between(low=0.5, high=1.5), column("int"), (1,), (0, 2, 2**62)),
+    "between times": RowCase(Between(low=JANUARY, high=JUNE), column("time"), (JANUARY, JUNE), (datetime(1, 1, 1), datetime(9999, 1, 1))),
+    "at_least": RowCase(AtLeast(bound=0), column("int"), (0, 1), (-1, -(2**63))),
+    "at_most": RowCase(AtMost(bound=120), column("float"), (120.0, float("-inf")), (120.5, float("inf"))),
+    "positive": RowCase(Positive(), column("float"), (0.1, float("inf")), (0.0, -0.0, -3.0)),
+    "one_of": RowCase(OneOf(values=("EUR", "USD")), column("string"), ("EUR", "USD"), ("eur", "", "EUR ", "🙂")),
+    "one_of numbers": RowCase(OneOf(values=(1, 2)), column("int"), (1, 2), (0, 3)),
+    "one_of decimals": RowCase(OneOf(values=(1, 2.5)), column("float"), (1.0, 2.5), (1.5,)),
+    "one_of flags": RowCase(OneOf(values=(True,)), column("bool"), (True,), (False,)),
+    "matches": RowCase(Matches(pattern="[A-Z]{2}[0-9]+"), column("string"), ("DE1", "FR22"), ("de1", "DE", "xDE1", "DE1x", "DE1\n", "")),
+    "personal": RowCase(Personal(), column("string"), ("fine", "", "12:30"), ("a@b.co", "call +49 30 1234567", "4111 1111 1111 1111")),
+    "personal e-mail only": RowCase(Personal(kinds=("email",)), column("string"), ("fine", "4111 1111 1111 1111"), ("a@b.co",)),
+    "refers": RowCase(Refers(file=FILE, column="id"), column("string"), ("a", "b"), ("c", "A", "")),
+    "refers to numbers": RowCase(Refers(file=FILE, column="n"), column("int"), (1, 2), (3, -1)),
+    "matches any": RowCase(Matches(pattern="a|b"), column("string"), ("a", "b"), ("ab", "ca")),
 }
 
 
@@ -74,26 +74,26 @@ def past(check: Any, kind: ColumnType, cells: tuple[Any, ...]) -> Past:
     return Past(NOW, True, check.keeps(suite.seen(check, column(kind), cells), None), (100, 120, 110))
 
 
-WHOLES = {
-    "rows": Whole(Rows(min=2, max=4), column("bool"), (False,) * 3, (False,) * 5, Past(NOW)),
-    "rows as usual": Whole(Rows(change=0.2), column("bool"), (False,) * 105, (False,) * 60, Past(NOW, n_rows=(100, 120, 110))),
-    "fresh": Whole(Fresh(within=86400), column("time"), (JANUARY, datetime(2024, 5, 31, 12)), (JANUARY, None), Past(NOW)),
-    "fresh without moments": Whole(Fresh(within=86400), column("time"), (JUNE,), (None,), Past(NOW)),
-    "distribution": Whole(Distribution(), column("float"), STEADY[500:1500], tuple(v + 30 for v in STEADY[:1000]), past(Distribution(), "float", STEADY)),
-    "distribution of text": Whole(Distribution(), column("string"), WORDS[:900], ("a",) * 500 + ("z",) * 400, past(Distribution(), "string", WORDS)),
-    "distribution of missing": Whole(Distribution(), column("int"), (1,) * 400, (1,) * 300 + (None,) * 100, past(Distribution(), "int", (1,) * 2000)),
-    "personal": Whole(Personal(share=0.5), column("string"), ("a@b.co", "x", None), ("a@b.co", "b@c.de", "x"), Past(NOW)),
+TOGETHER = {
+    "rows": TableCase(Rows(min=2, max=4), column("bool"), (False,) * 3, (False,) * 5, Past(NOW)),
+    "rows as usual": TableCase(Rows(change=0.2), column("bool"), (False,) * 105, (False,) * 60, Past(NOW, n_rows=(100, 120, 110))),
+    "fresh": TableCase(Fresh(within=86400), column("time"), (JANUARY, datetime(2024, 5, 31, 12)), (JANUARY, None), Past(NOW)),
+    "fresh without moments": TableCase(Fresh(within=86400), column("time"), (JUNE,), (None,), Past(NOW)),
+    "distribution": TableCase(Distribution(), column("float"), STEADY[500:1500], tuple(v + 30 for v in STEADY[:1000]), past(Distribution(), "float", STEADY)),
+    "distribution of text": TableCase(Distribution(), column("string"), WORDS[:900], ("a",) * 500 + ("z",) * 400, past(Distribution(), "string", WORDS)),
+    "distribution of missing": TableCase(Distribution(), column("int"), (1,) * 400, (1,) * 300 + (None,) * 100, past(Distribution(), "int", (1,) * 2000)),
+    "personal": TableCase(Personal(share=0.5), column("string"), ("a@b.co", "x", None), ("a@b.co", "b@c.de", "x"), Past(NOW)),
 }
 
 
 def test_every_check_is_covered() -> None:
-    assert sorted({name.split()[0] for name in (*CASES, *WHOLES)}) == names("data.checks")
+    assert sorted({name.split()[0] for name in (*ROWS, *TOGETHER)}) == names("data.checks")
 
 
-@pytest.mark.parametrize("name", sorted(WHOLES))
-@pytest.mark.parametrize("rule", suite.WHOLE_SUITE, ids=lambda rule: rule.__name__)
-def test_a_check_of_all_rows_together(name: str, rule: Callable[[Whole], None]) -> None:
-    rule(WHOLES[name])
+@pytest.mark.parametrize("name", sorted(TOGETHER))
+@pytest.mark.parametrize("rule", suite.TABLE_SUITE, ids=lambda rule: rule.__name__)
+def test_a_check_of_all_rows_together(name: str, rule: Callable[[TableCase], None]) -> None:
+    rule(TOGETHER[name])
 
 
 @pytest.mark.slow
@@ -130,10 +130,10 @@ def test_a_reference_is_the_first_rows_or_the_collect_before() -> None:
     assert Distribution(against="previous").keeps(few, one) == one
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
-@pytest.mark.parametrize("rule", suite.SUITE, ids=lambda rule: rule.__name__)
-def test_a_check(name: str, rule: Callable[[Case], None]) -> None:
-    rule(CASES[name])
+@pytest.mark.parametrize("name", sorted(ROWS))
+@pytest.mark.parametrize("rule", suite.ROW_SUITE, ids=lambda rule: rule.__name__)
+def test_a_check(name: str, rule: Callable[[RowCase], None]) -> None:
+    rule(ROWS[name])
 
 
 def test_a_value_is_unique_until_it_comes_again() -> None:

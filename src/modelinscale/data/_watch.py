@@ -40,7 +40,7 @@ class Watch:
     @property
     def needs_end(self) -> bool:
         """Whether a verdict must wait until all rows were read, so that the last commit has to wait for it."""
-        return bool(self._contract.wholes)
+        return bool(self._contract.table_checks)
 
     def see(self, judged: Judged, n_rows: int, changed: Mapping[str, int]) -> None:
         """The rows of one commit, of which ``n_rows`` were read."""
@@ -60,7 +60,7 @@ class Watch:
     def _observe(self, rows: "pa.Table") -> None:
         import polars as pl
 
-        for name, check in self._contract.wholes:
+        for name, check in self._contract.table_checks:
             values = pl.Series(name, rows.column(name)) if name else pl.Series(name, [False], dtype=pl.Boolean).new_from_index(0, rows.num_rows)
             state = check.observe(values)
             place = f"{name}.{check.type}"
@@ -84,7 +84,7 @@ class Watch:
     def verdicts(self, *, final: bool) -> list[Finding]:
         """What checks of all rows together find broken."""
         found = []
-        for name, check in self._contract.wholes:
+        for name, check in self._contract.table_checks:
             place = f"{name}.{check.type}"
             if place not in self._states:
                 import polars as pl
@@ -102,10 +102,10 @@ class Watch:
 
     def facts(self) -> dict[str, Any]:
         """What the table keeps for the collects to come; empty where nothing asks for it."""
-        if not self._contract.wholes:
+        if not self._contract.table_checks:
             return {}
         kept = dict(self._kept)
-        for name, check in self._contract.wholes:
+        for name, check in self._contract.table_checks:
             place = f"{name}.{check.type}"
             state = check.keeps(self._states[place], self._kept.get(place)) if place in self._states else None
             if state is not None:

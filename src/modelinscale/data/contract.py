@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from modelinscale.core.errors import SpecError, did_you_mean
 from modelinscale.core.schema import Schema
 from modelinscale.data.by_column import parse, tell
-from modelinscale.data.checks import N_EXAMPLES, Check, Severity
+from modelinscale.data.checks import N_EXAMPLES, Check, RowCheck, Severity, TableCheck
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,19 +82,24 @@ class Contract:
     """Types, missing cells, checks by column, and the key. Use `contract` to make one: it finds mistakes."""
 
     schema: Schema
-    checks: Mapping[str, tuple[Check, ...]]
+    checks: Mapping[str, tuple[RowCheck | TableCheck, ...]]
     key: tuple[str, ...] = ()
     drops: tuple[tuple[str, ...], ...] = ()
     """Column sets in which a row that equals an earlier one is taken away without a word; missing equals missing there."""
-    of_table: tuple[Check, ...] = ()
+    of_table: tuple[TableCheck, ...] = ()
     """Checks of all rows together that are about no column."""
     replaces: bool = False
     """Whether a row takes the place of the one with its key, so that a key that comes again is no fault."""
 
     @property
-    def wholes(self) -> tuple[tuple[str, Check], ...]:
-        """Checks of all rows of a collect together, with their column ("" for the table)."""
-        return (*(("", c) for c in self.of_table), *((name, c) for name, checks in self.checks.items() for c in checks if c.as_whole))
+    def row_checks(self) -> tuple[tuple[str, RowCheck], ...]:
+        """Checks of each row, with their column."""
+        return tuple((name, c) for name, checks in self.checks.items() for c in checks if isinstance(c, RowCheck))
+
+    @property
+    def table_checks(self) -> tuple[tuple[str, TableCheck], ...]:
+        """Checks of the rows of a collect together, with their column ("" for those about none)."""
+        return (*(("", c) for c in self.of_table), *((name, c) for name, checks in self.checks.items() for c in checks if isinstance(c, TableCheck)))
 
     @property
     def hidden(self) -> frozenset[str]:
@@ -106,7 +111,7 @@ class Contract:
         """The column sets whose values must not occur twice: those that take rows away, the key, the others."""
         sets = [Distinct(columns, drops=True) for columns in self.drops]
         sets += [Distinct(self.key)] if self.key and not self.replaces else []
-        sets += [Distinct((name,)) for name, checks in self.checks.items() if any(c.across_rows for c in checks) and (name,) != self.key]
+        sets += [Distinct((name,)) for name in dict.fromkeys(n for n, c in self.row_checks if c.across_rows) if (name,) != self.key]
         return tuple(sets)
 
     def apply(self, rows: "pa.Table", faults: "pa.Table", seen: "Mapping[Distinct, KeyIndex] | None" = None) -> Judged:
@@ -123,10 +128,9 @@ class Contract:
         for name in self.key:
             if rows.column(name).null_count and not self._asks_presence(name):
                 found.add_missing(name, "missing, but part of the key" if len(self.key) > 1 else "missing, but it is the key")
-        for name, checks in self.checks.items():
-            for check in checks:
-                if not check.across_rows and not check.as_whole:
-                    found.add_failing(name, check)
+        for name, check in self.row_checks:
+            if not check.across_rows:
+                found.add_failing(name, check)
         self._find_repeated(found, seen or {})
         return found.judged()
 
@@ -225,7 +229,7 @@ class _Entries:
     def add_missing(self, name: str, reason: str) -> None:
         self._add(self.rows.column(name).is_null().to_numpy(), name, reason)
 
-    def add_failing(self, name: str, check: Check) -> None:
+    def add_failing(self, name: str, check: RowCheck) -> None:
         import polars as pl
 
         values = pl.Series(name, self.rows.column(name))
@@ -358,9 +362,9 @@ def contract(
         for check in wanted if known(name, "`checks`") else ():
             column = schema[name]
             objection = check.objection(column) if check.suits(column) else f"`{check.type}` cannot be held against a column of type {column.type}"
-            if check.across_rows and check.weighs != "quarantine":
+            if isinstance(check, RowCheck) and check.across_rows and check.weighs != "quarantine":
                 objection = f"`{check.type}` takes no severity: a second row would have no place"
-            if check.of_table:
+            if isinstance(check, TableCheck) and check.columnless:
                 objection = f"`{check.type}` is about the table: write it under `{EVERY}`"
             if objection:
                 mistakes.append(SpecError(f"`checks`: {name}: {objection}.", fix=f"Change the check, or the column's type under `columns: {{{name}: ...}}`."))
@@ -368,12 +372,16 @@ def contract(
     return Contract(schema, by_column, key, drops, of_table)
 
 
-def _spread(schema: Schema, checks: Mapping[str, Iterable[Check]], mistakes: list[SpecError]) -> tuple[tuple[Check, ...], dict[str, tuple[Check, ...]]]:
-    """The checks of the table, and those of each column: what is said of every column goes to those it suits and that do not have it themselves."""
-    every = tuple(checks.get(EVERY, ()))
-    found = {name: tuple(wanted) for name, wanted in checks.items() if name != EVERY}
+def _spread(
+    schema: Schema, checks: Mapping[str, Iterable[Check]], mistakes: list[SpecError]
+) -> tuple[tuple[TableCheck, ...], dict[str, tuple[RowCheck | TableCheck, ...]]]:
+    """The checks about no column, and those of each column: what is said of every column goes to those it suits and that do not have it themselves."""
+    every = [check.settled() for check in checks.get(EVERY, ())]
+    found = {name: tuple(check.settled() for check in wanted) for name, wanted in checks.items() if name != EVERY}
+    of_table: list[TableCheck] = []
     for check in every:
-        if check.of_table:
+        if isinstance(check, TableCheck) and check.columnless:
+            of_table.append(check)
             continue
         fitting = [c.name for c in schema.columns if check.suits(c) and not check.objection(c)]
         if not fitting:
@@ -381,7 +389,7 @@ def _spread(schema: Schema, checks: Mapping[str, Iterable[Check]], mistakes: lis
         for name in fitting:
             if all(c.type != check.type for c in found.get(name, ())):
                 found[name] = (*found.get(name, ()), check)
-    return tuple(c for c in every if c.of_table), found
+    return tuple(of_table), found
 
 
 def open_indexes(contract: Contract, folder: Path, table: "Table | None") -> "dict[Distinct, KeyIndex]":

@@ -1,36 +1,50 @@
-"""What every check must do."""
+"""What every check must do: `ROW_SUITE` for checks of each row, `TABLE_SUITE` for checks of all rows together."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from modelinscale.core.kinds import load
 from modelinscale.core.schema import Column
-from modelinscale.data.checks import Check, Past, State
+from modelinscale.data.checks import Check, Past, RowCheck, State, TableCheck
 
 
 @dataclass(frozen=True)
-class Case:
-    """A check with a column it suits, and cells that fulfil and break it (no missing ones)."""
+class RowCase:
+    """A check of each row with a column it suits, and cells that fulfil and break it (no missing ones)."""
 
-    check: Check
+    written: Check
+    """As it is written; settles to a `RowCheck`."""
     column: Column
     good: tuple[Any, ...]
     bad: tuple[Any, ...]
 
+    @property
+    def check(self) -> RowCheck:
+        found = self.written.settled()
+        assert isinstance(found, RowCheck), f"{found.type} settles to a check of all rows together"
+        return found
+
 
 @dataclass(frozen=True)
-class Whole:
+class TableCase:
     """A check of all rows of a collect together, with rows that fulfil and rows that break it."""
 
-    check: Check
+    written: Check
+    """As it is written; settles to a `TableCheck`."""
     column: Column
     good: tuple[Any, ...]
     bad: tuple[Any, ...]
     past: Past
     """What came before, and the hour."""
 
+    @property
+    def check(self) -> TableCheck:
+        found = self.written.settled()
+        assert isinstance(found, TableCheck), f"{found.type} settles to a check of each row"
+        return found
 
-def seen(check: Check, column: Column, cells: tuple[Any, ...]) -> State:
+
+def seen(check: TableCheck, column: Column, cells: tuple[Any, ...]) -> State:
     """What the check knows of these cells."""
     import polars as pl
     import pyarrow as pa
@@ -40,18 +54,15 @@ def seen(check: Check, column: Column, cells: tuple[Any, ...]) -> State:
     return check.observe(pl.Series(column.name, pa.array(list(cells), arrow_type(column))))
 
 
-def whole_suits_and_judges_no_single_row(case: Whole) -> None:
-    """It has no objection, and no row breaks it by itself."""
-    import polars as pl
-
-    assert case.check.as_whole
+def together_suits_the_column(case: TableCase) -> None:
+    """It suits its own example, stops the collect unless told otherwise, and sends no row to quarantine."""
     assert case.check.suits(case.column)
     assert case.check.objection(case.column) == ""
-    assert not case.check.failing(pl.Series(list(case.bad[:5]))).any()
-    assert case.check.weighs == (case.check.severity or "stop")
+    assert case.written.weighs == case.check.weighs == (case.written.severity or "stop")
+    assert "choose warn or stop" in case.check.but(severity="quarantine").objection(case.column)
 
 
-def whole_tells_good_from_bad(case: Whole) -> None:
+def together_tells_good_from_bad(case: TableCase) -> None:
     """It says why, how many rows, at most three examples; of good rows it says nothing."""
     assert case.check.verdict(seen(case.check, case.column, case.good), case.past) is None
     found = case.check.verdict(seen(case.check, case.column, case.bad), case.past)
@@ -61,7 +72,7 @@ def whole_tells_good_from_bad(case: Whole) -> None:
     assert len(found.examples) <= 3
 
 
-def whole_merges(case: Whole) -> None:
+def together_merges(case: TableCase) -> None:
     """Parts merged are the whole seen at once, in any order, through JSON too."""
     import json
 
@@ -73,7 +84,7 @@ def whole_merges(case: Whole) -> None:
             assert case.check.merge(json.loads(json.dumps(two)), one) == all_at_once
 
 
-def whole_keeps_plain_data_of_bounded_size(case: Whole) -> None:
+def together_keeps_plain_data_of_bounded_size(case: TableCase) -> None:
     """What the table keeps is JSON, and small."""
     import json
 
@@ -81,21 +92,23 @@ def whole_keeps_plain_data_of_bounded_size(case: Whole) -> None:
     assert kept is None or len(json.dumps(kept)) < 100_000
 
 
-def whole_settings_round_trip(case: Whole) -> None:
-    """As plain data and back."""
-    assert Check.parse(case.check.plain()) == case.check
+def together_settings_round_trip(case: TableCase) -> None:
+    """As plain data and back; settled once is settled."""
+    assert Check.parse(case.written.plain()) == case.written
+    assert case.check.plain() == case.written.plain()
+    assert case.check.settled() == case.check
 
 
-WHOLE_SUITE = (
-    whole_suits_and_judges_no_single_row,
-    whole_tells_good_from_bad,
-    whole_merges,
-    whole_keeps_plain_data_of_bounded_size,
-    whole_settings_round_trip,
+TABLE_SUITE = (
+    together_suits_the_column,
+    together_tells_good_from_bad,
+    together_merges,
+    together_keeps_plain_data_of_bounded_size,
+    together_settings_round_trip,
 )
 
 
-def _failing(case: Case, cells: list[Any]) -> list[bool]:
+def _failing(case: RowCase, cells: list[Any]) -> list[bool]:
     import polars as pl
     import pyarrow as pa
 
@@ -109,40 +122,43 @@ def _failing(case: Case, cells: list[Any]) -> list[bool]:
     return found.to_list()
 
 
-def suits_the_column(case: Case) -> None:
-    """It says that it suits its own example and has no objection."""
+def suits_the_column(case: RowCase) -> None:
+    """It says that it suits its own example and has no objection; rows that break it go to quarantine unless told otherwise."""
     assert case.check.suits(case.column)
+    assert case.written.weighs == case.check.weighs == (case.written.severity or "quarantine")
     assert case.check.objection(case.column) == ""
 
 
-def marks_exactly_what_breaks_it(case: Case) -> None:
+def marks_exactly_what_breaks_it(case: RowCase) -> None:
     """Good cells pass, bad ones do not, in any order."""
     assert _failing(case, list(case.good)) == [False] * len(case.good)
     if not case.check.across_rows:
         assert _failing(case, [*case.bad, *case.good, *case.bad]) == [True] * len(case.bad) + [False] * len(case.good) + [True] * len(case.bad)
 
 
-def a_missing_cell_breaks_only_present(case: Case) -> None:
+def a_missing_cell_breaks_only_present(case: RowCase) -> None:
     """Missing cells are the business of one check."""
     assert _failing(case, [None, *case.good, None]) == [case.check.type == "present", *[False] * len(case.good), case.check.type == "present"]
 
 
-def nothing_breaks_it_in_no_rows(case: Case) -> None:
+def nothing_breaks_it_in_no_rows(case: RowCase) -> None:
     """An empty column is fine, and so is one of nothing but missing cells for all but `present`."""
     assert _failing(case, []) == []
     assert _failing(case, [None, None]) == [case.check.type == "present"] * 2
 
 
-def settings_round_trip(case: Case) -> None:
-    """As plain data and back, also through the short form with the same fields."""
-    assert Check.parse(case.check.plain()) == case.check
-    fields = {k: v for k, v in case.check.plain().items() if k != "type"}
-    found = load(Check.folder, case.check.type)
+def settings_round_trip(case: RowCase) -> None:
+    """As plain data and back, also through the short form with the same fields; settled once is settled."""
+    assert Check.parse(case.written.plain()) == case.written
+    fields = {k: v for k, v in case.written.plain().items() if k != "type"}
+    found = load(Check.folder, case.written.type)
     assert issubclass(found, Check)
-    assert found.short(fields or True) == case.check
+    assert found.short(fields or True) == case.written
+    assert case.check.plain() == case.written.plain()
+    assert case.check.settled() == case.check
 
 
-def says_its_demand_in_a_few_words(case: Case) -> None:
+def says_its_demand_in_a_few_words(case: RowCase) -> None:
     """The demand completes the sentence `not ...`."""
     words = case.check.demand()
     assert words == words.strip()
@@ -150,7 +166,7 @@ def says_its_demand_in_a_few_words(case: Case) -> None:
     assert 0 < len(words) < 500
 
 
-SUITE = (
+ROW_SUITE = (
     suits_the_column,
     marks_exactly_what_breaks_it,
     a_missing_cell_breaks_only_present,

@@ -1,4 +1,4 @@
-"""Checks: what a contract demands of a column; rows that fail go to quarantine with the reason."""
+"""Checks: what a contract demands of each row (those that fail go to quarantine with the reason), and of the rows of a collect together."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 State = dict[str, Any]
-"""What a check of the whole has seen, as plain JSON."""
+"""What a check of the table has seen, as plain JSON."""
 Severity = Literal["warn", "quarantine", "stop"]
 
 N_EXAMPLES = 3
@@ -23,16 +23,18 @@ N_EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Past:
-    """What a verdict on all rows of a collect may look at besides them."""
+    """What a verdict on all rows of a collect, or of a follower's window, may look at besides them."""
 
     now: datetime
     """In UTC, without zone."""
     final: bool = True
     """Whether these are all rows of the collect; otherwise more may come."""
     kept: State | None = None
-    """What the check had the table keep after the collects before (see `Check.keeps`)."""
+    """What the check had the table keep after the collects before (see `TableCheck.keeps`)."""
     n_rows: tuple[int, ...] = ()
     """Rows that each collect before read, the newest last."""
+    catching_up: bool = False
+    """Whether a follower is reading what piled up before: many rows, and old ones, are no fault of the source then."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,11 @@ class Verdict:
 
 
 class Check(Kind):
-    """One demand on one column."""
+    """One demand. What is held against rows is a `RowCheck` or a `TableCheck`; `settled` says which of the two these settings are."""
 
     folder: ClassVar[str] = "data.checks"
     common: ClassVar[tuple[str, ...]] = ("severity",)
 
-    across_rows: ClassVar[bool] = False
-    """Whether the verdict on a row depends on the rows before it, in the lake and in this batch: the contract then keeps an index of the column."""
-    of_table: ClassVar[bool] = False
-    """Whether it is about no column but the table: written under ``"*"``."""
     hides: ClassVar[bool] = False
     """Whether the column's values must not be shown."""
 
@@ -77,15 +75,14 @@ class Check(Kind):
         """The same with relative paths taken from ``base``, the folder of model.yaml."""
         return self
 
-    @property
-    def as_whole(self) -> bool:
-        """Whether it judges the rows of a collect together (`observe`, `merge`, `verdict`) rather than each (`failing`)."""
-        return False
+    @abstractmethod
+    def settled(self) -> "RowCheck | TableCheck":
+        """The check as one of the two kinds; a `RowCheck` or a `TableCheck` is itself."""
 
     @property
     def weighs(self) -> Severity:
         """The severity that holds."""
-        return self.severity or ("stop" if self.as_whole else "quarantine")
+        return self.severity or self.settled().usual
 
     @classmethod
     @abstractmethod
@@ -94,47 +91,58 @@ class Check(Kind):
 
     def objection(self, column: Column) -> str:
         """Why these settings cannot be held against this column, in words; empty if they can. Asked only when the check suits."""
-        return (
-            "rows cannot be put into quarantine for what is said of all together: choose warn or stop"
-            if self.as_whole and self.severity == "quarantine"
-            else ""
-        )
-
-    @abstractmethod
-    def failing(self, values: "pl.Series") -> "pl.Series":
-        """A boolean for each row, never null: true where the demand is broken. A missing cell breaks only `present`. Vectorised."""
+        return ""
 
     @abstractmethod
     def demand(self) -> str:
         """The demand in words, for reasons: ``between 0 and 120``."""
 
-    # Of all rows of a collect together; only for checks that are `as_whole`.
 
+class RowCheck(Check):
+    """A demand that each row meets or breaks by itself (`across_rows`: given the rows before it)."""
+
+    usual: ClassVar[Severity] = "quarantine"
+    """The severity where the settings name none."""
+    across_rows: ClassVar[bool] = False
+    """Whether the verdict on a row depends on the rows before it, in the lake and in this batch: the contract then keeps an index of the column."""
+
+    def settled(self) -> "RowCheck":
+        return self
+
+    @abstractmethod
+    def failing(self, values: "pl.Series") -> "pl.Series":
+        """A boolean for each row, never null: true where the demand is broken. A missing cell breaks only `present`. Vectorised."""
+
+
+class TableCheck(Check):
+    """A demand that only the rows of a collect together can meet or break; for a follower, those of one window (`data.follow.window`).
+
+    What it has seen is a `State` that merges, so that memory does not grow with the rows.
+    """
+
+    usual: ClassVar[Severity] = "stop"
+    """The severity where the settings name none."""
+    columnless: ClassVar[bool] = False
+    """Whether it is about no column: written under ``"*"``."""
+
+    def settled(self) -> "TableCheck":
+        return self
+
+    def objection(self, column: Column) -> str:
+        return "rows cannot be put into quarantine for what is said of all together: choose warn or stop" if self.severity == "quarantine" else ""
+
+    @abstractmethod
     def observe(self, values: "pl.Series") -> State:
         """What must be known of these rows: of bounded size."""
-        raise NotImplementedError
 
+    @abstractmethod
     def merge(self, one: State, other: State) -> State:
         """Of both together, in any order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def verdict(self, state: State, past: Past) -> Verdict | None:
         """Why the demand is broken; None if it is not, or cannot be told."""
-        raise NotImplementedError
 
     def keeps(self, state: State, kept: State | None) -> State | None:
-        """What the table keeps for the collects to come."""
+        """What the table keeps for the collects to come; None: nothing."""
         return None
-
-
-class RowsTogether(Check):
-    """A demand that only all rows of a collect together can break."""
-
-    @property
-    def as_whole(self) -> bool:
-        return True
-
-    def failing(self, values: "pl.Series") -> "pl.Series":
-        import polars as pl
-
-        return pl.Series(values.name, [False], dtype=pl.Boolean).new_from_index(0, len(values))

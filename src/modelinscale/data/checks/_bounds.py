@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from modelinscale.core.errors import SpecError
 from modelinscale.core.schema import Column
-from modelinscale.data.checks import Check
+from modelinscale.data.checks import RowCheck
 
 if TYPE_CHECKING:
     import polars as pl
@@ -62,7 +62,7 @@ def known(failing: "pl.Series") -> "pl.Series":
     return failing.fill_null(False)
 
 
-class OneBound(Check):
+class OneBound(RowCheck):
     """A demand with one bound, which is allowed itself."""
 
     bound: Bound

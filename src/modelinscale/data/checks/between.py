@@ -7,14 +7,14 @@ from pydantic import model_validator
 
 from modelinscale.core.errors import SpecError
 from modelinscale.core.schema import Column
-from modelinscale.data.checks import Check
+from modelinscale.data.checks import RowCheck
 from modelinscale.data.checks._bounds import Bound, bound_objection, has_order, known, show
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-class Between(Check):
+class Between(RowCheck):
     """Refuses numbers or moments outside ``low`` to ``high``, both ends allowed: ``between: [0, 120]``."""
 
     low: Bound

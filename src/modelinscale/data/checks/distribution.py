@@ -9,7 +9,7 @@ from pydantic import Field
 
 from modelinscale.core.bins import Bins
 from modelinscale.core.schema import Column
-from modelinscale.data.checks import Past, RowsTogether, State, Verdict
+from modelinscale.data.checks import Past, State, TableCheck, Verdict
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,7 +21,7 @@ EXPECTED = 5.0
 """Fewest expected counts for which the chi-squared distribution holds (Cochran 1954); smaller cells are joined."""
 
 
-class Distribution(RowsTogether):
+class Distribution(TableCheck):
     """Refuses a collect whose values are spread otherwise than those before: only if chance would hardly do it (a chi-squared test of two samples) and
     the difference is large enough to matter (the share of rows that moved)."""
 

@@ -8,13 +8,13 @@ from pydantic import Field
 
 from modelinscale.core.schema import Column
 from modelinscale.core.units import Duration, show_seconds
-from modelinscale.data.checks import Past, RowsTogether, State, Verdict
+from modelinscale.data.checks import Past, State, TableCheck, Verdict
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-class Fresh(RowsTogether):
+class Fresh(TableCheck):
     """Refuses a collect after which the newest moment of the column, in the lake or among the new rows, is too long ago: ``paid_at: {fresh: 2d}``."""
 
     within: Annotated[Duration, Field(gt=0)]
@@ -42,7 +42,7 @@ class Fresh(RowsTogether):
         from datetime import datetime
 
         newest = self.merge(state, past.kept)["newest"] if past.kept else state["newest"]
-        if not past.final:
+        if not past.final or past.catching_up:
             return None
         if newest is None:
             return Verdict("no row says when it happened", state["n"])

@@ -8,7 +8,7 @@ from pydantic import field_validator
 
 from modelinscale.core.errors import SpecError
 from modelinscale.core.schema import Column
-from modelinscale.data.checks import Check
+from modelinscale.data.checks import RowCheck
 
 if TYPE_CHECKING:
     import polars as pl
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _FIX = r"Special characters: . * + ? ( ) [ ] { } | ^ $ \ ; put \ before one meant as itself."
 
 
-class Matches(Check):
+class Matches(RowCheck):
     """Refuses text that the pattern does not fit as a whole: ``matches: '[A-Z]{2}[0-9]+'``."""
 
     pattern: str

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from modelinscale.core.errors import SpecError
 from modelinscale.core.schema import Column
-from modelinscale.data.checks import Check
+from modelinscale.data.checks import RowCheck
 
 if TYPE_CHECKING:
     import polars as pl
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Value = bool | int | float | str
 
 
-class OneOf(Check):
+class OneOf(RowCheck):
     """Refuses values that are not in the list: ``one_of: [EUR, USD]``."""
 
     values: tuple[Value, ...] = Field(min_length=1)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field
 
 from modelinscale.core.schema import Column
-from modelinscale.data.checks import Check, Past, State, Verdict
+from modelinscale.data.checks import Check, Past, RowCheck, State, TableCheck, Verdict
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,36 +32,44 @@ class Personal(Check):
             value = [value]
         return super().short({"kinds": tuple(value)} if isinstance(value, list | tuple) else value)
 
-    @property
-    def as_whole(self) -> bool:
-        return self.share > 0
-
     @classmethod
     def suits(cls, column: Column) -> bool:
         return column.type in ("string", "int")
 
-    def _found(self, values: "pl.Series") -> "pl.Series":
-        from modelinscale.data._personal import column_hint, detect
-
-        kinds = detect(values, column_hint(values.name))
-        return kinds.is_in(list(self.kinds)).fill_null(False) if self.kinds else kinds.is_not_null()
-
-    def failing(self, values: "pl.Series") -> "pl.Series":
-        if self.as_whole:
-            import polars as pl
-
-            return pl.Series(values.name, [False], dtype=pl.Boolean).new_from_index(0, len(values))
-        return self._found(values)
+    def settled(self) -> RowCheck | TableCheck:
+        return _Share.model_validate(vars(self)) if self.share > 0 else _Cell.model_validate(vars(self))
 
     def demand(self) -> str:
         return f"free of personal data ({', '.join(self.kinds)})" if self.kinds else "free of personal data"
 
-    def observe(self, values: "pl.Series") -> State:
+    def found(self, values: "pl.Series") -> "pl.Series":
+        """The kind of what is in each cell, among those looked for; null where there is nothing."""
+        import polars as pl
+
         from modelinscale.data._personal import column_hint, detect
 
-        found = detect(values, column_hint(values.name)).drop_nulls()
-        kinds = found.filter(found.is_in(list(self.kinds))) if self.kinds else found
-        counts = kinds.alias("kind").value_counts(name="n")
+        kinds = detect(values, column_hint(values.name))
+        return kinds.set(~kinds.is_in(list(self.kinds)).fill_null(False), None) if self.kinds else kinds.cast(pl.String)
+
+
+class _Cell(Personal, RowCheck):
+    """No cell of a row may be so."""
+
+    def settled(self) -> RowCheck:
+        return self
+
+    def failing(self, values: "pl.Series") -> "pl.Series":
+        return self.found(values).is_not_null()
+
+
+class _Share(Personal, TableCheck):
+    """Not more than a share of the cells."""
+
+    def settled(self) -> TableCheck:
+        return self
+
+    def observe(self, values: "pl.Series") -> State:
+        counts = self.found(values).drop_nulls().alias("kind").value_counts(name="n")
         return {"n": len(values) - values.null_count(), "kinds": dict(sorted(counts.iter_rows()))}
 
     def merge(self, one: State, other: State) -> State:

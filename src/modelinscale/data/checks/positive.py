@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from modelinscale.core.schema import Column
-from modelinscale.data.checks import Check
+from modelinscale.data.checks import RowCheck
 from modelinscale.data.checks._bounds import known
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-class Positive(Check):
+class Positive(RowCheck):
     """Refuses zero and negative numbers; zero allowed: ``at_least: 0``."""
 
     @classmethod

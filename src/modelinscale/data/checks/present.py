@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING
 
 from modelinscale.core.schema import Column
-from modelinscale.data.checks import Check
+from modelinscale.data.checks import RowCheck
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-class Present(Check):
+class Present(RowCheck):
     """Refuses missing cells (empty, a null word of the column, NaN)."""
 
     @classmethod

@@ -8,7 +8,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from modelinscale.core.errors import SpecError
 from modelinscale.core.schema import Column, Schema
-from modelinscale.data.checks import Check
+from modelinscale.data.checks import RowCheck
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ class _Held:
         return 0
 
 
-class Refers(Check):
+class Refers(RowCheck):
     """Refuses values that a column of a file or of another lake table does not have (a foreign key): ``shop: {refers: {file: shops.csv, column: id}}``.
 
     The other side is read once a collect; its keys lie sorted on disk, so memory stays bounded.

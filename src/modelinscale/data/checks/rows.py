@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from modelinscale.core.errors import SpecError
 from modelinscale.core.schema import Column
-from modelinscale.data.checks import Past, RowsTogether, State, Verdict
+from modelinscale.data.checks import Past, State, TableCheck, Verdict
 
 if TYPE_CHECKING:
     import polars as pl
@@ -16,10 +16,10 @@ ENOUGH = 3
 """Collects before this one that ``change`` needs."""
 
 
-class Rows(RowsTogether):
+class Rows(TableCheck):
     """Refuses a collect with too few or too many rows, or with others than usual: ``"*": {rows: {min: 1}}``."""
 
-    of_table: ClassVar[bool] = True
+    columnless: ClassVar[bool] = True
 
     min: int | None = Field(None, ge=0)
     """The fewest rows."""
@@ -60,6 +60,8 @@ class Rows(RowsTogether):
 
     def verdict(self, state: State, past: Past) -> Verdict | None:
         n = int(state["n"])
+        if past.catching_up:
+            return None
         if self.max is not None and n > self.max:
             return Verdict(f"{n:,} rows are more than {self.max:,}", n)
         if not past.final:

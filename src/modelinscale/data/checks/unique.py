@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING, ClassVar
 
 from modelinscale.core.schema import Column
-from modelinscale.data.checks import Check
+from modelinscale.data.checks import RowCheck
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-class Unique(Check):
+class Unique(RowCheck):
     """Refuses a value that an earlier accepted row has, in these rows or in the lake. For several columns together use ``data.key``."""
 
     across_rows: ClassVar[bool] = True
