@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from modelinscale.api import Project
-from modelinscale.core.errors import NotSupportedYet, StoreError
+from modelinscale.core.errors import StoreError
+from modelinscale.core.personal import Keys
 from modelinscale.data.lake import open_table
 from modelinscale.pipeline._collect import table_name
 from modelinscale.pipeline._place import Place
@@ -104,7 +105,7 @@ def test_a_table_is_opened_by_its_address_alone(server: Server, tmp_path: Path) 
     assert table.n_rows == 50
 
 
-def test_persons_are_forgotten_in_a_bucket_and_keys_are_not_rotated_there(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_persons_are_forgotten_and_keys_rotated_in_a_bucket(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PSEUDO_KEY", "0" * 64)
     rows = tmp_path / "rows.csv"
     write_rows(rows, 0, 600)
@@ -118,8 +119,16 @@ def test_persons_are_forgotten_in_a_bucket_and_keys_are_not_rotated_there(server
     left = {name.split("/")[4] for name in server.objects.held if name.startswith("bkt/team/shop/files/")}
     markers = [content for name, content in server.objects.held.items() if name.startswith("bkt/team/shop/published/")]
     assert all(any(at.encode() in marker for marker in markers) for at in left), "no content without its marker"
-    with pytest.raises(NotSupportedYet, match="object stores cannot be rotated yet"):
-        one.rotate()
+    monkeypatch.setenv("PSEUDO_KEY_2", "1" * 64)
+    file = one.base / "model.yaml"
+    file.write_text(file.read_text().replace("${ENV:PSEUDO_KEY}", "['${ENV:PSEUDO_KEY}', '${ENV:PSEUDO_KEY_2}']"))
+    assert list(Project(one.base).rotate().rows.values()) == [599]
+    old, new = Keys(["0" * 64]), Keys(["0" * 64, "1" * 64])
+    found = {row["id"] for row in Project(one.base).describe("rows").facts["rows"]}
+    assert found <= {new.pseudonym(i) for i in range(600)}
+    lake = [content for name, content in server.objects.held.items() if "/lake/" in name]
+    assert lake
+    assert not any(old.id.encode() in content for content in lake)
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ class Commit:
     rows_version: int | None = None
     """The version that last changed rows, where this commit itself brought none."""
     what: str = "append"
-    """append, upsert, erase, drop, evolve, compact, vacuum or upgrade."""
+    """append, upsert, erase, rotate, drop, evolve, compact, vacuum or upgrade."""
     by: str = ""
     """Who: user@host, process, version of this library."""
     n_added: int = 0
@@ -178,18 +178,18 @@ def write(rows: "pa.Table", into: Any, schema: "pa.Schema", seq: int | None, mod
         schema = pa.schema([f for f in schema if f.name != SEQ])
     else:
         rows = rows.append_column(SEQ, pa.repeat(pa.scalar(seq, pa.int64()), rows.num_rows))
-    ordered = rows.select(schema.names).cast(schema)
+    ordered = rows.select(schema.names).cast(spelled_schema(schema))
     return write_batches(ordered.to_batches(max_chunksize=BLOCK_ROWS), into, schema, mode, where)
 
 
 def write_batches(batches: "Iterable[pa.RecordBatch]", into: Any, schema: "pa.Schema", mode: str, where: Where, *, one_file: bool = False) -> list[Any]:
-    """As `write`, for rows that come one batch after the other."""
+    """As `write`, for rows that come one batch after the other, their repeating text as text or as codes."""
     import pyarrow as pa
     from lance.fragment import write_fragments
 
     return list(
         write_fragments(
-            pa.RecordBatchReader.from_batches(schema, batches),
+            pa.RecordBatchReader.from_batches(schema, (_as_kept(batch, schema) for batch in batches)),
             into,
             schema=schema,
             mode=mode,
@@ -200,6 +200,49 @@ def write_batches(batches: "Iterable[pa.RecordBatch]", into: Any, schema: "pa.Sc
             storage_options=where.storage,
         )
     )
+
+
+def repeating(schema: "pa.Schema", first: "pa.Table") -> "pa.Schema":
+    """The schema a new table is kept in: text that repeats in its first rows as codes and a dictionary in each file, which is read several times faster.
+
+    ``first`` has the columns of ``schema``. Which columns those are never changes afterwards; text that stops repeating is kept as rightly, only larger.
+    """
+    import pyarrow as pa
+
+    words, head = pa.dictionary(pa.int32(), pa.string()), first.slice(0, BLOCK_ROWS)
+    for i, field_ in enumerate(schema):
+        if pa.types.is_string(field_.type):
+            cells = head.column(field_.name).drop_null()
+            if len(cells.unique()) * 2 <= len(cells) > 1:
+                schema = schema.set(i, field_.with_type(words))
+    return schema
+
+
+def spelled_schema(schema: "pa.Schema") -> "pa.Schema":
+    """With text for what is kept as codes."""
+    import pyarrow as pa
+
+    return pa.schema([f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema], metadata=schema.metadata)
+
+
+def spelled(rows: Any) -> Any:
+    """A record batch or table with text for what is kept as codes, the rest shared."""
+    schema = spelled_schema(rows.schema)
+    return rows if schema.equals(rows.schema) else rows.cast(schema)
+
+
+def _as_kept(batch: "pa.RecordBatch", schema: "pa.Schema") -> "pa.RecordBatch":
+    """A batch as a file of this schema holds it. A dictionary is made of the words of these rows alone: one that came along may know words of rows gone."""
+    import pyarrow as pa
+
+    columns = []
+    for cells, field_ in zip(batch.columns, schema, strict=True):
+        if pa.types.is_dictionary(field_.type):
+            plain = cells.cast(field_.type.value_type) if pa.types.is_dictionary(cells.type) else cells
+            columns.append(plain.dictionary_encode().cast(field_.type))
+        else:
+            columns.append(cells)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def number(fragments: Sequence[str], dataset: "lance.LanceDataset", seq: int, where: Where) -> list[Any]:

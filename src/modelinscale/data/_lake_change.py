@@ -1,12 +1,12 @@
 """Changes of a lake table beyond appending: rows replaced or deleted by key, columns added or widened, and what changed since a version."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.errors import LakeError, UsageError
 from modelinscale.core.schema import Column, Schema
-from modelinscale.data._lake_base import IO_BYTES, SEQ, Change, told
+from modelinscale.data._lake_base import BLOCK_ROWS, IO_BYTES, SEQ, Change, Where, spelled, spelled_schema, told, write_batches
 from modelinscale.data.arrow import arrow_type
 
 if TYPE_CHECKING:
@@ -58,6 +58,24 @@ def later_than(dataset: "lance.LanceDataset", seq: int) -> tuple[Change, int]:
             updated.append(left)
             n += left.num_deletions - fragment.num_deletions
     return Change(updated=updated, removed=removed), n
+
+
+def reworded(dataset: "lance.LanceDataset", words: Mapping[str, Callable[[str], str]], where: Where) -> Change:
+    """Every file written again, in order, with the words of some text columns made others; each different word of a block once."""
+    import pyarrow as pa
+
+    def blocks() -> "Iterator[pa.RecordBatch]":
+        names = dataset.schema.names
+        for batch in dataset.scanner(columns=names, scan_in_order=True, batch_size=BLOCK_ROWS, io_buffer_size=IO_BYTES, batch_readahead=2).to_batches():
+            cells = dict(zip(names, spelled(batch).columns, strict=True))
+            for name, function in words.items():
+                codes = cells[name].dictionary_encode()
+                again = pa.array([None if v is None else function(v) for v in codes.dictionary.to_pylist()], pa.string())
+                cells[name] = again.take(codes.indices)
+            yield pa.RecordBatch.from_arrays(list(cells.values()), schema=spelled_schema(dataset.schema))
+
+    held = [f.fragment_id for f in dataset.get_fragments()]
+    return Change(new=write_batches(blocks(), dataset, dataset.schema, "append", where), removed=held) if held else Change()
 
 
 def last_of_each(rows: "pa.Table", key: Sequence[str], uri: str) -> "pa.Table":
@@ -140,7 +158,7 @@ def reshaped(dataset: "lance.LanceDataset", old: Schema, new: Schema, metadata: 
         raise LakeError(f"{uri}: its columns are not numbered as we number them.", fix="Another program changed it: restore an older version.")
     widened = [c for c in new.columns if c.name in old and old[c.name].type != c.type]
     _refuse_too_large(dataset, [c.name for c in widened], uri)
-    fields = [pa.field(f.name, arrow_type(new[f.name]) if f.name in new else f.type) for f in dataset.schema]
+    fields = [pa.field(f.name, arrow_type(new[f.name]) if f.name in {c.name for c in widened} else f.type) for f in dataset.schema]
     fields += [pa.field(c.name, arrow_type(c)) for c in new.columns if c.name not in old]
     fragments = [_widened(f, widened, numbers) for f in dataset.get_fragments()]
     return Change(updated=fragments, schema=LanceSchema.from_pyarrow(pa.schema(fields, metadata=metadata)))

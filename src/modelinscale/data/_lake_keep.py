@@ -7,7 +7,21 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.errors import UsageError
-from modelinscale.data._lake_base import BLOCK_ROWS, FILE_BYTES, FILE_ROWS, IO_BYTES, Change, Commit, Where, commit_of, note_of, told, write_batches
+from modelinscale.data._lake_base import (
+    BLOCK_ROWS,
+    FILE_BYTES,
+    FILE_ROWS,
+    IO_BYTES,
+    Change,
+    Commit,
+    Where,
+    commit_of,
+    note_of,
+    spelled,
+    spelled_schema,
+    told,
+    write_batches,
+)
 
 if TYPE_CHECKING:
     import lance
@@ -48,7 +62,7 @@ class Past:
 
     @property
     def what(self) -> str:
-        """append, upsert, erase, drop, evolve, compact, vacuum or upgrade; another program's change is "unknown"."""
+        """append, upsert, erase, rotate, drop, evolve, compact, vacuum or upgrade; another program's change is "unknown"."""
         return self.commit.what if self.commit else self.note.get("what", "unknown")
 
     @property
@@ -248,13 +262,13 @@ def counted(
         for version, dataset in datasets:
             if column not in dataset.schema.names:
                 continue
-            n, values = 0, cells(dataset.schema.field(column).type)
+            n, values = 0, cells(spelled_schema(dataset.schema).field(column).type)
             for fragment in dataset.get_fragments():
                 about = fragment.metadata
                 name = (*(str(f.path) for f in about.files), "" if gone else repr(fragment.deletion_file()))
                 if name not in seen:
                     scan = fragment.scanner(columns=[column], with_row_id=True, include_deleted_rows=gone, batch_size=BLOCK_ROWS)
-                    seen[name] = sum(pc.sum(pc.is_in(batch.column(column), value_set=values)).as_py() or 0 for batch in scan.to_batches())
+                    seen[name] = sum(pc.sum(pc.is_in(spelled(batch).column(column), value_set=values)).as_py() or 0 for batch in scan.to_batches())
                 n += seen[name]
             if n:
                 found[version] = n

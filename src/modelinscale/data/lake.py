@@ -21,6 +21,7 @@ from modelinscale.data._lake_base import (
     commit_of,
     land,
     number,
+    repeating,
     rewrite,
     short,
     sync,
@@ -41,6 +42,8 @@ from modelinscale.data.sources import Cursor
 if TYPE_CHECKING:
     import pyarrow as pa
 
+REWORD = "rotate"
+"""What the record of `Table.reword` says was done."""
 _STAGED_ROWS = BLOCK_ROWS  # as many rows are written once, whatever happens to the commit; fewer are written again when another writer was first
 
 
@@ -287,6 +290,30 @@ class Table(Reader):
                 keeping.forget_keys(self._where)
             return Erased(n_rows, tuple(holding), moved)
 
+    def reword(self, words: Mapping[str, Callable[[str], str]], *, run: str = "") -> "Table":
+        """Makes every word of some text columns another, in one commit, then removes all earlier versions with their bytes; rows and cursor stay.
+
+        A kill leaves the table whole, as before or after; `drop_past` does what is left after. On an object store no other writer may be at work.
+        """
+        with at_work(self._where, alone=True, wait_s=60.0) as alone:
+            if not alone and self._where.folder is not None:
+                raise StoreError(f"the table {self.uri} is being written to.", fix="Wait until the other writer ends, then try again.")
+            table = self._change(
+                lambda now: (change.reworded(now._dataset, words, self._where), replace(now._carried(REWORD), run=run, rows_version=None)), held=True
+            )
+            keeping.forget_keys(self._where)
+            table.drop_past()
+        return table
+
+    def drop_past(self) -> None:
+        """Removes what lies before the newest `reword`, if there is one: versions, and files of writers that were killed before it. Names move on."""
+        past = self.history()
+        last = max((one.version.number for one in past if one.commit is not None and one.commit.what == REWORD), default=0)
+        gone = tuple(one.version.number for one in past if one.version.number < last)
+        for name in [name for name, at in self.tags.items() if at in gone]:
+            self.tag(name, last)
+        keeping.remove(self._dataset, gone, self.uri, unverified=True)
+
     # Inside.
 
     def has(self, batch: str, *, since: int = 0) -> bool:
@@ -357,7 +384,7 @@ class Table(Reader):
         if int(self._dataset.schema.metadata[FORMAT_KEY.encode()]) == FORMAT:
             return self
         with told(self.uri, "write"):
-            # From 1 to 2: nothing in the files is other than it was, only records and columns may be from now on.
+            # Nothing in the files is other than it was, only records and columns may be from now on.
             shape = change.reshaped(self._dataset, self.schema, self.schema, metadata_of(self.schema, self.read_schema), self.uri)
             found = land(self._dataset, shape, self._carried("upgrade"), self._where)
         return None if found is None else Table(found, self._where)
@@ -485,8 +512,9 @@ def create_table(
             recent=[short(batch)] if batch else [],
         )
         with told(uri, "write"):
-            fragments = write(first, uri, filled, commit.seq, "create", where) if first.num_rows else []
-            dataset = first_version(filled, fragments, commit, where)
+            kept = repeating(filled, first)
+            fragments = write(first, uri, kept, commit.seq, "create", where) if first.num_rows else []
+            dataset = first_version(kept, fragments, commit, where)
         if dataset is None:
             raise there
         if durable:

@@ -6,6 +6,7 @@ What cannot be taken out of a model is told: those versions are marked to be lea
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from modelinscale.package.manifest import Manifest
     from modelinscale.track import Version
 
-QUARANTINE, SIDE, GONE = ".quarantine", ".rotating", ".gone"
-"""What stands behind a table's name: its quarantine; and while the key of pseudonyms is rotated the new table, and the old one for a moment."""
+QUARANTINE = ".quarantine"
+"""What stands behind a table's name."""
 _NEXT = (("train", "rows"), ("evaluate", "model"), ("export", "evaluated"), ("register", "package"))
 """Each step after prepare, and the input that names the result of the step before."""
 
@@ -270,7 +271,9 @@ def tables_of(place: Place) -> list[str]:
     """Every table of this model, those of earlier contracts too; the rows of quarantines aside."""
     from modelinscale.data.lake import table_exists
 
-    names = (name for name in place.store.list("lake") if name.startswith(f"{place.spec.name}-") and not name.endswith((QUARANTINE, SIDE, GONE)))
+    # Whole names: another model may be called as this one with more behind it.
+    own = re.compile(rf"{re.escape(place.spec.name)}-[0-9a-f]{{8}}")
+    names = (name for name in place.store.list("lake") if own.fullmatch(name))
     return [name for name in names if table_exists(place.store.uri("lake", name))]
 
 

@@ -1,34 +1,27 @@
 """Rotate the key of pseudonyms: those in the lake are made again under the new key from themselves, so nobody needs the persons' own values.
 
-Each table is written anew beside the old one and takes its place in one step; a kill leaves the old one, and the command can be given again.
+What was made from the old pseudonyms goes first, then each table is changed in one commit and its earlier versions removed, on disks and in buckets alike.
+A kill at any moment leaves whole tables, and the command can be given again.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from modelinscale.core.errors import NotSupportedYet, SpecError
-from modelinscale.core.files import told
+from modelinscale.core.errors import SpecError, UsageError
 from modelinscale.core.personal import Keys
 from modelinscale.core.secrets import anchored
 from modelinscale.pipeline._collect import quarantine_name
 from modelinscale.pipeline._followed import bringing
-from modelinscale.pipeline._forget import GONE, SIDE, steps_on, tables_of
+from modelinscale.pipeline._forget import steps_on, tables_of
 from modelinscale.pipeline._lineage import audit_of
 from modelinscale.pipeline._logged import rewrite_logged
 from modelinscale.pipeline._place import Place
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from modelinscale.data.lake import Table
-
-_BLOCK_ROWS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -60,77 +53,46 @@ def rotate(place: Place, *, wait_s: float = 600.0) -> Rotated:
     names = [name for name, rule in data.personal.items() if rule.type == "pseudonym"]
     if not names:
         raise SpecError("`data.personal` makes no pseudonyms.", fix="Nothing needs rotating.")
-    keys, rows = Keys.revealed(anchored(data.pseudonym_key, place.base)), {}
-    with place.store.lock("lock", wait_s=wait_s):
-        _finish(place)
-        for table in tables_of(place):
-            uri = place.store.uri("lake", table)
-            if "://" in uri:
-                raise NotSupportedYet("keys of tables on object stores cannot be rotated yet.", fix="Collect again under the new key.")
-            columns = [n for n in names if n in open_table(uri).schema]
-            if not columns or key_id_of(uri, columns) in (None, keys.id):
-                continue
-            with bringing(place, table, wait_s=wait_s):
-                quarantine = place.store.uri("lake", quarantine_name(table))
-                if table_exists(quarantine):
-                    _anew(open_table(quarantine), {"value": _in_text(keys)}, open_table(uri).last.seq)
-                old = open_table(uri)
-                rows[table] = old.n_rows
-                _anew(old, dict.fromkeys(columns, keys.rotated), old.last.seq)
-        steps = steps_on(place, dict.fromkeys(rows))
-        for step in steps:
+    keys, rows, steps = Keys.revealed(anchored(data.pseudonym_key, place.base)), dict[str, int](), 0
+    with place.store.lock("lock", wait_s=wait_s), ExitStack() as held:
+        tables = {name: open_table(place.store.uri("lake", name)) for name in tables_of(place)}
+        old = {}
+        for name, table in tables.items():
+            held.enter_context(bringing(place, name, wait_s=wait_s))
+            columns = [n for n in names if n in table.schema]
+            found = key_id_of(table.uri, columns) if columns else None
+            if found not in (None, keys.id, *keys.ids):
+                raise UsageError(
+                    f"a pseudonym of table {name} starts with {str(found)[:16]!r}, which none of these keys makes (they make {', '.join(keys.ids)}).",
+                    fix="`data.pseudonym_key` must list every key since the first, oldest first.",
+                )
+            if found not in (None, keys.id):
+                old[name] = columns
+        # First, so that no kill leaves results of old pseudonyms that a table of new ones would be taken to have led to.
+        for step in steps_on(place, dict.fromkeys(old)):
             place.discard(step)
+            steps += 1
+        if old:
+            shutil.rmtree(place.store.path("work"), ignore_errors=True)
+        for name, table in tables.items():
+            quarantine = place.store.uri("lake", quarantine_name(name))
+            aside = open_table(quarantine) if table_exists(quarantine) else None
+            if name in old:
+                if aside is not None:
+                    aside.reword({"value": _in_text(keys)}, run="rotate")
+                rows[name] = table.reword(dict.fromkeys(old[name], keys.rotated), run="rotate").n_rows
+            else:  # a kill may have left what was before
+                for one in (aside, table):
+                    if one is not None:
+                        one.drop_past()
         # A pseudonym is as long as any other, so that each can be overwritten where it stands.
         logged = rewrite_logged(place.spec, place.base, _in_text(keys))
         if rows or logged:
             audit_of(place).write("rotate", place.spec.name, key=keys.id, rows=rows, logged=logged)
-    return Rotated(keys.id, rows, len(steps), logged)
-
-
-def _finish(place: Place) -> None:
-    """What a kill between the two renames left: the new table takes its place, the old one goes."""
-    for name in place.store.list("lake"):
-        if not name.endswith(GONE):
-            continue
-        gone = place.store.path("lake", name)
-        table = gone.with_name(name.removesuffix(GONE))
-        if not table.exists():
-            gone.with_name(f"{table.name}{SIDE}").rename(table)
-        shutil.rmtree(gone)
+    return Rotated(keys.id, rows, steps, logged)
 
 
 def _in_text(keys: Keys) -> Callable[[str], str]:
     """Pseudonyms within a text rotated."""
     pattern = re.compile(rf"(?:{'|'.join(map(re.escape, keys.ids))})\.[0-9a-f]{{32}}")
     return lambda text: pattern.sub(lambda found: keys.rotated(found[0]), text)
-
-
-def _anew(old: Table, change: Mapping[str, Callable[[str], str]], seq: int) -> None:
-    """The table with some text columns changed, in the place of the old one, its cursor kept and its versions gone."""
-    from modelinscale.data.lake import create_table
-
-    last, side = old.last, Path(f"{old.uri}{SIDE}")
-    shutil.rmtree(side, ignore_errors=True)
-    facts: dict[str, Any] = {"seq": seq, "facts": last.facts, "run": "rotate"}
-    blocks = _blocks(old, change)
-    new = create_table(str(side), old.schema, next(blocks, None), batch="rotate-0", cursor=last.cursor, read_schema=old.read_schema, **facts)
-    for n, block in enumerate(blocks, 1):
-        new = new.append(block, batch=f"rotate-{n}", **facts)
-    assert new.n_rows == old.n_rows, "every row was written"
-    with told(side, "write"):
-        gone = Path(f"{old.uri}{GONE}")
-        Path(old.uri).rename(gone)
-        side.rename(old.uri)
-        shutil.rmtree(gone)
-
-
-def _blocks(old: Table, change: Mapping[str, Callable[[str], str]]) -> Iterator[pa.Table]:
-    import pyarrow as pa
-
-    for block in old.blocks(n_rows=_BLOCK_ROWS):
-        table = pa.Table.from_batches([block])
-        for name, function in change.items():
-            words = table.column(name).combine_chunks().dictionary_encode()
-            again = pa.array([None if v is None else function(v) for v in words.dictionary.to_pylist()], pa.string())
-            table = table.set_column(table.schema.get_field_index(name), name, again.take(words.indices))
-        yield table
