@@ -271,7 +271,7 @@ def test_a_table_of_a_later_format_is_refused(uri: str) -> None:
     create_table(uri, SCHEMA, rows(1), batch="1")
     dataset = lance.dataset(uri)
     dataset.update_schema_metadata({"mis.format": "99"})
-    with pytest.raises(LakeError, match=r"has format 99; this version reads up to 2\. Upgrade"):
+    with pytest.raises(LakeError, match=r"has format 99; this version reads up to 3\. Upgrade"):
         open_table(uri)
 
 

@@ -15,7 +15,8 @@ from modelinscale.core.errors import LakeError
 from modelinscale.core.schema import Column, Schema
 from modelinscale.data.arrow import arrow_schema
 from modelinscale.data.lake import Table, create_table, open_table, table_exists
-from modelinscale.testing.s3 import Server, s3_server
+from modelinscale.testing.buckets import Server
+from modelinscale.testing.s3 import s3_server
 
 SCHEMA = Schema(columns=(Column(name="id", type="int"), Column(name="word", type="string")))
 URI = "s3://bucket/some/t"

@@ -4,15 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.errors import LakeError
 from modelinscale.core.schema import Schema
-from modelinscale.data._lake_base import SEQ, Change, Commit, Where, compact_json, land, record, told, words
+from modelinscale.data._lake_base import SEQ, Change, Commit, Where, compact_json, land, record, spelled_schema, told, words
 from modelinscale.data.arrow import INTERNAL, arrow_schema
 
 if TYPE_CHECKING:
     import lance
     import pyarrow as pa
 
-FORMAT = 2
-"""Of what we add to the table: schema metadata, commit record, commit numbers. 2: columns may have been added or widened, records say who and what."""
+FORMAT = 3
+"""Of what we add to the table: schema metadata, commit record, commit numbers. 2: columns may have been added or widened, records say who and what.
+3: text may be kept as codes and a dictionary."""
 
 FORMAT_KEY, SCHEMA_KEY, READ_KEY = "mis.format", "mis.schema", "mis.read"
 CHANGED = "Another program changed it: restore an older version."
@@ -87,5 +88,5 @@ def check(dataset: "lance.LanceDataset", uri: str) -> None:
         raise LakeError(f"{uri} has no stable row ids, so rows since a version cannot be told.", fix="Copy it into a new table.")
     # A column that was added stands behind the hidden one.
     declared = {f.name: f.type for f in [*arrow_schema(schema_of(dataset, uri)), pa.field(SEQ, pa.int64())]}
-    if len(dataset.schema) != len(declared) or {f.name: f.type for f in dataset.schema} != declared:
+    if len(dataset.schema) != len(declared) or {f.name: f.type for f in spelled_schema(dataset.schema)} != declared:
         raise LakeError(f"{uri}: its columns are not those it declares: {words(dataset.schema)}.", fix=CHANGED)

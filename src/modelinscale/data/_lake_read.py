@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from modelinscale.core.errors import UsageError, did_you_mean
 from modelinscale.core.schema import Schema
 from modelinscale.data import _lake_keep as keeping
-from modelinscale.data._lake_base import BLOCK_ROWS, IO_BYTES, SEQ, Commit, Where, last_commit, told
+from modelinscale.data._lake_base import BLOCK_ROWS, IO_BYTES, SEQ, Commit, Where, last_commit, spelled, told
 from modelinscale.data._lake_keep import Past, Version
 from modelinscale.data._lake_open import READ_KEY, schema_of
 from modelinscale.data.arrow import arrow_type
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import lance
     import pyarrow as pa
 
-_SLICE_ROWS = 1 << 15
-"""Rows of a slice that are decoded together: several are at once, and in the processor's cache."""
+_SLICE_ROWS = 1 << 17
+"""Rows of a slice that are decoded together: fewer cost more, and more are not decoded by two threads at once."""
 
 
 class Reader:
@@ -97,8 +97,11 @@ class Reader:
         names = self._known(self.schema.names if columns is None else columns)
         return self._scan(names, f"{SEQ} > {self.at(since).seq}" if since else None, n_rows)
 
-    def slice(self, start: int, n_rows: int, columns: Sequence[str]) -> "pa.Table":
-        """``n_rows`` rows from the ``start``-th on (fewer where the table ends), in the order of `blocks`; memory grows with them alone."""
+    def slice(self, start: int, n_rows: int, columns: Sequence[str], *, codes: bool = False) -> "pa.Table":
+        """``n_rows`` rows from the ``start``-th on (fewer where the table ends), in the order of `blocks`; memory grows with them alone.
+
+        ``codes``: text that is kept as codes stays so: dictionary arrays, which may know words that none of these rows has.
+        """
         with told(self.uri, "read"):
             scanner = self._dataset.scanner(
                 columns=list(columns),
@@ -110,7 +113,8 @@ class Reader:
                 batch_readahead=2,
                 fragment_readahead=1,
             )
-            return scanner.to_table()
+            found = scanner.to_table()
+            return found if codes else spelled(found)
 
     def blocks_after(self, seq: int, columns: Sequence[str]) -> "Iterator[pa.RecordBatch]":
         """As `blocks`, for rows of commits numbered higher than ``seq``."""
@@ -159,4 +163,4 @@ class Reader:
                 batch_readahead=2,
                 fragment_readahead=2,
             )
-            yield from (batch for batch in scanner.to_batches() if batch.num_rows)
+            yield from (spelled(batch) for batch in scanner.to_batches() if batch.num_rows)

@@ -103,13 +103,15 @@ class Chosen:
 
         if self.partition.rows is not None:
             return self.read(columns), {}
+        from modelinscale.data._lake_base import spelled
+
         memory.check(f"reading {self.where}")
-        table, mask, coded = _slice(self.partition, columns), self.mask, {}
+        table, mask, coded = _slice(self.partition, columns, codes=True), self.mask, {}
         for name in words:
             found = _coded(name, table.column(name), mask)
             if found is not None:
                 coded[name], table = found, table.drop_columns([name])
-        rows = pl.from_arrow(table)
+        rows = pl.from_arrow(spelled(table))
         assert isinstance(rows, pl.DataFrame)
         return rows if mask is None or not rows.width else rows.filter(pl.Series(mask)), coded
 
@@ -126,8 +128,9 @@ def read(partition: Partition, columns: Sequence[str]) -> "pl.DataFrame":
     return rows
 
 
-def _slice(partition: Partition, columns: Sequence[str]) -> "pa.Table":
-    return _open(partition.uri, partition.version, partition.options, partition.run).slice(partition.start, partition.n_rows, columns)
+def _slice(partition: Partition, columns: Sequence[str], *, codes: bool = False) -> "pa.Table":
+    table = _open(partition.uri, partition.version, partition.options, partition.run)
+    return table.slice(partition.start, partition.n_rows, columns, codes=codes)
 
 
 def _coded(name: str, column: "pa.ChunkedArray", mask: NDArray[np.bool_] | None) -> Coded | None:
@@ -135,12 +138,17 @@ def _coded(name: str, column: "pa.ChunkedArray", mask: NDArray[np.bool_] | None)
     import polars as pl
     import pyarrow as pa
 
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+    if pa.types.is_dictionary(column.type):  # kept as codes in the lake
+        found = column.unify_dictionaries().combine_chunks()
+        if len(found.dictionary) > len(found) // 2:
+            return None
+    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        head = column.slice(0, _LOOK_ROWS)
+        if len(head.unique()) > len(head) // 2:
+            return None
+        found = column.combine_chunks().dictionary_encode()
+    else:
         return None
-    head = column.slice(0, _LOOK_ROWS)
-    if len(head.unique()) > len(head) // 2:
-        return None
-    found = column.combine_chunks().dictionary_encode()
     n_words = len(found.dictionary)
     codes = found.indices.fill_null(n_words).to_numpy()
     distinct = pl.Series(name, pa.concat_arrays([found.dictionary, pa.nulls(1, found.dictionary.type)]))
