@@ -19,7 +19,8 @@ from modelinscale.data.sources._objects import matcher
 from modelinscale.data.sources.objects import Objects
 from modelinscale.spec import loads
 from modelinscale.testing import sources as suite
-from modelinscale.testing.s3 import Server, s3_server
+from modelinscale.testing.buckets import Server
+from modelinscale.testing.s3 import s3_server
 
 pytestmark = pytest.mark.slow
 

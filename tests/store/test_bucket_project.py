@@ -18,7 +18,8 @@ from modelinscale.data.lake import open_table
 from modelinscale.pipeline._collect import table_name
 from modelinscale.pipeline._place import Place
 from modelinscale.store.s3 import S3
-from modelinscale.testing.s3 import Server, s3_server
+from modelinscale.testing.buckets import Server
+from modelinscale.testing.s3 import s3_server
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,27 +14,30 @@ from modelinscale.core import files
 from modelinscale.core.errors import StoreError
 from modelinscale.core.kinds import names
 from modelinscale.store import Store
+from modelinscale.store._bucket import Bucket
 from modelinscale.store.local import Local
-from modelinscale.store.s3 import S3
 from modelinscale.testing import stores
-from modelinscale.testing.s3 import Server, s3_server
+from modelinscale.testing.buckets import Server
+from modelinscale.testing.clouds import CLOUDS
 
 
-def bucket(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> S3:
+@pytest.fixture(params=sorted(CLOUDS))
+def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with CLOUDS[request.param]() as found:
+        monkeypatch.setenv("MIS_TEST_ID", "test")
+        monkeypatch.setenv("MIS_TEST_SECRET", found.secret)
+        yield found
+
+
+def bucket(server: Server, cache: Path, **settings: object) -> Bucket:
     """A store on a server of this process, worked on through a folder."""
-    monkeypatch.setenv("KEY_FOR_TESTS", "hush-hush-key")
-    secret = {"access_key": "${ENV:KEY_FOR_TESTS}", "secret_key": "${ENV:KEY_FOR_TESTS}"}
-    return S3.model_validate(
-        {"bucket": "bkt", "prefix": "p", "cache": cache, "endpoint": server.options["aws_endpoint"], "region": "us-east-1", **secret, **settings}
-    )
-
-
-SAME = ("az", "gs")
-"""Stores whose work is that of s3, under another address: no server of theirs is at hand."""
+    made = Store.parse({"bucket": "bkt", "prefix": "p", "cache": str(cache), **server.settings("${ENV:MIS_TEST_SECRET}"), **settings})
+    assert isinstance(made, Bucket)
+    return made
 
 
 def test_every_store_is_covered() -> None:
-    assert sorted(["local", "s3", *SAME]) == names("store")
+    assert sorted(["local", *CLOUDS]) == names("store")
 
 
 @pytest.mark.parametrize("rule", stores.SUITE, ids=lambda rule: rule.__name__)
@@ -43,9 +46,8 @@ def test_a_folder_as_store(rule: Callable[[Store], None], tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("rule", stores.SUITE, ids=lambda rule: rule.__name__)
-def test_a_bucket_as_store(rule: Callable[[Store], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with s3_server() as server:
-        rule(bucket(server, tmp_path, monkeypatch))
+def test_a_bucket_as_store(rule: Callable[[Store], None], tmp_path: Path, server: Server) -> None:
+    rule(bucket(server, tmp_path))
 
 
 def test_a_lock_waits_for_its_holder_and_is_free_once_the_holder_is_killed(tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ _ELSEWHERE = ("steps", "lake")  # what counts of these is what lies in the bucke
 _FRESH_S = 2.0
 _PART_BYTES = 16 << 20
 
+Mark = dict[str, str]
+"""Which write an object is of, as a condition of the next one."""
+
 
 class Remote:
     """The work of a store in a bucket."""
@@ -61,7 +64,6 @@ class Remote:
 
     @contextmanager
     def publish(self, parts: tuple[str, ...]) -> Iterator[Path]:
-        import obstore
         from obstore.exceptions import AlreadyExistsError
 
         name, target = "/".join(parts), self.cache.joinpath(*parts)
@@ -79,8 +81,7 @@ class Remote:
                 self._upload(side / path, f"{place}/{path}")
             marker = json.dumps({"form": 1, "at": place, "files": found}).encode()
             try:
-                with self._told(f"published/{name}", "write"):
-                    obstore.put(self._store, f"published/{name}", marker, mode="create")
+                self._write(f"published/{name}", marker, None)
             except AlreadyExistsError:
                 self._remove([f"{place}/{path}" for path in found])
                 files_gone(side)
@@ -165,10 +166,10 @@ class Remote:
         state = self._state(name)
         try:
             with self._told(f"shared/{name}", "read"):
-                tag = _tag(self._store, f"shared/{name}")
-            if tag == state.get("tag"):
+                mark = self._mark(f"shared/{name}")
+            if mark == state.get("mark"):
                 return
-            content, tag = self._read_tagged(f"shared/{name}")
+            content, mark = self._read_marked(f"shared/{name}")
         except Absent:
             return
         wanted, have = json.loads(content)["files"], state.get("files", {})
@@ -179,11 +180,10 @@ class Remote:
                 self._download(f"blobs/{digest}", target, size)
         for path in set(have) - set(wanted):
             (folder / _inside(path)).unlink(missing_ok=True)
-        self._keep(name, tag, wanted)
+        self._keep(name, mark, wanted)
 
     def push(self) -> None:
         """Sends what changed in the shared folders. Raises `StoreError` when another machine did so meanwhile."""
-        import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         for name in SHARED:
@@ -204,13 +204,14 @@ class Remote:
                     if wanted[path] not in before.values():
                         self._upload(content, f"blobs/{wanted[path][0]}")
             body = json.dumps({"form": 1, "files": wanted}).encode()
-            mode: Any = {"e_tag": state["tag"]} if state.get("tag") else "create"
             try:
-                with self._told(f"shared/{name}", "write"):
-                    done = obstore.put(self._store, f"shared/{name}", body, mode=mode)
+                mark = self._write(f"shared/{name}", body, state.get("mark"))
             except (AlreadyExistsError, PreconditionError) as error:
                 raise StoreError(f"{self.url}: another machine changed {name} at the same time.", fix="Run again: it goes on from theirs.") from error
-            self._keep(name, done["e_tag"], wanted, still)
+            except Absent as error:
+                fix = f"Restore it; or remove {self.cache}, if the project was removed from the bucket on purpose."
+                raise StoreError(f"{self.url}/shared/{name} is gone from the bucket.", fix=fix) from error
+            self._keep(name, mark, wanted, still)
             kept = {digest for digest, _ in wanted.values()}
             self._remove([f"blobs/{digest}" for digest in {d for d, _ in before.values()} - kept - self._named_elsewhere(name)])
 
@@ -231,12 +232,15 @@ class Remote:
 
     def _state(self, name: str) -> dict[str, Any]:
         path = self.cache / ".shared" / f"{name}.json"
-        return cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        found = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        if found.get("tag"):  # of an earlier version of this file, which knew tags only
+            found["mark"] = {"e_tag": found.pop("tag")}
+        return found
 
-    def _keep(self, name: str, tag: str | None, wanted: dict[str, list[Any]], still: dict[str, list[int]] | None = None) -> None:
+    def _keep(self, name: str, mark: Mark, wanted: dict[str, list[Any]], still: dict[str, list[int]] | None = None) -> None:
         folder = self.cache / name
         still = {path: _still(folder / path) for path in wanted} if still is None else still
-        files.write_json(self.cache / ".shared" / f"{name}.json", {"tag": tag, "files": wanted, "still": still})
+        files.write_json(self.cache / ".shared" / f"{name}.json", {"mark": mark, "files": wanted, "still": still})
 
     # Locks.
 
@@ -304,14 +308,44 @@ class Remote:
             side.unlink(missing_ok=True)
 
     def _read(self, key: str) -> bytes:
-        return self._read_tagged(key)[0]
+        return self._read_marked(key)[0]
 
-    def _read_tagged(self, key: str) -> tuple[bytes, str | None]:
+    def _read_marked(self, key: str) -> tuple[bytes, Mark]:
         import obstore
 
         with self._told(key, "read"):
             got = obstore.get(self._store, key)
-            return bytes(got.bytes()), got.meta["e_tag"]
+            return bytes(got.bytes()), self._mark_of(got.meta)
+
+    def _mark(self, key: str) -> Mark:
+        import obstore
+
+        return self._mark_of(obstore.head(self._store, key))
+
+    def _mark_of(self, about: Any) -> Mark:
+        """Google's conditions are on the number of a write; all others' on a tag, and a number they give as well need not be in every answer."""
+        return {name: about[name] for name in ("e_tag", "version") if about[name] and (name == "e_tag" or self.url.startswith("gs:"))}
+
+    def _write(self, key: str, body: bytes, on: Mark | None) -> Mark:
+        """Writes an object only on top of the one that was read, or (None) only where none is. A conflict raises obstore's error.
+
+        A store may write and then fail to say so; asked again by the client, it tells of a conflict with that very write. So what lies there decides.
+        """
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        mode: Any = "create" if on is None else on
+        try:
+            with self._told(key, "write"):
+                return self._mark_of(obstore.put(self._store, key, body, mode=mode))
+        except (AlreadyExistsError, PreconditionError):
+            try:
+                found, mark = self._read_marked(key)
+            except Absent:
+                found, mark = b"", {}
+            if found != body:
+                raise
+            return mark
 
     def _remove(self, keys: list[str]) -> None:
         with self._told("files", "remove"):
@@ -327,7 +361,7 @@ class _Lease:
 
     def __init__(self, remote: Remote, key: str, lease_s: float) -> None:
         self._remote, self._key, self._lease_s = remote, key, lease_s
-        self._tag: str | None = None
+        self._mark: Mark | None = None
         self._lost, self._stop, self._thread = False, threading.Event(), threading.Thread(target=self._renew, daemon=True, name="lease")
 
     def take(self, wait_s: float) -> None:
@@ -346,12 +380,12 @@ class _Lease:
         from obstore.exceptions import AlreadyExistsError
 
         try:
-            self._tag = self._write("create")
+            self._mark = self._write(None)
             return None
         except AlreadyExistsError:
             pass
         try:
-            content, tag = self._remote._read_tagged(self._key)
+            content, mark = self._remote._read_marked(self._key)
         except Absent:
             return "another process"  # just given back
         found = json.loads(content)
@@ -361,17 +395,14 @@ class _Lease:
         from obstore.exceptions import PreconditionError
 
         try:
-            self._tag = self._write({"e_tag": tag})
+            self._mark = self._write(mark)
         except PreconditionError:
             return str(found["holder"])
         return None
 
-    def _write(self, mode: Any) -> str | None:
-        import obstore
-
+    def _write(self, on: Mark | None) -> Mark:
         holder = {"machine": self._remote.machine, "holder": f"process {os.getpid()} on {socket.gethostname()}", "beat": uuid.uuid4().hex}
-        with self._remote._told(self._key, "write"):
-            return obstore.put(self._remote._store, self._key, json.dumps(holder).encode(), mode=mode)["e_tag"]
+        return self._remote._write(self._key, json.dumps(holder).encode(), on)
 
     def _age_s(self) -> float:
         """How long ago it was written, by the clock of the store."""
@@ -392,11 +423,11 @@ class _Lease:
 
         while not self._stop.wait(self._lease_s / 4):
             try:
-                self._tag = self._write({"e_tag": self._tag})
-            except PreconditionError:
+                self._mark = self._write(self._mark)
+            except (PreconditionError, Absent):  # another one's, or taken and given back by another one
                 self._lost = True
                 return
-            except (StoreError, Absent):  # out of reach for a while: tried again; `check` tells it if somebody else took it
+            except StoreError:  # out of reach for a while: tried again; `check` tells it if somebody else took it
                 continue
 
     def check(self) -> None:
@@ -412,7 +443,7 @@ class _Lease:
         self._thread.join()
         try:
             with self._remote._told(self._key, "read"):
-                ours = _tag(self._remote._store, self._key) == self._tag
+                ours = self._remote._mark(self._key) == self._mark
         except Absent:
             return
         if ours:
@@ -431,12 +462,6 @@ def files_gone(folder: Path) -> None:
 def files_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _tag(store: "ObjectStore", key: str) -> str | None:
-    import obstore
-
-    return obstore.head(store, key)["e_tag"]
 
 
 def _inside(path: str) -> str:

@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
-from modelinscale.core.secrets import Reference
-from modelinscale.store._bucket import Bucket, given
+from modelinscale.core.secrets import Address, Reference
+from modelinscale.store._bucket import Bucket, given, over
 
 
 class Gs(Bucket):
@@ -16,6 +16,8 @@ class Gs(Bucket):
 
     key: Reference | None = None
     """A service account's key as JSON: ``${FILE:account.json}``."""
+    endpoint: Address | None = None
+    """For another address than Google's own: of an emulator, or inside a private network."""
 
     def access(self) -> dict[str, str]:
-        return given(google_service_account_key=self.key)
+        return {**given(google_service_account_key=self.key, google_base_url=self.endpoint), **over(self.endpoint)}
