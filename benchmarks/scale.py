@@ -99,24 +99,16 @@ def epoch(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
     """One shuffled epoch: batches with an array for each feature, as a network takes them."""
     from modelinscale.encode.stored import Stored
 
-    n = sum(len(batch.target) for batch in Stored(work / "encoded").batches(7, 0, BATCH))
+    n = sum(len(batch.target) for batch in Stored(work / "encoded", memory=memory).batches(7, 0, BATCH))
     assert n == len(rows)
     return {}
 
 
 def shuffle(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
-    """The encoded rows put in a uniformly random order once, on disk: for who wants more than the epoch's own shuffle."""
-    from modelinscale.core.memory import room
-    from modelinscale.data.rowfile import RowFile
-    from modelinscale.data.shuffle import Shuffler
+    """The encoded rows put in a uniformly random order on disk, once for a training: what its first batch waits for, and epochs then read."""
+    from modelinscale.encode.stored import Stored
 
-    (work / "shuffled").mkdir()
-    with RowFile(work / "encoded") as file:
-        size = int(file.row_bytes * len(rows))
-        with Shuffler(work / "shuffled", file.dtype, file.ragged, seed=7, size_bytes=size, memory=min(room(memory) // 3, 512 << 20)) as out:
-            for start in range(0, file.n_rows, 1 << 17):
-                out.append(file.read(start, 1 << 17), start)
-    shutil.rmtree(work / "shuffled")
+    next(Stored(work / "encoded", memory=memory).batches(7, 0, BATCH))
     return {}
 
 
@@ -272,7 +264,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=given.place) as name:
             work, uri = Path(name), str(Path(name) / "table")
             generate(uri, n_rows)
-            found = {step: run(step, uri, work, memory) for step in ("summaries", "encode", "epoch", "shuffle")}
+            found = {step: run(step, uri, work, memory) for step in ("summaries", "encode", "shuffle", "epoch")}
             for step, cost in found.items():
                 seconds, held, rss = f"{cost['seconds']:.1f} | {cost['cpu']:.1f}", show_bytes(cost["held"]), show_bytes(cost["rss"])
                 lines.append(f"| {n_rows:,} | {step} | {seconds} | {held} | {rss} |")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.errors import StoreError
+from modelinscale.core.units import show_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,6 +107,16 @@ def new_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(side, ignore_errors=True)
 
 
+def refuse_full(folder: Path, n_bytes: float, what: str) -> None:
+    """Raises `StoreError` when the disk of a folder, which exists, has not so many bytes free: before the work, not in the middle of it."""
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes:
+        raise StoreError(
+            f"{what} takes about {show_bytes(n_bytes)} on the disk of {folder}, and {show_bytes(free)} are free.",
+            fix=_SPACE,
+        )
+
+
 def sweep(folder: Path, *, older_than_s: float = 3600.0) -> None:
     """Removes what killed writers left at the side (``.name.….part``) once it is old enough to belong to nobody."""
     for part in folder.glob(".*.part"):
@@ -114,6 +125,54 @@ def sweep(folder: Path, *, older_than_s: float = 3600.0) -> None:
                 shutil.rmtree(part) if part.is_dir() else part.unlink()
         except FileNotFoundError:  # its writer finished or another sweep was faster
             continue
+
+
+class Scratch:
+    """A folder for this process alone, for what must not outlive it. One that a killed process left goes when the next one of that name is made.
+
+    Who is alive is told by a lock on a file in it, which the kernel lets go of however a process dies.
+    """
+
+    def __init__(self, name: str, folder: Path | None = None) -> None:
+        """``folder``: where it is made; left out: the system's folder for temporary files. Raises `StoreError` when it cannot be made."""
+        where = Path(tempfile.gettempdir()) if folder is None else folder
+        with told(where, "write"):
+            where.mkdir(parents=True, exist_ok=True)
+            for old in where.glob(f"mis-{name}-*"):
+                _remove_if_dead(old)
+            while True:
+                self.path = Path(tempfile.mkdtemp(prefix=f"mis-{name}-", dir=where))
+                try:
+                    self._lock = (self.path / _ALIVE).open("wb")
+                except FileNotFoundError:  # taken for a dead one's before it had its lock
+                    continue
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                if (self.path / _ALIVE).exists():
+                    return
+                self._lock.close()
+
+    def close(self) -> None:
+        """Removes it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+_ALIVE = ".alive"
+
+
+def _remove_if_dead(folder: Path) -> None:
+    try:
+        with (folder / _ALIVE).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError:  # somebody's who is alive, another user's, or just being made
+        return
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,9 +139,12 @@ class RowFile:
                 raise ValueError("a heap is of another size")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{folder}: the encoded rows cannot be read ({error}).", fix="Remove the folder; `mis run` makes it again.") from error
+        self.n_items: int = sum(about["items"].values())
         self.row_bytes = _row_bytes(self.dtype, about["items"].values(), self.n_rows)
         self._file = os.open(folder / "rows.bin", os.O_RDONLY | os.O_CLOEXEC)
         self._heaps = {name: os.open(folder / f"{name}.heap", os.O_RDONLY | os.O_CLOEXEC) for name in self.ragged}
+        # Also when it is forgotten: a file that is removed while it is open keeps its place on the disk.
+        self._let_go = finalize(self, _close, (self._file, *self._heaps.values()))
 
     @property
     def _record(self) -> "np.dtype[Any]":
@@ -171,14 +175,18 @@ class RowFile:
 
     def close(self) -> None:
         """Lets go of the files."""
-        for file in (self._file, *self._heaps.values()):
-            os.close(file)
+        self._let_go()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _close(files: Iterable[int]) -> None:
+    for file in files:
+        os.close(file)
 
 
 class RowWriter:

@@ -1,7 +1,7 @@
 """One uniform shuffle of rows that need not fit into memory: scattered into buckets, each bucket then put in order and written out.
 
-Row i of the table has a random key, a function of seed and i; the order is the order of the keys. So it is the same whatever blocks rows come in, in
-whatever order, and however many buckets the memory allows (a bucket is a range of keys).
+Row i of the table has a random key, a function of seed and i (`core.order`); the order is the order of the keys. So it is the same whatever blocks rows come
+in, in whatever order, and however many buckets the memory allows (a bucket is a range of keys).
 """
 
 import shutil
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from modelinscale.core import files
 from modelinscale.core.errors import StoreError
-from modelinscale.core.seeds import derive, mixed
+from modelinscale.core.order import keys as keys_of
 from modelinscale.data.rowfile import RowFile, Rows, RowWriter, joined
 
 _KEY = "_key"
@@ -35,7 +35,7 @@ class Shuffler:
     def __init__(self, folder: Path, dtype: "np.dtype[Any]", ragged: Sequence[str] = (), *, seed: int, size_bytes: int, memory: int) -> None:
         """``size_bytes``: about how much there is to come. Raises `StoreError` when buckets would be too many for the memory."""
         self.folder, self._dtype, self._ragged = folder, dtype, tuple(ragged)
-        self._seed = np.uint64(derive(seed, "shuffle"))
+        self._seed = seed
         self._n = max(1, -(-4 * size_bytes // memory), min(_FEW, -(-size_bytes // _BUCKET_BYTES)))
         if self._n > MOST_BUCKETS:
             raise StoreError(
@@ -51,7 +51,7 @@ class Shuffler:
 
     def append(self, rows: Rows, first: int) -> None:
         """Adds rows ``first``, ``first + 1``, … of the table. Blocks may come in any order. Raises `StoreError` when the disk refuses."""
-        keys = mixed(self._seed, np.arange(first, first + len(rows), dtype=np.uint64))
+        keys = keys_of(self._seed, first, len(rows))
         records = np.empty(len(rows), self._keyed)
         if rows.fixed.dtype == self._dtype:
             _copy(rows.fixed, records, self._dtype.itemsize)

@@ -1,9 +1,10 @@
 """Encoded rows on disk: written once, then read a block, some rows or a shuffled batch at a time by whoever learns from them.
 
-N rows of one part, in the order of the table.
+N rows of one part, in the order of the table; batches come from a second file, which holds them shuffled.
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from modelinscale.core import files
 from modelinscale.core.encoded import Encoded, Layout, Sparse, joined
-from modelinscale.data.loader import Loader
+from modelinscale.core.memory import check, room
+from modelinscale.data.loader import CHUNK_BYTES, Loader
 from modelinscale.data.rowfile import ITEM, Ragged, RowFile, Rows, RowWriter
 from modelinscale.data.rowfile import joined as all_of
 from modelinscale.models import BLOCK_ROWS, Examples
@@ -22,26 +24,38 @@ from modelinscale.models import BLOCK_ROWS, Examples
 _TARGET, _WEIGHT = "target", "weight"
 _LAYOUTS = "layouts.json"
 _CACHED_BYTES, _NARROW = 128 << 10, 16
+_SHUFFLE_BYTES = 512 << 20
+"""More memory makes a shuffle no faster."""
+SHUFFLE_DISK = 1.3
+"""What shuffling takes on the disk at its fullest, in sizes of the rows: buckets with a key a row, and the first of them in order."""
 
 
 class Stored(Examples):
     """Examples in a row file; nothing of them is held. ``rows``, ``target`` and ``weight`` read all of it, for who needs all."""
 
-    def __init__(self, folder: Path, factors: NDArray[np.float64] | None = None) -> None:
-        """Opens what `write` made. ``factors``, (C,): see `Examples.weighed`. Raises `StoreError` when it is not whole."""
-        self._set(folder, RowFile(folder), _layouts(folder), factors)
+    def __init__(self, folder: Path, *, memory: int | None = None) -> None:
+        """Opens what `write` made. ``memory``: what this process may hold in all (None: what is free). Raises `StoreError` when it is not whole."""
+        self._set(folder, RowFile(folder), _layouts(folder), None, memory, {})
 
-    def _set(self, folder: Path, file: RowFile, layouts: dict[str, Layout], factors: NDArray[np.float64] | None) -> None:
+    def _set(
+        self, folder: Path, file: RowFile, layouts: dict[str, Layout], factors: NDArray[np.float64] | None, memory: int | None, shuffled: dict[int, RowFile]
+    ) -> None:
         # The fields of the frozen class are properties here.
         object.__setattr__(self, "folder", folder)
         object.__setattr__(self, "_file", file)
         object.__setattr__(self, "_layouts", layouts)
         object.__setattr__(self, "_factors", factors)
+        object.__setattr__(self, "_memory", memory)
+        object.__setattr__(self, "_shuffled", shuffled)
 
     folder: Path
     _file: RowFile
     _layouts: dict[str, Layout]
     _factors: NDArray[np.float64] | None
+    """(C,): see `Examples.weighed`."""
+    _memory: int | None
+    _shuffled: dict[int, RowFile]
+    """By seed; at most one lies on the disk."""
 
     def __len__(self) -> int:
         return self._file.n_rows
@@ -98,13 +112,44 @@ class Stored(Examples):
         if factors is None:
             return self
         other = Stored.__new__(Stored)
-        other._set(self.folder, self._file, self._layouts, factors if self._factors is None else self._factors * factors)
+        other._set(self.folder, self._file, self._layouts, factors if self._factors is None else self._factors * factors, self._memory, self._shuffled)
         return other
 
+    @property
+    def _n_items(self) -> int:
+        return self._file.n_items
+
     def batches(self, seed: int, epoch: int, n_rows: int, start: int = 0) -> Iterator[Examples]:
-        """Near-uniformly shuffled; see `data.loader`."""
-        for batch in Loader(self._file, seed, n_rows).epoch(epoch, start):
+        """As of rows in memory, bit for bit. The first call for a seed writes the rows anew beside the others, shuffled (`data.shuffle`).
+
+        Raises `StoreError` when the disk has no room for that, before it is begun.
+        """
+        for batch in Loader(self._in_order_of(seed), seed, n_rows, row_bytes=self.encoded_bytes).epoch(epoch, start):
             yield self._read(batch.rows)
+
+    def _in_order_of(self, seed: int) -> RowFile:
+        """The rows shuffled, whole on the disk; one that a killed run made whole is taken up, since it is a function of rows and seed."""
+        if seed not in self._shuffled:
+            target = self.folder.with_name(f"{self.folder.name}-shuffled-{seed:x}")
+            if not target.is_dir():
+                for left in [*target.parent.glob(f".*{self.folder.name}-shuffled-*.part"), *target.parent.glob(f"{self.folder.name}-shuffled-*")]:
+                    shutil.rmtree(left, ignore_errors=True)  # a killed run's, or of another seed
+                self._shuffled.clear()
+                self._shuffle(target, seed)
+            self._shuffled[seed] = RowFile(target)
+        return self._shuffled[seed]
+
+    def _shuffle(self, target: Path, seed: int) -> None:
+        from modelinscale.data.shuffle import Shuffler
+
+        size = sum(part.stat().st_size for part in self.folder.iterdir())
+        files.refuse_full(target.parent, SHUFFLE_DISK * size, f"shuffling {len(self):,} encoded rows")
+        step = max(1, min(BLOCK_ROWS, int(CHUNK_BYTES / max(1.0, self.row_bytes))))
+        within = min(room(self._memory) // 3, _SHUFFLE_BYTES)
+        with files.new_folder(target) as side, Shuffler(side, self._file.dtype, self._file.ragged, seed=seed, size_bytes=size, memory=within) as out:
+            for start in range(0, len(self), step):
+                check("shuffling encoded rows")
+                out.append(self._file.read(start, step), start)
 
     def _read(self, rows: Rows) -> Examples:
         blocks: dict[str, Any] = {}

@@ -12,11 +12,11 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from modelinscale.core.encoded import Encoded, Form, Layout
+from modelinscale.core import order
+from modelinscale.core.encoded import Encoded, Form, Layout, Sparse
 from modelinscale.core.errors import ModelError
 from modelinscale.core.graph import Graph
 from modelinscale.core.kinds import Kind
-from modelinscale.core.seeds import generator
 from modelinscale.core.task import Task
 
 Scores = NDArray[np.float64]
@@ -57,7 +57,7 @@ class Examples:
             yield Examples(self.rows.slice(start, stop), self.target[start:stop], None if self.weight is None else self.weight[start:stop])
 
     def take(self, index: NDArray[np.int64]) -> "Examples":
-        """The rows at ``index``, which ascends, in memory."""
+        """The rows at ``index``, in memory; on disk it has to ascend."""
         return Examples(self.rows.rows(index), self.target[index], None if self.weight is None else self.weight[index])
 
     def weighed(self, factors: NDArray[np.float64] | None) -> "Examples":
@@ -67,11 +67,21 @@ class Examples:
         own = factors[self.target]
         return Examples(self.rows, self.target, own if self.weight is None else own * self.weight)
 
+    @property
+    def encoded_bytes(self) -> float:
+        """Bytes of an encoded row on average, its answer apart: the same wherever rows lie, since the order of batches depends on it."""
+        fixed = sum(4 * (layout.width if layout.role == "dense" else 1) for layout in self.layouts.values() if layout.role != "sparse")
+        return fixed + 8 * self._n_items / max(1, len(self))
+
+    @property
+    def _n_items(self) -> int:
+        return sum(len(block.columns) for block in self.rows.values() if isinstance(block, Sparse))
+
     def batches(self, seed: int, epoch: int, n_rows: int, start: int = 0) -> "Iterator[Examples]":
-        """One epoch of ``n_rows`` at a time in an order of its own, from its row ``start`` on."""
-        order = generator(seed, "mlp", "order", epoch).permutation(len(self))
-        for at in range(start, len(self), n_rows):
-            yield self.take(order[at : at + n_rows])
+        """One epoch of ``n_rows`` at a time in an order of its own (`core.order`), from its row ``start`` on."""
+        deck = order.shuffled(len(self), seed)
+        for places in order.batches(len(self), self.encoded_bytes, seed, epoch, n_rows, start):
+            yield self.take(deck[places])
 
 
 @dataclass(frozen=True)

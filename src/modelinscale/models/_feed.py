@@ -7,13 +7,15 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from modelinscale.core import order
 from modelinscale.core.encoded import Encoded, Sparse
-from modelinscale.core.seeds import derive, generator
+from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
 from modelinscale.models import Examples
 from modelinscale.models._matrix import Block, check
@@ -56,7 +58,7 @@ class Feed(ABC):
 def feed(examples: Examples, blocks: tuple[Block, ...], fixed: Arrays, task: Task, center: float, scale: float) -> Feed:
     """``fixed`` holds how rare words are; ``center`` and ``scale`` bring a number to predict near 1."""
     make = _Maker(blocks, fixed, task, center, scale, mean_weight(examples))
-    return _Held(*make.all(examples)) if examples.held else _Streamed(examples, make)
+    return _Held(*make.all(examples), examples.encoded_bytes) if examples.held else _Streamed(examples, make)
 
 
 @dataclass(frozen=True)
@@ -122,19 +124,27 @@ class _Maker:
         return Rows.of(examples.rows, self.blocks, self.fixed), target, torch.from_numpy(weight.astype(np.float32))
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Held(Feed):
+    """Deals what `_Streamed` deals: the two train to the same bits."""
+
     rows: Rows
     target: torch.Tensor
     weight: torch.Tensor
+    encoded_bytes: float
+    deck: tuple[int, NDArray[np.int64]] | None = None
+    """The seed and the rows as it shuffles them."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def steps(self, seed: int, epoch: int, n_rows: int, start: int, stop: int) -> Iterator[Step]:
-        order = generator(seed, "mlp", "order", epoch).permutation(len(self))
-        for at in range(start, min(stop, len(self)), n_rows):
-            index = order[at : at + n_rows]
+        seed = _seed(seed)
+        if self.deck is None or self.deck[0] != seed:
+            self.deck = seed, order.shuffled(len(self), seed)
+        batches = order.batches(len(self), self.encoded_bytes, seed, epoch, n_rows, start)
+        for places in islice(batches, -(-(stop - start) // n_rows)):
+            index = self.deck[1][places]
             where = torch.from_numpy(index)
             yield Step(self.rows.batch(index), self.target[where], self.weight[where])
 
@@ -155,9 +165,7 @@ class _Streamed(Feed):
         return len(self.examples)
 
     def steps(self, seed: int, epoch: int, n_rows: int, start: int, stop: int) -> Iterator[Step]:
-        for at, batch in zip(range(start, stop, n_rows), self.examples.batches(derive(seed, "mlp"), epoch, n_rows, start), strict=False):
-            if at >= stop:
-                return
+        for batch in islice(self.examples.batches(_seed(seed), epoch, n_rows, start), -(-(stop - start) // n_rows)):
             rows, target, weight = self.make.all(batch)
             yield Step(rows.whole(), target, weight)
 
@@ -176,6 +184,10 @@ class _Streamed(Feed):
             for part in block.rows.values():
                 found.update((part.values if isinstance(part, Sparse) else part).tobytes())
         return found.hexdigest()[:32]
+
+
+def _seed(seed: int) -> int:
+    return derive(seed, "mlp")
 
 
 def _bags(part: Sparse) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from modelinscale.core import memory
 from modelinscale.core.encoded import Encoded, Form, Layout, Sparse
+from modelinscale.core.files import refuse_full
 from modelinscale.core.schema import Schema
 from modelinscale.core.seeds import derive, mixed
 from modelinscale.core.task import Task
@@ -196,7 +197,7 @@ class Context:
         return together(found) if found else self._none(form)
 
     def _stored(self, part: str, form: Form) -> Examples:
-        from modelinscale.encode.stored import Stored, write
+        from modelinscale.encode.stored import SHUFFLE_DISK, Stored, write
 
         if self._scratch is None:
             name = f"rows-{self.done['prepare'].identity}" + ("" if self._parts is None else "-other")
@@ -207,8 +208,16 @@ class Context:
         folder = self._scratch / f"{form}-{part}"
         if not folder.is_dir():
             numbers, weights = self.task.type == "regression", bool(self.spec.train.weight)
+            n_rows = int(np.count_nonzero(self.parts == NAMES.index(part)))
+            times = 1 + SHUFFLE_DISK if part == "train" and self._learns("mlp") and form == "scaled" else 1
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            refuse_full(folder.parent, times * n_rows * self.encoded_bytes(form), f"keeping {n_rows:,} encoded rows while they are learned from")
             write(folder, self.layouts(form), self._made(part, form), numbers=numbers, weights=weights)
-        return Stored(folder)
+        return Stored(folder, memory=self.spec.compute.memory)
+
+    def _learns(self, family: str) -> bool:
+        """Whether a family is among those that are trained."""
+        return self.spec.model == "auto" or getattr(self.spec.model, "type", "") == family
 
     def _made(self, part: str, form: Form) -> Iterator[Examples]:
         return self.spec.compute.map(self.maker(form).examples, self.rows.chosen(self.parts, NAMES.index(part)))
