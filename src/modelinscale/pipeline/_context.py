@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core import memory
-from modelinscale.core.encoded import Encoded, Form, Layout, Sparse
+from modelinscale.core.encoded import Form, Layout, Sparse
 from modelinscale.core.files import refuse_full
 from modelinscale.core.schema import Schema
 from modelinscale.core.seeds import derive, mixed
@@ -27,6 +27,7 @@ from modelinscale.models import BLOCK_ROWS, Examples, Model, Weights
 from modelinscale.pipeline._place import Facts, Place, Result
 
 if TYPE_CHECKING:
+    from modelinscale.compute import Compute
     from modelinscale.data.partitions import Rows
     from modelinscale.encode import Encoder
     from modelinscale.train import Learned, Maker, Totals
@@ -263,16 +264,22 @@ class Context:
             yield targets, weights
 
     def scores(self, one: Learned, part: str) -> NDArray[np.float64]:
-        """What was learned says of the judged rows of a part, (n,) or (n, C); rows are encoded as they come and not kept."""
-        from modelinscale.train import predict, reblocked
+        """What was learned says of the judged rows of a part, (n,) or (n, C); they are read, encoded and scored a block at a time, where ``compute`` is."""
+        from modelinscale.train import Scorer, lots
 
-        form = one.model.form
-        if (part, form) in self._examples and self._examples[part, form].held and self.judged is self.parts:
-            blocks: Iterator[Encoded] = (block.rows for block in self._examples[part, form].blocks())
-        else:
-            pieces = self.spec.compute.map(self.encoder(form).piece, self.rows.chosen(self.judged, NAMES.index(part)))
-            blocks = reblocked(pieces)
-        return predict(one.model, one.weights, blocks if self.n_rows(part) else [self._none(form).rows])
+        form, n = one.model.form, self.n_rows(part)
+        if not n:
+            return one.model.predict(one.weights, self._none(form).rows)
+        scorer = Scorer(one.model, one.weights, self.encoder(form))
+        return np.concatenate(list(self._few(form, n).map(scorer.scores, lots(self.rows, self.judged, NAMES.index(part)))))
+
+    def _few(self, form: Form, n: int) -> Compute:
+        """``compute``, with no more blocks of encoded rows in work at once in one process than fit beside what else it holds."""
+        compute = self.spec.compute
+        if compute.in_process == 1 or n <= BLOCK_ROWS:
+            return compute
+        most = int(self.room / 2 / (BLOCK_ROWS * self.encoded_bytes(form) * HELD_ENCODED))
+        return compute if most >= compute.in_process else compute.but(workers=max(1, most))
 
     # -- learned
 

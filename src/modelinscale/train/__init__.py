@@ -16,13 +16,16 @@ from modelinscale.core.task import Label, Task
 from modelinscale.core.units import Duration, show_seconds
 from modelinscale.models import Effort, Examples, Model, Scores, Weights
 from modelinscale.train._loss import loss
-from modelinscale.train._rows import Maker, predict, reblocked
+from modelinscale.train._rows import Maker, predict
+from modelinscale.train._scores import Lot, Scorer, lots
 from modelinscale.train._target import Seen, Totals, check_totals, class_factors, encode_target, find_task, row_weights
 
 __all__ = [
     "Fitted",
     "Learned",
+    "Lot",
     "Maker",
+    "Scorer",
     "Seen",
     "Totals",
     "Train",
@@ -32,8 +35,8 @@ __all__ = [
     "find_task",
     "fit",
     "loss",
+    "lots",
     "predict",
-    "reblocked",
     "row_weights",
 ]
 

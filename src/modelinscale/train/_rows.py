@@ -1,6 +1,6 @@
 """From rows of the table to examples and scores, partition by partition."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from modelinscale.core.encoded import Encoded, joined
 from modelinscale.core.task import Task
-from modelinscale.models import BLOCK_ROWS, Examples, Model, Scores, Weights
+from modelinscale.models import Examples, Model, Scores, Weights
 from modelinscale.train._target import encode_target, row_weights
 
 if TYPE_CHECKING:
@@ -53,19 +53,3 @@ def predict(model: Model, weights: Weights, blocks: Iterable[Encoded]) -> Scores
     """Scores of rows that come in blocks: (N,) or (N, C). Hand over blocks of `BLOCK_ROWS`, and the last bits never depend on how rows were read."""
     found = [model.predict(weights, rows) for rows in blocks]
     return found[0] if len(found) == 1 else np.concatenate(found)
-
-
-def reblocked(pieces: Iterable[Encoded], n_rows: int = BLOCK_ROWS) -> Iterator[Encoded]:
-    """The same rows in blocks of exactly ``n_rows``, the last one smaller."""
-    waiting: list[Encoded] = []
-    n = 0
-    for piece in pieces:
-        waiting.append(piece)
-        n += piece.n_rows
-        while n >= n_rows:
-            rows = joined(waiting)
-            yield rows.slice(0, n_rows)
-            last = rows.slice(n_rows, rows.n_rows)
-            waiting, n = [last] if last.n_rows else [], last.n_rows
-    if n:
-        yield joined(waiting)
