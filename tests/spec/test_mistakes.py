@@ -53,6 +53,12 @@ CASES = {
     "a name with a slash": (GOOD + "name: a/b\n", r"name: expected"),
     "the target as a feature": (GOOD + "features: {y: number}\n", r"the target 'y' is also a feature"),
     "the target left out": ("data: {source: rows.csv, leave_out: [y]}\ntarget: y\n", r"the target 'y' is in `data.leave_out`"),
+    "a fill from the target": ("data: {source: rows.csv, clean: {a: {fill: {column: y}}}}\ntarget: y\n", r"fills 'a' from the target: the answer is not known"),
+    "a fill from a personal column": (
+        "data: {source: rows.csv, personal: {b: drop}, clean: {a: {fill: {column: b}}}}\ntarget: y\n",
+        r"fills 'a' from 'b', and 'b' is in `data.personal`: it would be stored under another name",
+    ),
+    "a fill that learns": ("data: {source: rows.csv, clean: {a: {fill: {with: median, by: b}}}}\ntarget: y\n", r"`fill` learns nothing, so there is no `by`"),
     "a feature left out": ("data: {source: rows.csv, leave_out: [a]}\ntarget: y\nfeatures: {a: number}\n", r"a: named in `features` and in `data.leave_out`"),
     "a check nobody knows": ("data: {source: rows.csv, checks: {a: {betwen: [0, 1]}}}\ntarget: y\n", r"betwen"),
     "a check the wrong way round": ("data: {source: rows.csv, checks: {a: {between: [10, 0]}}}\ntarget: y\n", r"between|low|10"),

@@ -104,7 +104,7 @@ class Package:
         for reader in self._readers:
             name = reader.name
             try:
-                found[name] = reader.read([row.get(name) for row in rows])
+                found[name] = reader.read([row.get(name) for row in rows], {other: [row.get(other) for row in rows] for other in reader.beside})
             except BadCell as bad:
                 there = name in rows[bad.row]
                 faults.append((bad.row, f"row {bad.row}, column {name!r}: {f'found {bad.found}' if there else 'it is not there'}, expected {bad.expected}"))

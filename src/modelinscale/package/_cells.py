@@ -7,10 +7,10 @@ graph takes. `read_one` is the rule; the vectorised roads beside it give the sam
 import math
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from modelinscale.core.encoded import MISSING_MOMENT, InputType
 from modelinscale.core.schema import Column
 from modelinscale.package.manifest import InputColumn
+
+if TYPE_CHECKING:
+    from modelinscale.package._clean import Chain
 
 NULL_WORDS = frozenset(["na", "n/a", "#n/a", "<na>", "nan", "null", "none", "nil", "-", "--", "?", "\\n"])
 """Words, lower case, that mean missing wherever a number, a moment or a flag is expected; in text only those that the column names."""
@@ -94,23 +97,32 @@ class Reader:
         self.required = spec.required
         self.accepts = spec.accepts
         self.is_personal = spec.personal is not None
-        self._typed = _treated(spec, _cleaned(spec) if spec.clean else _typed(spec.cleaned))
+        chain = _cleaned(spec) if spec.clean else None
+        self.beside = chain.beside if chain is not None else ()
+        """Other columns that must be given to `read`: a missing cell is filled from them."""
+        self._typed = _treated(spec, chain or _typed(spec.cleaned))
         self._fast = None if spec.clean or self.is_personal else _fast_road(spec.column, spec.input)
         self.cleans = bool(spec.clean) or self.is_personal
         """Whether a cell may become another one: then no short cut past `read` is right."""
         self._nulls = frozenset(spec.column.nulls)
 
-    def read(self, cells: list[Cell]) -> NDArray[Any]:
-        """(N,) or (N, width) in graph-input form. Raises `BadCell` for the first cell that cannot be read."""
+    def read(self, cells: list[Cell], others: Mapping[str, Sequence[Cell]] | None = None) -> NDArray[Any]:
+        """(N,) or (N, width) in graph-input form. Raises `BadCell` for the first cell that cannot be read.
+
+        ``others``: the columns `beside`, N cells each; one that is not there has no cells.
+        """
         if self._fast is not None and len(cells) > _FEW:
             found = self._fast(cells, self._nulls)
             if found is not None and not (self.required and _any_missing(found, self.input)):
                 return found
+        if self.beside:
+            there = {name: others[name] for name in self.beside if name in others} if others else {}
+            return self._array([self._told(row, cell, {name: column[row] for name, column in there.items()}) for row, cell in enumerate(cells)])
         return self._one_by_one(cells)
 
-    def read_one(self, cell: Cell) -> Any:
+    def read_one(self, cell: Cell, others: Mapping[str, Cell] | None = None) -> Any:
         """One cell in graph-input form. Raises `_Unreadable` with what was expected."""
-        value = self._typed(cell)
+        value = self._typed(cell, others) if self.beside else self._typed(cell)
         if value is None and self.required:
             raise _Unreadable(f"{describe(self.accepts)} (this column may not be missing)")
         return _fed(value, self.column, self.input)
@@ -124,26 +136,32 @@ class Reader:
             if remembered and cell in known:
                 values.append(known[cell])
                 continue
-            try:
-                value = self.read_one(cell)
-            except _Unreadable as error:
-                raise BadCell(row, "a value that is not shown" if self.is_personal else shown(cell), str(error)) from None
+            value = self._told(row, cell)
             if remembered and len(known) < _REMEMBERED:
                 known[cell] = value
             values.append(value)
+        return self._array(values)
+
+    def _told(self, row: int, cell: Cell, others: Mapping[str, Cell] | None = None) -> Any:
+        try:
+            return self.read_one(cell, others)
+        except _Unreadable as error:
+            raise BadCell(row, "a value that is not shown" if self.is_personal else shown(cell), str(error)) from None
+
+    def _array(self, values: list[Any]) -> NDArray[Any]:
         if self.input == "vector":
             assert self.column.width is not None
             return np.stack(values) if values else np.zeros((0, self.column.width), np.float32)
         return np.array(values, {"float64": np.float64, "int64": np.int64, "string": object}[self.input])
 
 
-def _cleaned(spec: InputColumn) -> Callable[[Cell], Any]:
-    from modelinscale.package._clean import chain  # here: it stands on this module
+def _cleaned(spec: InputColumn) -> "Chain":
+    from modelinscale.package._clean import Chain  # here: it stands on this module
 
-    return chain(spec.accepts, spec.clean, spec.cleaned)
+    return Chain(spec.accepts, spec.clean, spec.cleaned)
 
 
-def _treated(spec: InputColumn, typed: Callable[[Cell], Any]) -> Callable[[Cell], Any]:
+def _treated(spec: InputColumn, typed: Callable[..., Any]) -> Callable[..., Any]:
     """A personal cell without what is personal; a cell that comes treated already stays."""
     if spec.personal is None:
         return typed

@@ -11,7 +11,7 @@ from typing import Any
 
 from modelinscale.core.measures import PIECE, Unit, convert, find_unit, unit
 from modelinscale.core.schema import Column
-from modelinscale.package._cells import Cell, Habits, _decimal_in, _string, _typed, _Unreadable, written_float
+from modelinscale.package._cells import Cell, Habits, _decimal_in, _string, _typed, _Unreadable, describe, written_float
 
 Step = Mapping[str, Any]
 Rule = Callable[[Cell], Cell]
@@ -21,28 +21,71 @@ _LONGEST_CHARS = 500
 """No number with a unit is longer, and a pattern is not tried on more."""
 
 
-def chain(raw: Column, steps: Sequence[Step], column: Column) -> Rule:
+class Chain:
     """From a cell as a client sends it to the value the column holds, through every step.
 
     ``raw`` is how cells come, ``column`` what they are in the end. A number stays a number where a later step reads numbers from text: ``1.125``
-    must not become 1125 because the text has points between thousands.
+    must not become 1125 because the text has points between thousands. Where a step fills from other columns (``beside``), their cells are given too.
     """
-    read = _typed(raw)
-    rules = [rule_of(step) for step in steps]
-    numbers = raw.type == "string" and any(step["type"] in ("cast", "units") for step in steps)
-    text = Habits(column)
 
-    def clean(cell: Cell) -> Cell:
-        value = read(cell)
-        if numbers and value is not None and type(cell) in (int, float, bool):
+    def __init__(self, raw: Column, steps: Sequence[Step], column: Column) -> None:
+        at = next((i for i, step in enumerate(steps) if step.get("beside")), len(steps))
+        self._read, self._column, self._text = _typed(raw), column, Habits(column)
+        self._before, self._after = [rule_of(step) for step in steps[:at]], [rule_of(step) for step in steps[at:]]
+        self._numbers = raw.type == "string" and any(step["type"] in ("cast", "units") for step in steps)
+        self._again = again(steps[:at]) if column.type != "time" else None
+        self._beside = [(one["column"]["name"], *_other(one)) for step in steps[at : at + 1] for one in step["beside"]]
+        self.beside = tuple(name for name, _, _ in self._beside)
+        """The other columns it may need."""
+
+    def __call__(self, cell: Cell, others: Mapping[str, Cell] | None = None) -> Cell:
+        """Raises `_Unreadable` for a cell that cannot be read, of another column only where it is needed."""
+        value = self._read(cell)
+        if self._numbers and value is not None and type(cell) in (int, float, bool):
             value = cell
-        for rule in rules:
+        for rule in self._before:
             value = rule(value)
+        if value is None and others is not None:
+            value = self._filled(others)
+        for rule in self._after:
+            value = rule(value)
+        column = self._column
         if value is None or column.type == "time":
             return value
-        return _string(value, text) if column.type == "string" and type(value) is not str else value
+        return _string(value, self._text) if column.type == "string" and type(value) is not str else value
 
-    return clean
+    def _filled(self, others: Mapping[str, Cell]) -> Cell:
+        for name, read, expected in self._beside:
+            try:
+                value = read(others.get(name))
+            except _Unreadable as error:
+                raise _Unreadable(f"{str(error) or expected} in column {name!r}, from which a missing cell of this one is filled") from None
+            if value is not None and self._again is not None:
+                value = self._again(value)
+            if value is not None:
+                return float(value) if self._column.type == "float" else value
+        return None
+
+
+def _other(one: Mapping[str, Any]) -> tuple[Rule, str]:
+    """How another column's cells are read, and what they may be."""
+    raw, column = Column.model_validate(one["raw"]), Column.model_validate(one["column"])
+    return (Chain(raw, one["steps"], column) if one["steps"] else _typed(column)), describe(raw)
+
+
+def again(steps: Sequence[Step]) -> Rule:
+    """What steps make of a value that is clean already: a quantity keeps its unit. None where they do not take it."""
+    rules = [rule_of(step) for step in steps if step["type"] != "units"]
+
+    def repeat(cell: Cell) -> Cell:
+        try:
+            for rule in rules:
+                cell = rule(cell)
+        except _Unreadable:
+            return None
+        return cell
+
+    return repeat
 
 
 def rule_of(step: Step) -> Rule:
@@ -130,7 +173,7 @@ def cast_column(name: str, step: Step) -> Column:
 
 
 def _fill(step: Step) -> Rule:
-    value = step["value"]
+    value = step.get("value")  # none: it fills from other columns, see `Chain`
     return lambda cell: value if cell is None else cell
 
 

@@ -62,6 +62,11 @@ class InputColumn(Settings):
     def name(self) -> str:
         return self.column.name
 
+    @property
+    def beside(self) -> dict[str, Column]:
+        """Other columns that a missing cell is filled from, as a client sends them."""
+        return {one["column"]["name"]: Column.model_validate(one["raw"]) for step in self.clean for one in step.get("beside", ())}
+
 
 class Lineage(Settings):
     """Where the model comes from: enough to make it again."""

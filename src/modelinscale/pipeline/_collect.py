@@ -159,8 +159,7 @@ def _settled(clean: Mapping[str, tuple[Cleaner, ...]], source: Source, uri: str,
 
 def _clean_facts(cleaning: Cleaning, reads: Schema) -> Facts:
     """How the cells of cleaned columns come, and what is done to them: what the package must do to a row as well."""
-    steps = {column.name: (column, cleaning.of(column)) for column in reads.columns}
-    return {name: {"raw": column.plain(), "steps": [one.step() for one in wanted]} for name, (column, wanted) in steps.items() if wanted}
+    return {column.name: {"raw": column.plain(), "steps": cleaning.steps(column, reads)} for column in reads.columns if cleaning.of(column)}
 
 
 def _stands_at(uri: str) -> int | None:

@@ -10,7 +10,7 @@ from modelinscale.compute.local import Local
 from modelinscale.core.clock import Stopwatch
 from modelinscale.core.errors import SourceError, UsageError, did_you_mean
 from modelinscale.core.schema import Schema
-from modelinscale.score._answer import Scorer
+from modelinscale.score._answer import Scorer, columns_of
 from modelinscale.score._write import writer
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _parts(source: "Source", schema: Schema) -> Iterator[Part]:
 def _columns(package: "Package", source: "Source") -> Schema:
     """The package's input columns, as they were in training. Raises `SourceError` listing all that the source lacks."""
     there = source.columns().names
-    wanted = Schema(columns=tuple(c.accepts for c in package.inputs))
+    wanted = columns_of(package)
     missing = [name for name in wanted.names if name not in there]
     if missing:
         words = ", ".join(f"{name!r}{did_you_mean(name, there)}" for name in missing[:10])

@@ -27,6 +27,12 @@ class HasChunk(Protocol):
         """The raw rows."""
 
 
+def columns_of(package: "Package") -> Schema:
+    """The columns a package reads: its inputs, and those from which missing cells of these are filled."""
+    beside = {name: column for one in package.inputs for name, column in one.beside.items()}
+    return Schema(columns=tuple((beside | {c.name: c.accepts for c in package.inputs}).values()))
+
+
 @dataclass(frozen=True)
 class Answered:
     """Answers to one part."""
@@ -44,7 +50,7 @@ class Scorer:
         from modelinscale.data.privacy import served_privacy
 
         self._strict = strict
-        self._columns = Schema(columns=tuple(c.accepts for c in package.inputs))
+        self._columns = columns_of(package)
         self._treatments = [one for one in (served_cleaning(package.inputs), served_privacy(package.inputs)) if one is not None]
         self._required = [c.name for c in package.inputs if c.required]
 

@@ -6,7 +6,7 @@ Source: github.com/kserve/open-inference-protocol, and Triton's binary tensor da
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from modelinscale import __version__
 from modelinscale.core.errors import RequestError, did_you_mean
 from modelinscale.package._cells import BadCell, Reader
+from modelinscale.package.manifest import InputColumn
 from modelinscale.serve._body import decode, encode
 from modelinscale.serve._message import BINARY, Reply
 
 if TYPE_CHECKING:
-    from modelinscale.package import Answer, InputColumn, Package
+    from modelinscale.package import Answer, Package
 
 DTYPES = {
     "BOOL": "?",
@@ -69,6 +70,9 @@ class Infer(msgspec.Struct):
     parameters: dict[str, Any] = {}
 
 
+Cells = Mapping[str, Sequence[Any]]
+"""The cells of other columns, from which missing ones are filled."""
+
 _decoder = msgspec.json.Decoder(Infer)
 
 
@@ -99,13 +103,21 @@ def model_metadata(package: "Package") -> dict[str, Any]:
         "versions": [version_of(package)],
         "platform": "onnxruntime_onnx",
         "inputs": [
-            {"name": c.name, "datatype": datatype_of(c), "shape": [-1] if c.column.width is None else [-1, c.column.width]} for c in package.manifest.inputs
+            {"name": c.name, "datatype": datatype_of(c), "shape": [-1] if c.column.width is None else [-1, c.column.width]}
+            for c in (*package.manifest.inputs, *_beside(package))
         ],
         "outputs": [{"name": name, "datatype": kind, "shape": shape} for name, kind, shape in outputs_of(package)],
     }
 
 
-def datatype_of(column: "InputColumn") -> str:
+def _beside(package: "Package") -> list[InputColumn]:
+    """Columns that are no inputs of the graph, and from which missing cells of inputs are filled."""
+    names = {c.name for c in package.manifest.inputs}
+    found = {name: raw for c in package.manifest.inputs for name, raw in c.beside.items() if name not in names}
+    return [InputColumn(column=raw, input="string") for raw in found.values()]
+
+
+def datatype_of(column: InputColumn) -> str:
     """The datatype that suits a column best; others are read too where they can hold its cells."""
     return {"int": "INT64", "float": "FP64", "bool": "BOOL", "string": "BYTES", "time": "BYTES", "vector": "FP32"}[column.accepts.type]
 
@@ -126,6 +138,8 @@ class Translator:
         self._package = package
         self._max_rows = max_rows
         self._readers = {column.name: Reader(column) for column in package.manifest.inputs}
+        self._more = {column.name: Reader(column) for column in _beside(package)}
+        self._beside = {name for reader in self._readers.values() for name in reader.beside}
         self._outputs = {name: (kind, shape) for name, kind, shape in outputs_of(package)}
 
     # Reading.
@@ -139,11 +153,15 @@ class Translator:
         infer = decode(_decoder, whole[:size], _EXAMPLE)
         wanted = self._wanted(infer)
         found: dict[str, NDArray[Any]] = {}
+        others: dict[str, list[Any]] = {}
+        seen: set[str] = set()
+        waiting: list[tuple[Tensor, Sequence[Any] | NDArray[Any], Reader, int]] = []
         at, n_rows = size, None
         for tensor in infer.inputs:
             reader = self._reader(tensor.name)
-            if tensor.name in found:
+            if tensor.name in seen:
                 raise RequestError(f"the input {tensor.name!r} is there twice.")
+            seen.add(tensor.name)
             _refuse_shared_memory(tensor.parameters)
             n = self._rows_of(tensor, reader)
             if n_rows is not None and n != n_rows:
@@ -159,10 +177,17 @@ class Translator:
                     raise RequestError(f"the input {tensor.name!r}: binary_data_size {n_bytes!r} is not there; {len(whole) - at} bytes are left.")
                 values = _from_bytes(tensor.name, tensor.datatype, tensor.shape, whole[at : at + n_bytes])
                 at += n_bytes
-            found[tensor.name] = self._fed(tensor.name, tensor.datatype, values, reader, n)
+            if tensor.name in self._beside:
+                others[tensor.name] = _cells(values, n, None)
+            if reader.beside:
+                waiting.append((tensor, values, reader, n))
+            elif tensor.name in self._readers:
+                found[tensor.name] = self._fed(tensor.name, tensor.datatype, values, reader, n)
+        for tensor, values, reader, n in waiting:
+            found[tensor.name] = self._fed(tensor.name, tensor.datatype, values, reader, n, others)
         if at != len(whole):
             raise RequestError(f"{len(whole) - at} bytes at the end belong to no input.", fix="Let the sizes in `binary_data_size` add up to what is sent.")
-        return self._asked(found, n_rows, wanted, infer.id)
+        return self._asked(found, n_rows, wanted, infer.id, others)
 
     def _raw(self, body: memoryview) -> Asked:
         """A request without JSON: all of the body is the data of the one input."""
@@ -184,19 +209,19 @@ class Translator:
         self._count(n_rows)
         return self._asked({column.name: self._fed(column.name, kind, values, self._readers[column.name], n_rows)}, n_rows, self._wanted(None), None)
 
-    def _asked(self, found: dict[str, NDArray[Any]], n_rows: int | None, wanted: list[tuple[str, bool]], id: str | None) -> Asked:
+    def _asked(self, found: dict[str, NDArray[Any]], n_rows: int | None, wanted: list[tuple[str, bool]], id: str | None, others: Cells | None = None) -> Asked:
         if n_rows is None:
             raise RequestError("there are no inputs.", fix=f"Inputs: {self._names()}.")
         for name, reader in self._readers.items():
             if name not in found:
                 try:
-                    found[name] = reader.read([None] * n_rows)
+                    found[name] = reader.read([None] * n_rows, others)
                 except BadCell as bad:
                     raise RequestError(f"the input {name!r} is not there, expected {bad.expected}.", fix=f"Inputs: {self._names()}.") from None
         return Asked(found, n_rows, wanted, id)
 
     def _reader(self, name: str) -> Reader:
-        reader = self._readers.get(name)
+        reader = self._readers.get(name) or self._more.get(name)
         if reader is None:
             shown = name if len(name) <= 80 else f"{name[:80]}…"
             raise RequestError(f"there is no input {shown!r}.{did_you_mean(name[:200], list(self._readers))}", fix=f"Inputs: {self._names()}.")
@@ -219,18 +244,14 @@ class Translator:
         if n_rows > self._max_rows:
             raise RequestError(f"{n_rows} rows are more than the {self._max_rows} this server takes at once.", fix="Send them in several requests.", status=413)
 
-    def _fed(self, name: str, datatype: str, values: Sequence[Any] | NDArray[Any], reader: Reader, n_rows: int) -> NDArray[Any]:
+    def _fed(self, name: str, datatype: str, values: Sequence[Any] | NDArray[Any], reader: Reader, n_rows: int, others: Cells | None = None) -> NDArray[Any]:
         """Elements in the form the graph takes."""
-        width = reader.column.width
         if isinstance(values, np.ndarray):
             fast = _straight(values, reader, n_rows)
             if fast is not None:
                 return fast
-            cells: list[Any] = values.reshape(n_rows, width).tolist() if width is not None else values.tolist()
-        else:
-            cells = [list(values[i : i + width]) for i in range(0, n_rows * width, width)] if width is not None else list(values)
         try:
-            return reader.read(cells)
+            return reader.read(_cells(values, n_rows, reader.column.width), others)
         except BadCell as bad:
             raise RequestError(f"the input {name!r} ({datatype}), row {bad.row}: found {bad.found}, expected {bad.expected}.") from None
 
@@ -298,6 +319,13 @@ def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
 def _refuse_shared_memory(parameters: dict[str, Any]) -> None:
     if _SHARED_MEMORY in parameters:
         raise RequestError("shared memory is not supported.", fix="Send the data in the request.")
+
+
+def _cells(values: Sequence[Any] | NDArray[Any], n_rows: int, width: int | None) -> list[Any]:
+    """Elements as JSON cells, one a row."""
+    if isinstance(values, np.ndarray):
+        return values.reshape(n_rows, width).tolist() if width is not None else values.tolist()
+    return [list(values[i : i + width]) for i in range(0, n_rows * width, width)] if width is not None else list(values)
 
 
 def _straight(values: NDArray[Any], reader: Reader, n_rows: int) -> NDArray[Any] | None:

@@ -121,7 +121,10 @@ def _infer(name: str) -> Schema:
 
 def _row(package: "Package") -> Schema:
     columns = package.manifest.inputs
-    ignored = {name: {"description": "Accepted and not used"} for name in package.manifest.ignored}
+    ignored: dict[str, Schema] = {name: {"description": "Accepted and not used"} for name in package.manifest.ignored}
+    for column in columns:
+        for name, raw in column.beside.items():
+            ignored[name] = {"description": f"{describe(raw)}; taken where `{column.name}` is missing"}
     return {
         "type": "object",
         "description": "One raw row, as in the data the model learned from",

@@ -202,10 +202,24 @@ class ModelSpec(Settings):
         if self.train.weight in self.features:
             raise SpecError(f"`train.weight` {self.train.weight!r} is also a feature: a weight is not known of a new row.", fix="Remove it from `features`.")
         self._personal_columns_stay_out(others)
+        self._fills_tell_nothing()
         both = sorted(set(self.features) & set(self.data.leave_out))
         if both:
             raise SpecError(f"{', '.join(both)}: named in `features` and in `data.leave_out`.", fix="Keep one of the two.")
         return self
+
+    def _fills_tell_nothing(self) -> None:
+        """Raises `SpecError` where a cell is filled from the target, or from or into a personal column."""
+        for name, steps in self.data.clean.items():
+            for other in (o for step in steps for o in step.beside):
+                if self.target == other:
+                    raise SpecError(f"`data.clean` fills {name!r} from the target: the answer is not known of a new row.", fix="Name another column.")
+                personal = [n for n in (name, other) if n in self.data.personal]
+                if personal:
+                    raise SpecError(
+                        f"`data.clean` fills {name!r} from {other!r}, and {personal[0]!r} is in `data.personal`: it would be stored under another name.",
+                        fix="Join the two where the data comes from, or leave the fill out.",
+                    )
 
     def _personal_columns_stay_out(self, others: dict[str, Any]) -> None:
         """Raises `SpecError` where a personal column is used as what it will not be any more."""

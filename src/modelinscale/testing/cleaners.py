@@ -47,10 +47,10 @@ def applied(cleaner: Cleaner, column: Column, cells: list[Any]) -> tuple[list[An
 def served(cleaner: Cleaner, column: Column, cell: Any) -> tuple[Any, bool]:
     """What a served row's cell becomes, and whether it is refused."""
     from modelinscale.package._cells import _Unreadable
-    from modelinscale.package._clean import chain
+    from modelinscale.package._clean import Chain
 
     try:
-        return chain(column, [cleaner.step()], cleaner.gives(column))(cell), False
+        return Chain(column, [cleaner.step()], cleaner.gives(column))(cell), False
     except _Unreadable:
         return None, True
 

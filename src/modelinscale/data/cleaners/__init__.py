@@ -28,6 +28,11 @@ class Cleaner(Kind):
         """The cleaner from what stands behind its name in model.yaml: ``trim: true``, ``units: kg``. Raises `SpecError`."""
         return fields(cls, value)
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Other columns of the row that it looks at. The one cleaner that does is `fill`; then `apply` alone changes nothing."""
+        return ()
+
     def objection(self, column: Column) -> str:
         """Why cells of this column cannot be cleaned so, in words; empty if they can."""
         return ""

@@ -19,18 +19,24 @@ def by_rule(
 
     from modelinscale.package._clean import rule_of
 
-    rule = rule_of(cleaner.step())
     some = values if where is None else pl.select(pl.when(pl.lit(where)).then(pl.lit(values)).otherwise(None)).to_series()
-    distinct = some.unique().drop_nulls()
+    return by_distinct(some.rename(values.name), rule_of(cleaner.step()), dtype)
+
+
+def by_distinct(values: "pl.Series", rule: Callable[[Any], Any], dtype: "type[pl.DataType] | pl.DataType") -> "tuple[pl.Series, pl.Series | None]":
+    """What a rule makes of each cell that is there, and why it cannot."""
+    import polars as pl
+
+    distinct = values.unique().drop_nulls()
     made, reasons = _each(distinct.to_list(), rule)
     found = (
-        some.replace_strict(distinct, pl.Series(made, dtype=dtype, strict=False), default=None, return_dtype=dtype)
+        values.replace_strict(distinct, pl.Series(made, dtype=dtype, strict=False), default=None, return_dtype=dtype)
         if len(distinct)
         else pl.Series(values.name, [None] * len(values), dtype=dtype)
     )
     if not any(reasons):
         return found.rename(values.name), None
-    why = some.replace_strict(distinct, pl.Series(reasons, dtype=pl.String), default=None, return_dtype=pl.String)
+    why = values.replace_strict(distinct, pl.Series(reasons, dtype=pl.String), default=None, return_dtype=pl.String)
     return found.rename(values.name), why
 
 
