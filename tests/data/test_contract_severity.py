@@ -9,7 +9,7 @@ import pytest
 
 from modelinscale.core.errors import DataError, SpecError
 from modelinscale.core.schema import Column, Schema
-from modelinscale.data._watch import Watch
+from modelinscale.data._brought import Brought
 from modelinscale.data.arrow import arrow_schema
 from modelinscale.data.collect import Collected, collect, open_quarantine
 from modelinscale.data.contract import contract, parse_checks
@@ -27,16 +27,16 @@ class Place:
         self.folder, self.lake, self.quarantine = folder, str(folder / "lake"), str(folder / "bad")
         self.checks = checks
         self.n_files = 0
-        self.seen: list[Watch] = []
+        self.seen: list[Brought] = []
 
     def collect(self, ids: list[int], note: str = "x", *, commit_rows: int = 1 << 20) -> Collected:
         self.n_files += 1
         (self.folder / f"rows{self.n_files}.csv").write_text("id,note\n" + "".join(f"{i},{note}\n" for i in ids))
         rules = contract(SCHEMA, parse_checks(self.checks))
         source = Csv(path=(str(self.folder / "rows*.csv"),))
-        return collect(
-            source, lake=self.lake, quarantine=self.quarantine, contract=rules, commit_rows=commit_rows, report=self.seen.append, max_quarantined=1.0
-        )
+        into = {"lake": self.lake, "quarantine": self.quarantine}
+        report = lambda found, brought: self.seen.append(brought)  # noqa: E731
+        return collect(source, **into, contract=rules, commit_rows=commit_rows, report=report, max_quarantined=1.0)
 
 
 def test_a_warning_keeps_the_row_and_is_told(tmp_path: Path) -> None:

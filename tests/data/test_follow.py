@@ -170,7 +170,7 @@ def test_too_many_bad_rows_stop_it_though_many_good_ones_came_before(tmp_path: P
 
 
 def test_small_commits_are_joined_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelinscale.data.tail.COMPACT_COMMITS", 70)
+    monkeypatch.setattr("modelinscale.data._follower.COMPACT_COMMITS", 70)
     follower = Follower(feed(75, chunk_rows=1), tmp_path, rows=1)
     follower.until(75)
     follower.end()

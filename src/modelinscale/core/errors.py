@@ -37,6 +37,10 @@ class Unreachable(SourceError):
     """A source does not answer now and may do so later: who follows it waits and tries again."""
 
 
+class NothingYet(SourceError):
+    """A source is there and empty, so that not even its columns can be told: who follows it waits for its first rows."""
+
+
 class DataError(MisError):
     """Rows or columns cannot be used as asked: empty, one class, a leaking split."""
 

@@ -1,61 +1,60 @@
-"""What is seen of a whole collect while its rows pass by: checks of all rows together, warnings, and the summaries of its report."""
+"""Checks of all rows together, and what rows that stay are warned of, while the rows of a collect, or of a follower's window, pass by."""
 
-from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from modelinscale.core.clock import Clock, now
 from modelinscale.core.errors import DataError
 from modelinscale.data.checks import Past, State
 from modelinscale.data.contract import Contract, Finding, Judged
-from modelinscale.data.report import Columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 KEPT_CHECKS, KEPT_ROWS = "checks", "collects"
-"""Under these names a table keeps what checks of the whole remember, and the rows of the last collects."""
+"""Under these names a table keeps what checks of the table remember, and the rows of the last collects."""
 N_COLLECTS = 10
 N_EXAMPLES = 3
+Stretch = Literal["collect", "window", "catching up"]
+"""What is judged together: all that a collect reads, what a follower commits in a window, or what it reads until it has caught up."""
 
 
 class Watch:
-    """One collect. Its states are of bounded size."""
+    """One stretch of rows. Its states are of bounded size."""
 
-    def __init__(self, contract: Contract, kept: Mapping[str, Any], *, clock: Clock = now, report: bool = False) -> None:
-        """``kept``: what the table keeps of earlier collects; ``report``: whether columns are summarised."""
-        self._contract, self._clock = contract, clock
-        self._kept: Mapping[str, State] = kept.get(KEPT_CHECKS, {})
-        self._n_rows: tuple[int, ...] = tuple(kept.get(KEPT_ROWS, ()))
+    def __init__(self, contract: Contract, kept: Mapping[str, State], n_rows: tuple[int, ...], stretch: Stretch, *, clock: Clock = now) -> None:
+        """``kept``: what the table keeps for each check; ``n_rows``: of the stretches before."""
+        self._contract, self._clock, self._stretch = contract, clock, stretch
+        self._kept, self._n_rows = kept, n_rows
         self._states: dict[str, State] = {}
         self._findings: dict[tuple[str, str], Finding] = {}
-        self.n_read = self.n_good = 0
-        self.changed: Counter[str] = Counter()
-        """Cells that cleaners changed, by column."""
-        self.examples: dict[tuple[str, str], list[str]] = {}
-        """Values of quarantined cells, some for each column and reason."""
-        self.columns = Columns(contract.schema, contract.hidden) if report else None
+        self._n_good = 0
+
+    @classmethod
+    def first(cls, contract: Contract, facts: Mapping[str, Any], stretch: Stretch) -> "Watch":
+        """``facts``: what the table keeps of earlier collects."""
+        return cls(contract, facts.get(KEPT_CHECKS, {}), tuple(facts.get(KEPT_ROWS, ())), stretch)
+
+    def next(self, stretch: Stretch, *, counts: bool) -> "Watch":
+        """That of the stretch after this one. ``counts``: whether this one was whole, and its number of rows says what is usual."""
+        rows = (*self._n_rows, self._n_good)[-N_COLLECTS:] if counts else self._n_rows
+        return Watch(self._contract, self._keeps(), rows, stretch, clock=self._clock)
 
     @property
     def needs_end(self) -> bool:
         """Whether a verdict must wait until all rows were read, so that the last commit has to wait for it."""
         return bool(self._contract.table_checks)
 
-    def see(self, judged: Judged, n_rows: int, changed: Mapping[str, int]) -> None:
-        """The rows of one commit, of which ``n_rows`` were read."""
-        self.n_read += n_rows
-        self.n_good += judged.good.num_rows
-        self.changed.update(changed)
-        self._note_examples(judged.entries)
+    def see(self, judged: Judged) -> None:
+        """The rows of one commit."""
+        self._n_good += judged.good.num_rows
         for found in judged.findings:
-            before = self._findings.get((found.column, found.reason))
-            shown = tuple(dict.fromkeys((*(before.examples if before else ()), *found.examples)))[:N_EXAMPLES]
-            n = found.n + (before.n if before else 0)
-            self._findings[found.column, found.reason] = Finding(found.column, found.reason, n, shown, found.severity)
+            before = self._findings.get((found.column, found.reason), replace(found, n=0, examples=()))
+            shown = tuple(dict.fromkeys((*before.examples, *found.examples)))[:N_EXAMPLES]
+            self._findings[found.column, found.reason] = replace(found, n=found.n + before.n, examples=shown)
         self._observe(judged.good)
-        if self.columns is not None:
-            self.columns.see(judged.good)
 
     def _observe(self, rows: "pa.Table") -> None:
         import polars as pl
@@ -66,22 +65,24 @@ class Watch:
             place = f"{name}.{check.type}"
             self._states[place] = check.merge(self._states[place], state) if place in self._states else state
 
-    def _note_examples(self, entries: "pa.Table") -> None:
-        for line in entries.slice(0, 2000).to_pylist():
-            some = self.examples.setdefault((line["column"], line["reason"]), [])
-            if len(some) < N_EXAMPLES and line["value"] and line["value"] not in some:
-                some.append(line["value"])
-
     def refuse(self, kept: str, *, final: bool) -> None:
-        """Raises `DataError` when a demand that must stop the collect is broken; ``kept`` says what is in the lake by now, ``final`` that all was read."""
-        stops = [f for f in (*self._findings.values(), *self.verdicts(final=final)) if f.severity == "stop"]
+        """Raises `DataError` when a demand that must stop it is broken; ``kept`` says what is in the lake by now, ``final`` that all was read."""
+        stops = [f for f in self._found(final=final) if f.severity == "stop"]
         if stops:
+            what = "this collect" if self._stretch == "collect" else "this follower"
             raise DataError(
-                "a check stops this collect:\n" + "\n".join(f"  {f.words()}" for f in stops) + "\n",
+                f"a check stops {what}:\n" + "\n".join(f"  {f.words()}" for f in stops) + "\n",
                 fix=f"Mend the source, or change the check or its `severity`; {kept}.",
             )
 
-    def verdicts(self, *, final: bool) -> list[Finding]:
+    def warnings(self, *, final: bool = True) -> tuple[str, ...]:
+        """What is told when the stretch is over, in words; ``final``: whether it was whole."""
+        return tuple(f"a check warns: {f.words()}." for f in self._found(final=final) if f.severity == "warn")
+
+    def _found(self, *, final: bool) -> tuple[Finding, ...]:
+        return (*self._findings.values(), *self._verdicts(final=final))
+
+    def _verdicts(self, *, final: bool) -> list[Finding]:
         """What checks of all rows together find broken."""
         found = []
         for name, check in self._contract.table_checks:
@@ -90,27 +91,28 @@ class Watch:
                 import polars as pl
 
                 self._states[place] = check.observe(pl.Series(name, [], dtype=_dtype(self._contract, name)))
-            past = Past(self._clock().astimezone(UTC).replace(tzinfo=None), final, self._kept.get(place), self._n_rows)
+            moment = self._clock().astimezone(UTC).replace(tzinfo=None)
+            past = Past(moment, final, self._kept.get(place), self._n_rows, catching_up=self._stretch == "catching up")
             verdict = check.verdict(self._states[place], past)
             if verdict is not None:
                 found.append(Finding(name, verdict.reason, verdict.n, verdict.examples, check.weighs))
         return found
 
-    def warnings(self) -> tuple[Finding, ...]:
-        """What is told, the collect being over."""
-        return tuple(f for f in (*self._findings.values(), *self.verdicts(final=True)) if f.severity == "warn")
-
     def facts(self) -> dict[str, Any]:
-        """What the table keeps for the collects to come; empty where nothing asks for it."""
+        """What the table keeps for the collects to come; empty where nothing asks for it. A window counts once it is whole."""
         if not self._contract.table_checks:
             return {}
+        rows = [*self._n_rows, self._n_good] if self._stretch == "collect" else self._n_rows
+        return {KEPT_CHECKS: self._keeps(), KEPT_ROWS: list(rows[-N_COLLECTS:])}
+
+    def _keeps(self) -> dict[str, State]:
         kept = dict(self._kept)
         for name, check in self._contract.table_checks:
             place = f"{name}.{check.type}"
             state = check.keeps(self._states[place], self._kept.get(place)) if place in self._states else None
             if state is not None:
                 kept[place] = state
-        return {KEPT_CHECKS: kept, KEPT_ROWS: [*self._n_rows, self.n_good][-N_COLLECTS:]}
+        return kept
 
 
 def _dtype(contract: Contract, name: str) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelinscale.core.errors import SpecError
 from modelinscale.core.identity import identity
 from modelinscale.pipeline._followed import bringing, followed
 from modelinscale.pipeline._look import named, schema_of
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from modelinscale.core.schema import Schema
-    from modelinscale.data._watch import Watch
+    from modelinscale.data._brought import Brought
     from modelinscale.data.clean import Cleaned
     from modelinscale.data.cleaners import Cleaner
     from modelinscale.data.cleaners._treatment import Cleaning
+    from modelinscale.data.collect import Collected
     from modelinscale.data.sources import Source
     from modelinscale.data.treatment import Treatment
     from modelinscale.pipeline._context import Context
@@ -75,6 +77,7 @@ def job(place: Place) -> Job:
 
     spec = place.spec
     source, table = _source(place), table_name(place)
+    _cursor_tells_nobody(place, source)
     lake = place.store.uri("lake", table)
     reads = _reads(place, source, lake, as_text(spec.data.clean))
     cleaning = Cleaning(_settled(spec.data.clean, source, lake, reads))
@@ -95,6 +98,16 @@ def job(place: Place) -> Job:
     return Job(source, table, schema, _clean_facts(cleaning, reads), how)
 
 
+def _cursor_tells_nobody(place: Place, source: Source) -> None:
+    """Raises `SpecError` where the cursor, which lies in the lake, would hold cells of a personal column."""
+    told = [name for name in source.remembers() if name in place.spec.data.personal] if place.spec.data.personal else []
+    if told:
+        raise SpecError(
+            f"the source remembers by {', '.join(map(repr, told))} how far it is read, and `data.personal` names that: its cells would stand in the lake.",
+            fix="Put rows in order by a number that names nobody (`cursor`, `key`), or leave the personal column out of what puts them in order.",
+        )
+
+
 def work(context: Context, folder: Path) -> Facts:
     """Reads, cleans, checks and appends. The table is its own truth: a kill here loses nothing, the next run goes on from its cursor."""
     from modelinscale.data.collect import collect, standing
@@ -106,9 +119,11 @@ def work(context: Context, folder: Path) -> Facts:
     else:
         with bringing(context.place, asked.table):
             context.progress("collect", 0.0, "reading")
-            seen: list[Watch] = []
-            collected = collect(asked.source, progress=context.report("collect"), report=seen.append, **asked.how)
-            write_report(folder, context.place, asked, collected, seen[0])
+
+            def report(found: Collected, brought: Brought) -> None:
+                write_report(folder, context.place, asked, found, brought)
+
+            collected = collect(asked.source, progress=context.report("collect"), report=report, **asked.how)
     content = _content(asked.source, asked.how["lake"], collected.version)
     facts = {"table": asked.table, **asdict(collected), "content": content, "schema": asked.schema.plain()}
     return facts | ({"clean": asked.clean} if asked.clean else {})

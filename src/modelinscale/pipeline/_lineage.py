@@ -77,16 +77,16 @@ class Witness:
 
     def _inputs(self, step: str) -> list[Dataset]:
         if step == "collect":
-            return [Dataset(*name, {"dataSource": {"name": name[1], "uri": _uri(*name)}}) for name in _sources(self._source())]
+            return read_by(self._context.place)
         before = {"prepare": "collect", "train": "prepare", "evaluate": "train", "export": "evaluate", "register": "export"}[step]
         if before == "collect":
-            return [self._lake()]
+            return [_lake(self._context.place, self._context.facts("collect"), read=True)]
         return [self._folder(before)]
 
     def _outputs(self, step: str, result: Result) -> list[Dataset]:
         facts = result.facts
         if step == "collect":
-            return self._collected(facts)
+            return collected_by(self._context.place, facts)
         if step == "register":
             package = self._context.place.store.path(facts["package"])
             version = {"version": {"datasetVersion": str(facts["version"])}}
@@ -97,35 +97,6 @@ class Witness:
         if step == "evaluate":
             about["mis_metrics"] = {"metrics": facts["evaluation"]["metrics"]}
         return [self._folder(step, result, about)]
-
-    def _collected(self, facts: Mapping[str, Any]) -> list[Dataset]:
-        place, rules = self._context.place, self._context.spec.data.personal
-        sources, columns = list(_sources(self._source())), facts["schema"]["columns"]
-        from_where = {
-            column["name"]: {
-                "inputFields": [
-                    {"namespace": namespace, "name": name, "field": column["name"], "transformations": [_how(column["name"] in rules)]}
-                    for namespace, name in sources
-                ]
-            }
-            for column in columns
-        }
-        quarantine = Dataset(*_at(place.store.uri("lake", f"{facts['table']}.quarantine")))
-        lake = self._lake(facts, {"columnLineage": {"fields": from_where}}, {"outputStatistics": {"rowCount": facts["n_added"]}})
-        return [lake, Dataset(quarantine.namespace, quarantine.name, {}, {"outputStatistics": {"rowCount": facts["n_quarantined_now"]}})]
-
-    def _lake(self, facts: Mapping[str, Any] | None = None, more: Mapping[str, Any] | None = None, out: Mapping[str, Any] | None = None) -> Dataset:
-        """The table version, as an output of collect or an input of what comes after."""
-        is_input, facts = facts is None, facts or self._context.facts("collect")
-        at = _at(self._context.place.store.uri("lake", facts["table"]))
-        about = {
-            "schema": {"fields": [{"name": c["name"], "type": c["type"]} for c in facts["schema"]["columns"]]},
-            "dataSource": {"name": facts["table"], "uri": _uri(*at)},
-            "version": {"datasetVersion": str(facts["version"])},
-            **(more or {}),
-        }
-        quality = {"dataQualityMetrics": {"rowCount": facts["n_rows"], "columnMetrics": {}}}
-        return Dataset(*at, about, quality if is_input else out or {})
 
     def _folder(self, step: str, result: Result | None = None, more: Mapping[str, Any] | None = None) -> Dataset:
         found = result or self._context.done[step]
@@ -148,9 +119,46 @@ class Witness:
             for name, settings in facts["features"].items()
         }
 
-    def _source(self) -> dict[str, Any]:
-        place = self._context.place
-        return place.spec.source_at(place.base).plain()
+
+def read_by(place: Place) -> list[Dataset]:
+    """What a collect reads."""
+    return [Dataset(*name, {"dataSource": {"name": name[1], "uri": _uri(*name)}}) for name in _read_names(place)]
+
+
+def collected_by(place: Place, facts: Mapping[str, Any]) -> list[Dataset]:
+    """What a collect writes: the table and its quarantine. ``facts``: table, version, schema, n_rows, n_added, n_quarantined_now."""
+    rules = place.spec.data.personal
+    from_where = {
+        column["name"]: {
+            "inputFields": [
+                {"namespace": namespace, "name": name, "field": column["name"], "transformations": [_how(column["name"] in rules)]}
+                for namespace, name in _read_names(place)
+            ]
+        }
+        for column in facts["schema"]["columns"]
+    }
+    quarantine = Dataset(*_at(place.store.uri("lake", f"{facts['table']}.quarantine")))
+    lake = _lake(place, facts, {"columnLineage": {"fields": from_where}}, {"outputStatistics": {"rowCount": facts["n_added"]}})
+    return [lake, Dataset(quarantine.namespace, quarantine.name, {}, {"outputStatistics": {"rowCount": facts["n_quarantined_now"]}})]
+
+
+def _read_names(place: Place) -> list[tuple[str, str]]:
+    return list(_sources(place.spec.source_at(place.base).plain()))
+
+
+def _lake(
+    place: Place, facts: Mapping[str, Any], more: Mapping[str, Any] | None = None, out: Mapping[str, Any] | None = None, *, read: bool = False
+) -> Dataset:
+    """The table version, as an output of collect or (``read``) an input of what comes after."""
+    at = _at(place.store.uri("lake", facts["table"]))
+    about = {
+        "schema": {"fields": [{"name": c["name"], "type": c["type"]} for c in facts["schema"]["columns"]]},
+        "dataSource": {"name": facts["table"], "uri": _uri(*at)},
+        "version": {"datasetVersion": str(facts["version"])},
+        **(more or {}),
+    }
+    quality = {"dataQualityMetrics": {"rowCount": facts["n_rows"], "columnMetrics": {}}}
+    return Dataset(*at, about, quality if read else out or {})
 
 
 def _how(masking: bool, words: str = "") -> dict[str, Any]:

@@ -43,14 +43,19 @@ class Vacuum:
 
 def vacuum(spec: ModelSpec, base: Path, *, older_than_s: float, keep_versions: int, dry_run: bool) -> Vacuum:
     """Removes versions that are older than that, in no use, and named by no model. Raises `StoreError` while a run is at work."""
+    place = Place.of(spec, base)
+    with place.store.lock("lock"):
+        return Vacuum(vacuumed(place, older_than_s=older_than_s, keep_versions=keep_versions, dry_run=dry_run), dry_run)
+
+
+def vacuumed(place: Place, *, older_than_s: float, keep_versions: int = 1, dry_run: bool = False) -> tuple[Table, ...]:
+    """What became of the table with the rows and of its quarantine. The caller holds the project's lock: a run may be about to name a version."""
     from modelinscale.data.lake import open_table, table_exists
 
-    place = Place.of(spec, base)
     name, found = _collect.table_name(place), list[Table]()
-    with place.store.lock("lock"):
-        for one in (name, _collect.quarantine_name(name)):
-            uri = place.store.uri("lake", one)
-            if table_exists(uri):
-                done = open_table(uri).vacuum(older_than=timedelta(seconds=older_than_s), keep_versions=keep_versions, dry_run=dry_run)
-                found.append(Table(one, done.removed, done.kept, done.bytes_freed))
-    return Vacuum(tuple(found), dry_run)
+    for one in (name, _collect.quarantine_name(name)):
+        uri = place.store.uri("lake", one)
+        if table_exists(uri):
+            done = open_table(uri).vacuum(older_than=timedelta(seconds=older_than_s), keep_versions=keep_versions, dry_run=dry_run)
+            found.append(Table(one, done.removed, done.kept, done.bytes_freed))
+    return tuple(found)

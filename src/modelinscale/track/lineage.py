@@ -41,7 +41,7 @@ _FACETS = {
 ENDPOINT = "/api/v1/lineage"
 """Where collectors take events, added to an address without a path."""
 EVENTS, WAITING = "events.jsonl", "waiting.jsonl"
-State = Literal["START", "COMPLETE", "ABORT", "FAIL"]
+State = Literal["START", "RUNNING", "COMPLETE", "ABORT", "FAIL"]
 
 
 class OpenLineage(Settings):

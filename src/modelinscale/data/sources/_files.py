@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from modelinscale.core.errors import SourceError, SpecError, did_you_mean
+from modelinscale.core.errors import NothingYet, SourceError, SpecError, did_you_mean
 from modelinscale.core.schema import Schema
 from modelinscale.data.sources import Cursor, Source
 from modelinscale.data.sources._content import Content
@@ -52,7 +52,7 @@ class Files(Source):
             elif has_magic(pattern):
                 matched = [m for m in glob(pattern, recursive=True) if Path(m).is_file()]  # noqa: PTH207  a Path's own glob takes no absolute pattern
                 if not matched:
-                    raise SourceError(f"no file matches {pattern}.", fix=_nearby(path))
+                    raise NothingYet(f"no file matches {pattern}.", fix=_nearby(path))
                 files.update(matched)
             else:
                 raise SourceError(f"there is no file {pattern}.", fix=_nearby(path))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from modelinscale.core.errors import SourceError, SpecError, did_you_mean
+from modelinscale.core.errors import NothingYet, SourceError, SpecError, did_you_mean
 from modelinscale.core.logs import log
 from modelinscale.core.schema import Column, ColumnType, Schema
 from modelinscale.core.units import Duration, Size
@@ -88,7 +88,8 @@ class Stream(Source):
         rows, about, why = self._sampled()
         if not rows:
             words = f"none of the messages looked at can be read: {why}" if why else "there is no message yet to tell the columns"
-            raise SourceError(f"{self._name()}: {words}.", fix="Send JSON objects, or declare `columns: {name: type}` under the source.")
+            kind = SourceError if why else NothingYet
+            raise kind(f"{self._name()}: {words}.", fix="Send JSON objects, or declare `columns: {name: type}` under the source.")
         names = list(dict.fromkeys(name for row in rows for name in row))
         refuse_names(names, self._name())
         twice = [n for n in self.also.values() if n in names]

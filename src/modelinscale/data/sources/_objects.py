@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from modelinscale.core.bucket import SCHEMES, Absent, connect, plain, told
-from modelinscale.core.errors import SourceError, Unreachable
+from modelinscale.core.errors import NothingYet, SourceError, Unreachable
 from modelinscale.core.secrets import reveal
 from modelinscale.core.units import show_bytes
 from modelinscale.data.sources._net import Answer, opened
@@ -51,7 +51,7 @@ def listed(pattern: str, access: Access) -> list[Found]:
     find = _in_bucket if scheme in SCHEMES else _on_web if scheme in ("http", "https") else _on_disk
     found = sorted(find(pattern, access))
     if not found:
-        raise SourceError(f"no object matches {plain(pattern)}.", fix="Check the address and the pattern (`*` stays within a folder, `**/` is any depth).")
+        raise NothingYet(f"no object matches {plain(pattern)}.", fix="Check the address and the pattern (`*` stays within a folder, `**/` is any depth).")
     return found
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from modelinscale.core.errors import SourceError
+from modelinscale.core.errors import NothingYet, SourceError
 from modelinscale.core.predictions import FORMAT, OWN, Head, folder_of, lines, read_head, segments, upgraded
 from modelinscale.core.schema import Column, Schema
 from modelinscale.core.units import Size
@@ -47,7 +47,7 @@ class Predictions(Source):
         """The columns of every version logged. Raises `SourceError` when nothing was logged yet."""
         heads = [about[0] for segment in segments(self.place) if (about := read_head(segment)) is not None]
         if not heads:
-            raise SourceError(
+            raise NothingYet(
                 f"{self.place}: nothing was logged of the model {self.model!r} yet.",
                 fix="Serve it with `mis serve` and ask it something, or check `path`: it is the folder of all logs.",
             )

@@ -1,0 +1,91 @@
+"""What arrives at a follower, gathered into commits: through outages of the source, and never more in memory than one commit."""
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from threading import Event
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from modelinscale.core.errors import Unreachable
+from modelinscale.core.logs import log
+from modelinscale.data._collecting import Collecting
+from modelinscale.data.sources import Chunk, Cursor, Source
+
+if TYPE_CHECKING:
+    from modelinscale.data.tail import Follow
+
+FIRST_PAUSE_S = 1.0
+"""The pause after a first failed attempt; each further one is twice as long."""
+
+
+class Arriving:
+    """The rows of a source while they come."""
+
+    def __init__(self, source: Source, state: Collecting, how: "Follow", stop: Event) -> None:
+        self._source, self._state, self._how, self._stop = source, state, how, stop
+        self._chunks: list[Chunk] = []
+        self._n_rows = self._n_bytes = 0
+        self.away = ""
+        """Why the source is out of reach; empty while it answers."""
+        self.had_all = False
+        """Whether the source had nothing more at the last look."""
+        self.all_at = monotonic()
+        """When everything that the source had was last gathered and given out (at first: the start), on the monotonic clock."""
+
+    def commits(self) -> Generator[list[Chunk], None, None]:
+        """The chunks of one commit after the other, until told to stop; nothing when there is nothing to commit now."""
+        after: Cursor | None = self._state.cursor
+        since, closed = 0.0, 0.0
+        pause, lost_at = FIRST_PAUSE_S, None
+        while not self._stop.is_set():
+            try:
+                with closing(_generator(self._source.follow(after, self._state.raw, every_s=self._how.every, stop=self._stop))) as arriving:
+                    for chunk in arriving:
+                        pause, lost_at, now, self.away = FIRST_PAUSE_S, None, monotonic(), ""
+                        self.had_all = chunk is None
+                        if chunk is not None:
+                            since = since if self._chunks else now
+                            self._add(chunk)
+                            after = chunk.cursor
+                        # When nothing more is there now and the last commit is long ago, waiting would help nobody.
+                        due = now - since >= self._how.every or (self.had_all and now - closed >= self._how.every)
+                        if self.had_all and (due or not self._chunks):
+                            self.all_at = now
+                        if self._chunks and (self._full or due):
+                            yield self._taken()
+                            closed = monotonic()
+                        elif chunk is None:
+                            yield []
+            except Unreachable as error:
+                self.away, self.had_all = error.message, False
+                if self._chunks:
+                    yield self._taken()
+                    closed = monotonic()
+                lost_at = monotonic() if lost_at is None else lost_at
+                if self._how.give_up is not None and monotonic() - lost_at >= self._how.give_up:
+                    raise
+                log(__name__).warning("the source is out of reach", extra={"error": str(error), "next_try_s": pause})
+                yield []
+                self._stop.wait(pause)
+                pause = min(pause * 2, self._how.pause)
+        if self._chunks:
+            yield self._taken()
+
+    @property
+    def _full(self) -> bool:
+        return self._n_rows >= self._how.rows or self._n_bytes >= self._how.size
+
+    def _add(self, chunk: Chunk) -> None:
+        self._state.note_columns(chunk)
+        self._chunks.append(chunk)
+        self._n_rows += chunk.batch.num_rows
+        self._n_bytes += chunk.batch.nbytes
+
+    def _taken(self) -> list[Chunk]:
+        chunks, self._chunks, self._n_rows, self._n_bytes = self._chunks, [], 0, 0
+        return chunks
+
+
+def _generator(arriving: Iterator[Chunk | None]) -> Generator[Chunk | None, None, None]:
+    """The same, as something that can be closed."""
+    yield from arriving

@@ -1,0 +1,209 @@
+"""Where a collect, or a follower, stands: units are judged, then written with the cursor after them in one transaction."""
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from modelinscale.core.errors import DataError, LakeError, NotSupportedYet
+from modelinscale.core.identity import identity
+from modelinscale.core.logs import log
+from modelinscale.core.schema import Schema
+from modelinscale.data._bad_share import BadShare
+from modelinscale.data._brought import Brought
+from modelinscale.data._lake_base import Where
+from modelinscale.data._quarantined import quarantine
+from modelinscale.data._units import Unit
+from modelinscale.data._watch import Stretch, Watch
+from modelinscale.data.arrow import INTERNAL
+from modelinscale.data.contract import EVERY, Contract, Distinct, Judged, contract, open_indexes
+from modelinscale.data.lake import Table, create_table, open_table, table_exists
+from modelinscale.data.sources import Chunk, Cursor
+
+if TYPE_CHECKING:
+    from modelinscale.data._keys import KeyIndex
+
+KEPT_NAMES = 100
+"""Columns of the source that the table does not have: so many are named."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What stands in the lake after a collect."""
+
+    version: int
+    """The table's version that last changed its rows: the same as before when nothing came."""
+    n_rows: int
+    """Rows in the table."""
+    n_added: int
+    """Rows that this collect added."""
+    n_quarantined: int
+    """Rows in quarantine, over all collects; a row with several faults counts once."""
+    n_quarantined_now: int
+    """Rows that this collect sent there."""
+    n_dropped: int = 0
+    """Rows that this collect took away because an earlier row says the same."""
+    reasons: tuple[tuple[str, str, int], ...] = ()
+    """Column, reason, faults of this collect, the most frequent first."""
+    notes: tuple[str, ...] = ()
+    """What the user should know though nothing failed."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where rows go, and what they must be there; the fields are explained at `collect`."""
+
+    lake: str
+    quarantine: str
+    contract: Contract
+    run: str = ""
+    max_quarantined: float = 0.5
+    reads: Schema | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Collecting:
+    """One collect, or one follower, at work."""
+
+    def __init__(self, target: Target, *, report: bool, stretch: Stretch = "collect") -> None:
+        """Reads where the table stands; changes nothing but its columns, where the source has more (see `Target.reads`)."""
+        rules, reads, table = target.contract, target.reads, open_table(target.lake) if table_exists(target.lake) else None
+        if rules.replaces and rules.unique:
+            raise NotSupportedYet(
+                "rows are replaced by key, and values must differ or equal rows are dropped: what a replaced row had would still count.",
+                fix="Take `unique` and `dedupe` out, or `write: upsert`.",
+            )
+        if table is not None and reads is not None and reads != table.read_schema:
+            table = table.evolve(rules.schema, reads, run=target.run)
+        self.table, self._target = table, target
+        self.raw = (reads or rules.schema) if table is None else table.read_schema
+        """The columns as the source gives them."""
+        self._rules = rules if table is None else _on(rules, table)
+        last = table.last if table else None
+        self._facts: Mapping[str, Any] = dict(last.facts if last else target.facts)
+        self._seq = last.seq if last else 0
+        self.cursor: Cursor | None = last.cursor if last else None
+        self.n_good = 0
+        """Rows added so far."""
+        self.brought = Brought(self._rules, columns=report)
+        self.share = BadShare(target.max_quarantined, is_new=table is None)
+        self.watch = Watch.first(self._rules, self._facts, stretch)
+        self._indexes: dict[Distinct, KeyIndex] = {}
+        self._known, self._unknown = frozenset(self.raw.names), dict[str, None]()
+        self._started = False
+
+    def note_columns(self, chunk: Chunk) -> None:
+        """Remembers columns of the source that the table does not have."""
+        if len(self._unknown) < KEPT_NAMES:
+            self._unknown.update(dict.fromkeys(n for n in chunk.batch.schema.names if n not in self._known and not n.startswith(INTERNAL)))
+
+    def _start(self) -> None:
+        """What a killed collect left is undone, and the indexes are opened; put off until there is something to do."""
+        self._started = True
+        if table_exists(self._target.quarantine):
+            open_table(self._target.quarantine).drop_after(self._seq)
+        if self.table is not None:
+            self.table.sweep()
+        if self._rules.unique:
+            self._indexes = open_indexes(self._rules, Where(self._target.lake).beside / f"{INTERNAL}keys", self.table)
+
+    def judge(self, unit: Unit) -> Judged:
+        """The contract's verdict on a unit."""
+        if not self._started:
+            self._start()
+        rows = unit.rows()
+        judged = self._rules.apply(rows, unit.faults(), self._indexes)
+        changed: dict[str, int] = {}
+        for piece in unit.pieces:
+            for name, n in piece.cleaned.changed.items():
+                changed[name] = changed.get(name, 0) + n
+        self.brought.see(judged, rows.num_rows, changed)
+        self.share.see(judged, rows.num_rows)
+        self.watch.see(judged)
+        unit.facts = self.watch.facts()
+        return judged
+
+    def refuse(self, *, final: bool) -> None:
+        """Raises `DataError` when too much is bad or a check must stop it. Not while a unit is written: what is kept would not be known."""
+        self.share.refuse(self.kept)
+        self.watch.refuse(self.kept, final=final)
+
+    @property
+    def kept(self) -> str:
+        """What of this collect is in the lake, in words."""
+        return f"{self.n_good:,} good rows before these are in the lake and stay" if self.n_good else "nothing of these rows was kept"
+
+    def write(self, unit: Unit, judged: Judged) -> None:
+        """Quarantine first, then rows and cursor in one transaction. Runs beside `judge` of the next unit."""
+        to, rules, cursor = self._target, self._rules, unit.pieces[-1].cursor
+        seq, before, read = self._seq + 1, self.cursor, int(self._facts.get("n_read", 0))
+        batch = f"{seq}-{identity(before)}"
+        quarantine(to.quarantine, unit, judged, n_before=read, batch=batch, run=to.run, seq=seq)
+        facts = {**self._facts, **unit.facts, "n_read": read + unit.n_rows, "n_quarantined": self._n_quarantined + judged.n_bad}
+        commit: dict[str, Any] = {"batch": batch, "cursor": cursor, "run": to.run, "facts": facts}
+        if rules.replaces:
+            table = self.table or create_table(to.lake, rules.schema, run=to.run, facts=self._facts, read_schema=self.raw)
+            self.table = table.upsert(judged.good, rules.key, **commit)
+        elif self.table is None:
+            self.table = create_table(to.lake, rules.schema, judged.good, read_schema=self.raw, **commit)
+        else:
+            self.table = self.table.append(judged.good, **commit)
+        self._seq, self.cursor, self._facts = seq, cursor, facts
+        self.n_good += judged.good.num_rows
+        log(__name__).info("rows added", extra={"version": self.table.version, "added": judged.good.num_rows, "quarantined": judged.n_bad})
+
+    def keep(self, writing: "Future[None]") -> None:
+        """Waits until a unit is written, then writes its keys down: last, because they can be built again from the table."""
+        writing.result()
+        assert self.table is not None, "a unit was written"
+        for index in self._indexes.values():
+            index.keep(self._seq, self.table.n_rows)
+
+    @property
+    def _n_quarantined(self) -> int:
+        return int(self._facts.get("n_quarantined", 0))
+
+    def compact(self) -> None:
+        """Joins small files of both tables, where this collect added some."""
+        if self.table is not None and self.n_good:
+            self.table = self.table.compact()
+        if self.brought.n_bad and table_exists(self._target.quarantine):
+            open_table(self._target.quarantine).compact()
+
+    def reopen(self) -> None:
+        """Takes the table as it stands, after it was changed without its rows."""
+        self.table = open_table(self._target.lake)
+
+    def collected(self, notes: list[str]) -> Collected:
+        """What stands by now. Raises `DataError` when there is no table."""
+        if self.table is None:
+            raise DataError("the source has no rows.", fix="Check `source`: is the file empty, or does it hold a header only?")
+        left = [f"the source has columns that the table does not have, left out: {', '.join(self._unknown)}."] if self._unknown else []
+        return Collected(
+            version=self.table.rows_version,
+            n_rows=self.table.n_rows,
+            n_added=self.n_good,
+            n_quarantined=self._n_quarantined,
+            n_quarantined_now=self.brought.n_bad,
+            n_dropped=self.brought.n_dropped,
+            reasons=tuple(self.brought.top()),
+            notes=(*notes, *left),
+        )
+
+
+def _on(wanted: Contract, table: Table) -> Contract:
+    """The contract on the table's own columns. Raises `LakeError` where the two cannot be reconciled."""
+    stored, asked = table.schema, wanted.schema
+    missing = [c.name for c in asked.columns if c.name not in stored]
+    changed = [
+        f"{c.name} is {stored[c.name].type} in the table and {c.type} now"
+        for c in asked.columns
+        if c.name in stored and (stored[c.name].type, stored[c.name].width) != (c.type, c.width)
+    ]
+    if missing or changed:
+        what = "; ".join([*changed, *(f"{name} is not in the table" for name in missing)])
+        raise LakeError(
+            f"{table.uri} has other columns than asked for: {what}.", fix="Take the change back, or move the table away and collect everything again."
+        )
+    checks = {**wanted.checks, EVERY: wanted.of_table} if wanted.of_table else wanted.checks
+    return replace(contract(stored, checks, wanted.key, wanted.drops), replaces=wanted.replaces)

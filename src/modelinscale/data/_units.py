@@ -1,0 +1,91 @@
+"""Units of a collect: chunks cleaned and treated, gathered until they make one commit."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from modelinscale.core.schema import Schema
+from modelinscale.data.clean import Cleaned, clean
+from modelinscale.data.sources import Chunk, Cursor
+from modelinscale.data.treatment import Treatment, treat
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Piece(NamedTuple):
+    """A chunk without its raw cells, which are not needed any more."""
+
+    cleaned: Cleaned
+    cursor: Cursor
+    where: str
+
+
+def piece_of(schema: Schema, treatments: tuple[Treatment, ...], chunk: Chunk) -> Piece:
+    """The chunk's rows as ``schema`` has them, treated."""
+    return Piece(treat(clean(chunk.batch, schema), treatments), chunk.cursor, chunk.where)
+
+
+@dataclass
+class Unit:
+    """The rows of one commit."""
+
+    pieces: list[Piece] = field(default_factory=list)
+    n_rows: int = 0
+    n_bytes: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the table keeps once these rows are in it."""
+
+    def add(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+        self.n_rows += piece.cleaned.batch.num_rows
+        self.n_bytes += piece.cleaned.batch.nbytes
+
+    def rows(self) -> "pa.Table":
+        """All rows, in order."""
+        import pyarrow as pa
+
+        return pa.Table.from_batches([p.cleaned.batch for p in self.pieces])
+
+    def faults(self) -> "pa.Table":
+        """What cleaning found, by row of the unit: row, column, reason, value."""
+        import pyarrow as pa
+
+        empty = pa.table({"row": pa.array([], pa.int64()), **{n: pa.array([], pa.string()) for n in ("column", "reason", "value")}})
+        found, before = [empty], 0
+        for piece in self.pieces:
+            if len(piece.cleaned.faults):
+                part = piece.cleaned.faults.table()
+                found.append(part.set_column(0, "row", pa.array(part.column("row").to_numpy() + before)))
+            before += piece.cleaned.batch.num_rows
+        return pa.concat_tables(found)
+
+
+def units_of(pieces: Iterator[Piece], max_rows: int, max_bytes: int, *, pin: bool) -> Generator[Unit, None, None]:
+    """Pieces gathered up to a commit's size. A piece without rows still moves the cursor if rows follow or came before.
+
+    ``pin``: or if there is no table yet. A source that is read from now on says in such a piece where that is.
+    """
+    unit = Unit()
+    for piece in pieces:
+        unit.add(piece)
+        if unit.n_rows >= max_rows or unit.n_bytes >= max_bytes:
+            yield unit
+            unit = Unit()
+            pin = False
+    if unit.n_rows or (pin and unit.pieces):
+        yield unit
+
+
+def with_last(units: Iterator[Unit], *, wait: bool) -> Iterator[tuple[Unit, bool]]:
+    """Each unit, and whether it is the last one: to know it takes holding a unit back, so only if somebody waits for it."""
+    if not wait:
+        yield from ((unit, False) for unit in units)
+        return
+    held: Unit | None = None
+    for unit in units:
+        if held is not None:
+            yield held, False
+        held = unit
+    if held is not None:
+        yield held, True
