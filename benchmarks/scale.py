@@ -87,11 +87,12 @@ def summaries(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
 def encode(rows: Any, work: Path, memory: int | None) -> dict[str, Any]:
     """All rows encoded into a row file, as a run does it: what families learn from. Read, encoded, written."""
     from modelinscale.compute.local import Local
-    from modelinscale.encode.stored import write
+    from modelinscale.encode.stored import Packer, write
 
     maker = _maker(work)
-    made = Local(memory=memory).map(maker.examples, rows.chosen(np.zeros(len(rows), np.int8), 0))
-    write(work / "encoded", maker.encoder.layouts, made, numbers=False, weights=False)
+    packer = Packer(maker.examples, maker.encoder.layouts, numbers=False, weights=False)
+    made = Local(memory=memory).map(packer.rows, rows.chosen(np.zeros(len(rows), np.int8), 0))
+    write(work / "encoded", packer.layouts, made, numbers=False, weights=False)
     return {}
 
 
@@ -182,8 +183,10 @@ def one(step: str, uri: str, work: Path, memory: int | None) -> dict[str, Any]:
     from threading import Thread
 
     from modelinscale.core import memory as memories
+    from modelinscale.core.allocators import keep_pages
     from modelinscale.data.partitions import open_rows
 
+    keep_pages(memory)  # as a run does
     rows = open_rows(uri, None, (*COLUMNS, "y"), memory_bytes=memory, workers=2, hold=False)  # type: ignore[arg-type]
     guard = memories.Guard(1 << 60)
     watcher = Thread(target=guard.watch, daemon=True)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelinscale.core.allocators import keep_pages
 from modelinscale.core.errors import DataError
 from modelinscale.core.units import show_bytes
 
@@ -36,6 +37,11 @@ def budget(memory: int | None) -> int:
 def room(memory: int | None) -> int:
     """Bytes for rows under a budget: what is left of it beside interpreter and libraries. The same at every call when the user named the budget."""
     return max(budget(memory) - BASE_BYTES, 16 << 20)
+
+
+def block(memory: int | None) -> int:
+    """Bytes of what is read at a time: some lie between reading and writing, each as text, as cells and cleaned. Never below a megabyte: a row must fit."""
+    return max(1 << 20, room(memory) // 64)
 
 
 def held(status: Path = Path("/proc/self/status")) -> int:
@@ -127,7 +133,8 @@ _GUARDS: list[Guard] = []
 
 @contextmanager
 def guarded(memory: int | None) -> Iterator[Guard | None]:
-    """While the block runs, `check` raises once the process holds more than ``memory``; None: nothing is watched."""
+    """While the block runs, `check` raises once the process holds more than ``memory``; None: nothing is watched. Freed memory is used again (`keep_pages`)."""
+    keep_pages(memory)
     if memory is None:
         yield None
         return

@@ -5,7 +5,8 @@ N rows of one part, in the order of the table; batches come from a second file, 
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from modelinscale.models import BLOCK_ROWS, Examples
 
 _TARGET, _WEIGHT = "target", "weight"
 _LAYOUTS = "layouts.json"
-_CACHED_BYTES, _NARROW = 128 << 10, 16
+_CACHED_BYTES, _NARROW = 4096 << 10, 16
 _SHUFFLE_BYTES = 512 << 20
 """More memory makes a shuffle no faster."""
 SHUFFLE_DISK = 1.3
@@ -169,8 +170,23 @@ class Stored(Examples):
         return Examples(Encoded(self._layouts, blocks), target, weight).weighed(self._factors)
 
 
-def write(folder: Path, layouts: dict[str, Layout], examples: Iterable[Examples], *, numbers: bool, weights: bool) -> None:
-    """Makes a row file of examples as they come, whole or not at all, in a folder that does not exist yet.
+@dataclass(frozen=True)
+class Packer:
+    """Makes records of a row file of the pieces of a table, where the work on them is done: small, and can be sent there."""
+
+    examples: Callable[[Any], Examples]
+    """What makes examples of a piece."""
+    layouts: dict[str, Layout]
+    numbers: bool
+    weights: bool
+
+    def rows(self, piece: Any) -> Rows:
+        """The records of a piece, for `write` with the same settings."""
+        return packed(self.examples(piece), self.layouts, fields(self.layouts, numbers=self.numbers, weights=self.weights)[0])
+
+
+def write(folder: Path, layouts: dict[str, Layout], examples: "Iterable[Examples | Rows]", *, numbers: bool, weights: bool) -> None:
+    """Makes a row file of examples (or what `Packer` made of them) as they come, whole or not at all, in a folder that does not exist yet.
 
     ``numbers``: the target is a number (else a class); ``weights``: rows have weights. Raises `StoreError` when the disk refuses.
     """
@@ -180,7 +196,7 @@ def write(folder: Path, layouts: dict[str, Layout], examples: Iterable[Examples]
         files.write_bytes(side / _LAYOUTS, json.dumps(plain).encode())
         with RowWriter(side, dtype, ragged) as out:
             for one in examples:
-                out.append(packed(one, layouts, out.dtype))
+                out.append(one if isinstance(one, Rows) else packed(one, layouts, out.dtype))
 
 
 def fields(layouts: dict[str, Layout], *, numbers: bool, weights: bool) -> "tuple[np.dtype[Any], list[str]]":
@@ -239,4 +255,4 @@ def _layouts(folder: Path) -> dict[str, Layout]:
     return {name: Layout(role, width, tuple(names)) for name, (role, width, names) in found.items()}
 
 
-__all__ = ["Stored", "fields", "packed", "row_bytes", "write"]
+__all__ = ["Packer", "Stored", "fields", "packed", "row_bytes", "write"]

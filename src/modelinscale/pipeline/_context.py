@@ -198,7 +198,7 @@ class Context:
         return together(found) if found else self._none(form)
 
     def _stored(self, part: str, form: Form) -> Examples:
-        from modelinscale.encode.stored import SHUFFLE_DISK, Stored, write
+        from modelinscale.encode.stored import SHUFFLE_DISK, Packer, Stored, write
 
         if self._scratch is None:
             name = f"rows-{self.done['prepare'].identity}" + ("" if self._parts is None else "-other")
@@ -213,7 +213,9 @@ class Context:
             times = 1 + SHUFFLE_DISK if part == "train" and self._learns("mlp") and form == "scaled" else 1
             folder.parent.mkdir(parents=True, exist_ok=True)
             refuse_full(folder.parent, times * n_rows * self.encoded_bytes(form), f"keeping {n_rows:,} encoded rows while they are learned from")
-            write(folder, self.layouts(form), self._made(part, form), numbers=numbers, weights=weights)
+            packer = Packer(self.maker(form).examples, self.layouts(form), numbers, weights)
+            made = self.spec.compute.map(packer.rows, self.rows.chosen(self.parts, NAMES.index(part)))
+            write(folder, packer.layouts, made, numbers=numbers, weights=weights)
         return Stored(folder, memory=self.spec.compute.memory)
 
     def _learns(self, family: str) -> bool:
