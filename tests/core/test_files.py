@@ -4,6 +4,8 @@ import errno
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from modelinscale.core.errors import StoreError
-from modelinscale.core.files import held, new_folder, sweep, told, write_bytes, write_json
+from modelinscale.core.files import Scratch, held, new_folder, sweep, told, write_bytes, write_json
 
 
 def test_a_file_is_written_with_its_folders_and_replaced_whole(tmp_path: Path) -> None:
@@ -114,3 +116,31 @@ def test_a_lock_can_be_taken_again_after_its_block(tmp_path: Path) -> None:
             pass
     with pytest.raises(StoreError, match="the lake is in use"), held(tmp_path / "lock"), held(tmp_path / "lock", wait_s=0.1, what="the lake"):
         pass
+
+
+def test_a_folder_for_scratch_of_a_killed_process_goes_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
+    code = f"""
+import os, sys
+from pathlib import Path
+from modelinscale.core.files import Scratch
+one = Scratch("spill", Path({str(tmp_path)!r}))
+(one.path / "rows").write_text("Wilhelmina")
+print(one.path, flush=True)
+sys.stdin.read()
+"""
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    assert owner.stdin is not None
+    left = Path(owner.stdout.readline().strip())
+    with Scratch("spill", tmp_path) as mine:
+        assert (left / "rows").exists(), "its process lives"
+        assert mine.stat().st_mode & 0o777 == 0o700
+    assert not mine.exists()
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    owner.stdin.close()
+    with Scratch("other", tmp_path):
+        assert left.exists(), "of another name"
+    with Scratch("spill", tmp_path) as mine:
+        assert [p.name for p in tmp_path.iterdir()] == [mine.name]

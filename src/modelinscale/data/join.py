@@ -4,7 +4,6 @@ The other side is kept as its rows come, in memory up to a budget and beyond tha
 and order: each gets the one row that belongs to it, or none.
 """
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.errors import DataError
+from modelinscale.core.files import Scratch
+from modelinscale.core.personal import shape
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -171,7 +172,8 @@ class _Side:
 
         different = self._at[doubled[np.unique(self._code_at[doubled], return_index=True)[1]]]
         keys = rows.select(list(self.rule.keys)).take(pa.array(different[:SHOWN_KEYS])).to_pylist()
-        shown = "; ".join(", ".join(f"{name} {value!r}" for name, value in key.items()) for key in keys)
+        # Only what they look like: a key may name a person, and this message goes to logs and lineage.
+        shown = "; ".join(", ".join(f"{name} like {shape(str(value))}" for name, value in key.items()) for key in keys)
         raise DataError(
             f"{self.rule.label}: {len(different):,} keys name several rows ({shown}), so it is not clear which one a row is joined to.",
             fix="Join `as_of` a moment, add a column to `on`, or make the key unique in a `query`.",
@@ -185,7 +187,7 @@ class _Spill:
 
     def __init__(self, rule: Rule, schema: "pa.Schema") -> None:
         self._rule, self._schema = rule, schema
-        self._folder = tempfile.TemporaryDirectory(prefix="mis-join-")
+        self._folder = Scratch("join")
         self._writers: dict[int, tuple[Any, Any]] = {}
         self._finished = False
 
@@ -244,11 +246,11 @@ class _Spill:
             self._finished = True
 
     def _path(self, number: int) -> Path:
-        return Path(self._folder.name) / f"{number}.arrow"
+        return self._folder.path / f"{number}.arrow"
 
     def close(self) -> None:
         self._finish()
-        self._folder.cleanup()
+        self._folder.close()
 
 
 def _partition(rows: "pa.Table", keys: Sequence[str], n_parts: int, seed: int = 0) -> NDArray[np.int64]:

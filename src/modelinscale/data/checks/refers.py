@@ -86,16 +86,14 @@ class Refers(RowCheck):
         return pl.Series(values.name, mask)
 
     def _read(self, column: Column) -> "KeyIndex":
-        import shutil
-        import tempfile
-
         import pyarrow as pa
 
+        from modelinscale.core.files import Scratch
         from modelinscale.data._keys import keys_of, open_index
 
-        folder = Path(tempfile.mkdtemp(prefix="mis-refers-"))
-        weakref.finalize(self._held, shutil.rmtree, folder, ignore_errors=True)
-        index = open_index(folder, [column], None)
+        folder = Scratch("refers")
+        weakref.finalize(self._held, folder.close)
+        index = open_index(folder.path, [column], None)
         for n, block in enumerate(self._blocks(column)):
             index.claim(keys_of(pa.table({"key": block.drop_null()}), [column]))
             index.keep(n + 1, 0)

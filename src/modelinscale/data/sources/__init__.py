@@ -59,6 +59,10 @@ class Source(Kind):
     def committed(self, cursor: Cursor) -> None:
         """Everything up to ``cursor`` is in the lake for good: a broker may be told. Never a condition for exactly once; called again after a kill."""
 
+    def remembers(self) -> tuple[str, ...]:
+        """Columns whose cells stand in the cursor as they are, and so in the lake: none of them can be kept from it."""
+        return ()
+
     def behind(self, cursor: Cursor) -> int | None:
         """How many rows a follower has still to read after ``cursor``, where the source can tell at once; None elsewhere."""
         return None

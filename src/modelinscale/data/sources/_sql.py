@@ -15,7 +15,8 @@ from urllib.parse import unquote, urlsplit
 
 from modelinscale.core.errors import SourceError
 from modelinscale.core.schema import Column
-from modelinscale.core.secrets import remember, reveal
+from modelinscale.core.secrets import MASK, remember, reveal
+from modelinscale.data.sources._tls import CHECK, NO_TLS, Tls, about_certificates, plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,7 +133,7 @@ class Database(ABC):
         self.close()
 
 
-def connect(address: str, timeout_s: float) -> Database:
+def connect(address: str, timeout_s: float, tls: Tls = NO_TLS) -> Database:
     """A connection to the database at an address whose secrets are still references. Raises `SourceError` when it cannot be had."""
     scheme = address.split("://")[0].lower()
     revealed = reveal(address, in_url=True)
@@ -142,11 +143,11 @@ def connect(address: str, timeout_s: float) -> Database:
     if SCHEMES[scheme] == "postgres":
         from modelinscale.data.sources._sql_postgres import Postgres
 
-        return Postgres(revealed, timeout_s)
+        return Postgres(revealed, timeout_s, tls)
     if SCHEMES[scheme] == "mysql":
         from modelinscale.data.sources._sql_mysql import MySql
 
-        return MySql(revealed, timeout_s)
+        return MySql(revealed, timeout_s, tls)
     from modelinscale.data.sources._sql_sqlite import Sqlite
 
     return Sqlite(revealed, timeout_s)
@@ -165,9 +166,14 @@ def first_line(error: BaseException) -> str:
     return re.sub(r"^(?:[A-Z_]+: )?(?:\[\w+\] )?(?:Failed to \w+(?: query)?: )?(?:could not begin COPY: )?(?:ERROR: +)?", "", text).rstrip(" .:")[:300]
 
 
-def dead(place: str, doing: str, error: BaseException) -> SourceError:
-    """What is said when the connection breaks or is refused."""
-    return SourceError(f"{place}: cannot {doing}: {first_line(error)}.", fix="What was committed stays; the next collect goes on from there.")
+def dead(place: str, doing: str, error: BaseException, *, of_cells: bool = False) -> SourceError:
+    """What is said when the connection breaks or is refused; ``of_cells``: or a cell cannot be computed, whose value a database quotes."""
+    words = first_line(error)
+    if of_cells:
+        words = re.sub(r"\"[^\"]*(\"|$)|'[^']*('|$)|(?<=: ).*", MASK, words)
+    if about_certificates(words):
+        return SourceError(f"{place}: cannot {doing}: {plain(words)}.", fix=CHECK)
+    return SourceError(f"{place}: cannot {doing}: {words}.", fix="What was committed stays; the next collect goes on from there.")
 
 
 def number_less(value: str, lag: float) -> str:

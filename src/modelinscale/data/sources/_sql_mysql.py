@@ -15,6 +15,7 @@ from modelinscale.core.errors import SourceError, needs
 from modelinscale.core.schema import Column
 from modelinscale.data.sources._sql import Database, Native, Order, Relation, dead, first_line, number_less
 from modelinscale.data.sources._sql_postgres import parts_of
+from modelinscale.data.sources._tls import NO_TLS, Tls
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +37,7 @@ _WRONG_NAMES = {1049, 1054, 1064, 1146}
 class MySql(Database):
     """See the module."""
 
-    def __init__(self, address: str, timeout_s: float) -> None:
+    def __init__(self, address: str, timeout_s: float, tls: Tls = NO_TLS) -> None:
         super().__init__(address, timeout_s)
         self._asyncmy = needs("asyncmy", extra="sql")
         self._cursors = needs("asyncmy.cursors", extra="sql")
@@ -45,7 +46,7 @@ class MySql(Database):
         self._loop = _Loop()
         try:
             with self.told("connect"):
-                self._connection = self._loop.run(self._asyncmy.connect(**_arguments(address, timeout_s)))
+                self._connection = self._loop.run(self._asyncmy.connect(**_arguments(address, timeout_s, tls)))
         except BaseException:
             self._loop.stop()
             raise
@@ -176,7 +177,8 @@ class MySql(Database):
             text = f"{words[0]} ({number})" if words and isinstance(number, int) else str(error)
             if number in _NO_RIGHTS | _WRONG_NAMES:
                 raise SourceError(f"{self.place}: cannot {doing}: {text}.", fix="Check the names under the source, and the rights.") from None
-            raise dead(self.place, doing, RuntimeError(first_line(RuntimeError(text)))) from None
+            of_server = isinstance(number, int) and number > 0 and not 2000 <= number < 3000  # those between are the client's own
+            raise dead(self.place, doing, RuntimeError(first_line(RuntimeError(text))), of_cells=of_server) from None
 
 
 class _Loop:
@@ -209,7 +211,7 @@ def _order(word: str) -> Order | None:
     return orders.get(word)
 
 
-def _arguments(address: str, timeout_s: float) -> dict[str, Any]:
+def _arguments(address: str, timeout_s: float, tls: Tls) -> dict[str, Any]:
     parts = urlsplit(address)
     options = {k: v[-1] for k, v in parse_qs(parts.query).items()}
     known = {"socket", "ssl_ca", "ssl_cert", "ssl_key", "ssl"}
@@ -229,7 +231,9 @@ def _arguments(address: str, timeout_s: float) -> dict[str, Any]:
     }
     if "socket" in options:
         found["unix_socket"] = options["socket"]
-    if any(k.startswith("ssl") for k in options):
+    if tls.is_asked:
+        found["ssl"] = tls.context()
+    elif any(k.startswith("ssl") for k in options):
         import ssl
 
         context = ssl.create_default_context(cafile=options.get("ssl_ca"))

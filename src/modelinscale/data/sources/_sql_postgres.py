@@ -4,6 +4,7 @@ Rows carry the number of the transaction that wrote them (``xmin``), so a read c
 than every one still running. Source: PostgreSQL's manual, "Database Physical Storage" and "Transaction ID and Snapshot Information Functions".
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,11 @@ from modelinscale.core.errors import SourceError, needs
 from modelinscale.core.schema import Column
 from modelinscale.data.sources._sql import Native, Order, Relation, dead, first_line, number_less
 from modelinscale.data.sources._sql_adbc import Adbc, batches
+from modelinscale.data.sources._tls import NO_TLS, Tls
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pyarrow as pa
 
 _ORDERS: dict[str, Order] = {
@@ -28,18 +32,21 @@ _AS_THEY_ARE = frozenset(("bool", "int2", "int4", "int8", "float4", "float8", "t
 _FLOAT_ARRAYS = {"_numeric"}
 _BATCH_BYTES = 8 << 20
 
+_OF_SERVER = re.compile(r"ERROR\]: *(?:FATAL|ERROR|PANIC): +(?:terminating connection|the database system is|canceling statement|out of memory|could not)")
+"""What a server says of itself in the middle of a stream, and not of a cell."""
+
 
 class Postgres(Adbc):
     """See the module."""
 
-    def __init__(self, address: str, timeout_s: float) -> None:
+    def __init__(self, address: str, timeout_s: float, tls: Tls = NO_TLS) -> None:
         super().__init__(address, timeout_s)
         dbapi = needs("adbc_driver_postgresql.dbapi", extra="sql")
         manager = needs("adbc_driver_manager", extra="sql")
         self._error: Any = manager.Error
         self._connection: Any = None
-        with self.told("connect"):
-            self._connection = dbapi.connect(_with_limits(address, timeout_s), autocommit=True)
+        with tls.files() as files, self.told("connect"):
+            self._connection = dbapi.connect(_with_limits(_with_files(address, files), timeout_s), autocommit=True)
 
     def begin(self) -> None:
         with self.told("begin"):
@@ -178,6 +185,10 @@ class Postgres(Adbc):
             state = getattr(error, "sqlstate", None) or ""
             if state[:2] in ("42", "3F"):
                 raise SourceError(f"{self.place}: cannot {doing}: {first_line(error)}.", fix="Check the names under the source, and the rights.") from None
+            of_cells = state[:2] in ("22", "23", "P0") or (not state and "PGRES_FATAL_ERROR" in str(error))  # in a stream, no state is given
+            if of_cells and not _OF_SERVER.search(str(error)):
+                told = RuntimeError("a value cannot be computed; the server's own words are not repeated, they may hold cells")
+                raise dead(self.place, doing, told) from None
             raise dead(self.place, doing, error) from None
 
     def _run(self, sql: str) -> None:
@@ -204,6 +215,15 @@ def _with_limits(address: str, timeout_s: float) -> str:
     asked = urlsplit(address).query
     wanted = {k: v for k, v in limits.items() if f"{k}=" not in asked}
     return address + ("&" if asked else "?") + urlencode(wanted)
+
+
+def _with_files(address: str, files: "tuple[Path | None, Path | None, Path | None]") -> str:
+    """The address with certificates. Whoever names an authority wants the server's certificate and name checked."""
+    named = {name: str(path) for name, path in zip(("sslrootcert", "sslcert", "sslkey"), files, strict=True) if path}
+    asked = urlsplit(address).query
+    if "sslrootcert" in named and "sslmode=" not in asked:
+        named["sslmode"] = "verify-full"
+    return address + ("&" if asked else "?") + urlencode(named) if named else address
 
 
 def _plain(column: "pa.Array") -> "pa.Array":

@@ -146,7 +146,7 @@ class Sqlite(Adbc):
         except (self._error, OSError, sqlite3.Error) as error:
             if "no such" in str(error) or "syntax error" in str(error):
                 raise SourceError(f"{self.place}: cannot {doing}: {first_line(error)}.", fix="Check the names under the source.") from None
-            raise dead(self.place, doing, error) from None
+            raise dead(self.place, doing, error, of_cells=doing == "read") from None
 
     def _run(self, sql: str) -> None:
         with self._connection.cursor() as cursor:

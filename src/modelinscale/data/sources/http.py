@@ -111,6 +111,10 @@ class Http(Source):
             raise SpecError("`url` is no address of a web server.", fix="Write `https://host/path`.")
         return self
 
+    def remembers(self) -> tuple[str, ...]:
+        """The field by which new rows are asked for."""
+        return () if self.since is None else (self.since.column,)
+
     def columns(self) -> Schema:
         """The declared columns, or the fields of the first rows. Raises `SourceError` when there is no row to tell them."""
         from modelinscale.data.infer import infer

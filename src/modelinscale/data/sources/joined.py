@@ -143,6 +143,10 @@ class Joined(Source):
     def feed(self) -> Any:
         return {"type": self.type, "main": self.main.feed(), "others": [{"source": o.source.feed(), "join": o.join.plain()} for o in self.others]}
 
+    def remembers(self) -> tuple[str, ...]:
+        found: tuple[str, ...] = self.main.remembers()
+        return found
+
     def content(self, cursor: Cursor) -> Any:
         return self.main.content(cursor["main"])
 

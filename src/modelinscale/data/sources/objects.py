@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -19,6 +18,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from modelinscale.core.bucket import SCHEMES
 from modelinscale.core.errors import MisError, SourceError, SpecError
+from modelinscale.core.files import Scratch
 from modelinscale.core.identity import identity
 from modelinscale.core.schema import Schema
 from modelinscale.core.secrets import Address
@@ -179,10 +179,8 @@ class Objects(Source):
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:
-        if self.spool is not None:
-            self.spool.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix="mis-objects-", dir=self.spool, ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+        with Scratch("objects", self.spool) as folder:
+            yield folder
 
 
 class _Stands:

@@ -73,6 +73,12 @@ class Sql(Source):
     """Columns not to read."""
     rows: int = Field(65_536, ge=1)
     """Rows in a chunk, at most."""
+    ca: Reference | None = None
+    """The certificates (PEM) that the server's is checked against; left out: those of this machine."""
+    certificate: Reference | None = None
+    """This client's certificate (PEM), where the server asks for one."""
+    certificate_key: Reference | None = None
+    """Its key (PEM)."""
     timeout: Duration = Field(30.0, gt=0)
     """How long to wait for a connection or a lock, and for a server that does not answer any more."""
 
@@ -140,6 +146,15 @@ class Sql(Source):
         named = {k: v for k, v in self.plain().items() if k in ("table", "query", "cursor", "only", "without")}
         return {"type": self.type, "url": place_of(self.url).replace("postgres://", "postgresql://"), **named}
 
+    def remembers(self) -> tuple[str, ...]:
+        """The columns that put rows in order: those of `cursor` and `key`, and of the primary key."""
+        from modelinscale.data.sources._sql_read import ordered
+
+        with self._connected() as db:
+            relation = db.relation(self.table, self.query)
+            self._names(relation)
+            return tuple(n.name for n in ordered(relation, self.cursor, self.key).natives) if self.cursor or self.key or relation.primary else ()
+
     def fingerprint(self) -> Any:
         """Moves whenever there may be rows to read; in PostgreSQL with every write to the server."""
         from modelinscale.data.sources._sql_new import newest
@@ -153,7 +168,7 @@ class Sql(Source):
     def _connected(self) -> "Database":
         from modelinscale.data.sources._sql import connect
 
-        db = connect(self.url, self.timeout)
+        db = connect(self.url, self.timeout, Tls(self.ca, self.certificate, self.certificate_key))
         try:
             db.begin()
         except BaseException:
