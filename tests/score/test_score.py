@@ -8,12 +8,14 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
 import pyarrow as pa
 import pytest
 
+from modelinscale.compute.local import Local
+from modelinscale.core import memory
 from modelinscale.core.errors import DataError, MisError, SourceError, StoreError, UsageError
 from modelinscale.core.schema import Column, Schema
 from modelinscale.core.task import TaskType
@@ -155,6 +157,22 @@ def test_progress_counts_rows(tmp_path: Path) -> None:
     seen: list[int] = []
     score(package(tmp_path), Text(cells=GOOD), tmp_path / "a.csv", progress=lambda n_rows, note: seen.append(n_rows))
     assert seen == [2, 3]
+
+
+def test_what_is_read_at_a_time_follows_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Watched(Text):
+        def within(self, n_bytes: int, schema: Schema) -> Self:
+            asked.append(n_bytes)
+            return self
+
+    monkeypatch.setattr(memory, "MARGIN", 100)  # this process runs other tests too
+    opened = package(tmp_path)
+    for n_bytes in (4 << 30, 1 << 30, 512 << 20):
+        score(opened, Watched(cells=GOOD), tmp_path / "a.csv", compute=Local(memory=n_bytes))
+    assert asked == [memory.block(4 << 30), memory.block(1 << 30), memory.block(512 << 20)]
+    assert asked[2] < asked[1] < asked[0]
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from modelinscale.compute.local import Local
 from modelinscale.core.clock import Stopwatch
 from modelinscale.core.errors import SourceError, UsageError, did_you_mean
+from modelinscale.core.memory import block, check, guarded
 from modelinscale.core.schema import Schema
 from modelinscale.score._answer import Scorer, columns_of
 from modelinscale.score._write import writer
@@ -48,8 +49,9 @@ def score(
 
     Columns: ``prediction`` (the class or the number), and for classes ``probability_<class>`` in the order of the task's labels; one line for each
     row, in the order of the source. Cells are read with the habits found in training. ``progress`` gets the rows done and a few words.
-    With ``strict`` the first cell that cannot be read stops everything. Memory does not grow with the rows. Parts are read here and answered where
-    ``compute`` runs them (left out: on threads of this process, one a processor); the graph is sent there.
+    With ``strict`` the first cell that cannot be read stops everything. Memory does not grow with the rows, and stays within
+    that of ``compute`` (`DataError` where it cannot). Parts are read here and answered where ``compute`` runs them (left out: on threads of this
+    process, one a processor); the graph is sent there.
 
     Raises `UsageError` for an unknown suffix or when ``out`` is one of the files read, `SourceError` when columns are missing, `DataError` for a bad
     cell under ``strict``, `StoreError` when the file cannot be written.
@@ -60,9 +62,11 @@ def score(
     schema = _columns(package, source)
     scorer = Scorer(package, strict=strict)
     n_rows = n_faults = 0
-    with begin(scorer.schema) as write:
-        place = compute or Local(workers=min(os.cpu_count() or 1, MAX_THREADS))
-        for answered in place.map(scorer.answer, _parts(source, schema)):
+    place = compute or Local(workers=min(os.cpu_count() or 1, MAX_THREADS))
+    parts = _parts(source.within(block(place.memory), schema), schema)
+    with begin(scorer.schema) as write, guarded(place.memory):
+        for answered in place.map(scorer.answer, parts):
+            check(f"answering after {n_rows:,} rows")
             write(answered.table)
             n_rows += answered.table.num_rows
             n_faults += answered.n_faults

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from modelinscale.core.kinds import Kind
 from modelinscale.core.schema import Schema
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from threading import Event
 
     import pyarrow as pa
+
+FEWEST_ROWS, _TEXT_BYTES = 64, 32
 
 Cursor = dict[str, Any]
 """Where a reader stands: plain JSON, opaque to everybody but the source."""
@@ -47,6 +49,21 @@ class Source(Kind):
         Cells may be typed as ``schema`` says or still be text: `data.clean` makes them typed. A row that cannot be taken apart
         (wrong number of cells) is not dropped: it comes with the extra column ``_mis_broken`` saying why, its other cells null.
         """
+
+    def within(self, n_bytes: int, schema: Schema) -> Self:
+        """The same source, its chunks of these columns no larger than about ``n_bytes``, unless the user said how large. No cursor depends on it."""
+        smaller: dict[str, int] = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name in ("block", "size", "rows") and isinstance(value, int) and value == field.default:
+                most = n_bytes if name != "rows" else max(FEWEST_ROWS, int(n_bytes / self._row_bytes(schema)))
+                if most < value:
+                    smaller[name] = most
+        return self.model_copy(update=smaller) if smaller else self
+
+    def _row_bytes(self, schema: Schema) -> float:
+        """About how much a row takes; how long text is, only the rows know."""
+        return sum(4 * c.width if c.width else _TEXT_BYTES if c.type == "string" else 8 for c in schema.columns) or 1
 
     def feed(self) -> Any:
         """Plain data that names what is read, apart from how much of it there is by now: the same feed goes on in the same table."""

@@ -1,6 +1,6 @@
 """Several sources as one: each row of the first gets the columns that the others know of it, as of its own moment where that is asked."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
@@ -14,12 +14,14 @@ from modelinscale.core.schema import Column, Schema
 from modelinscale.core.settings import Also, Settings
 from modelinscale.core.units import Duration, Size
 from modelinscale.data.sources import Chunk, Cursor, Source
+from modelinscale.data.sources._late import Place, begin_again, kept_places, microseconds, newest_of, touched
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from modelinscale.data.join import Right
 
+_STREAMS = ("kafka", "nats", "redis")
 UNIT_ROWS = 1 << 20
 """Rows joined at a time when a side lies on disk, which is read once for them."""
 
@@ -61,6 +63,8 @@ class Join(Settings):
     """Whether a row of the very same moment was known by then."""
     wait: Duration = Field(0.0, ge=0)
     """Rows of the first source younger than this are left for a later collect: so late may what was known of them arrive."""
+    correct: Duration = Field(0.0, ge=0)
+    """Rows of the first source up to this old are joined again when a late row of this one changes what was known of them (needs ``write: upsert``)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -70,8 +74,8 @@ class Join(Settings):
 
     @model_validator(mode="after")
     def _needs_a_moment(self) -> Self:
-        if self.as_of is None and (self.within is not None or self.wait or not self.allow_exact):
-            raise SpecError("`within`, `wait` and `allow_exact` are about moments.", fix="Name them: `as_of: COLUMN`.")
+        if self.as_of is None and (self.within is not None or self.wait or self.correct or not self.allow_exact):
+            raise SpecError("`within`, `wait`, `correct` and `allow_exact` are about moments.", fix="Name them: `as_of: COLUMN`.")
         return self
 
 
@@ -106,6 +110,8 @@ class Joined(Source):
     """Several sources as one: each row of the first gets the columns that the others know of it. Written as a list, see docs/joins.md.
 
     The first is read as it would be alone, resumed by its own cursor. The others are read anew by every collect that finds new rows of the first.
+    Where late rows of another correct (`Join.correct`), only its new rows are read at first: they tell which rows of the first are joined again.
+    These come before the new ones, under the cursor that was there: a kill repeats them, and replacing by key makes that harmless.
     """
 
     main: Any_
@@ -114,6 +120,16 @@ class Joined(Source):
     """The others, joined in this order."""
     memory: Size = Field(512 << 20, ge=1 << 16)
     """What the others may take in memory together; what is more goes to temporary files. `compute.memory` bounds it as well."""
+
+    @model_validator(mode="after")
+    def _can_be_read_again(self) -> Self:
+        streams = [one.type for one in (self.main, *(o.source for o in self.others)) if one.type in _STREAMS]
+        if streams and any(o.join.correct for o in self.others):
+            raise SpecError(
+                f"`correct` reads rows again, and what was read of a stream ({streams[0]}) may be gone.",
+                fix="Let `wait` hold rows back until what is known of them is there, or collect the stream into a table and join that.",
+            )
+        return self
 
     def columns(self) -> Schema:
         """Those of the first source, then those taken from the others. Raises `SpecError` where they do not fit together, all at once."""
@@ -127,28 +143,96 @@ class Joined(Source):
         keys = {left for other in self.others for left in (*other.join.on, *(other.join.as_of or {}))}
         held = {c.name: c for c in schema.columns}
         reads = Schema(columns=tuple(held.get(c.name, c) for c in main.columns if c.name in held or c.name in keys))
-        chunks = self.main.read(after["main"] if after else None, reads)
-        first = next(chunks, None)
-        if first is None:  # nothing new: the others need not be read
-            return
         with ExitStack() as stack:
-            rights = [stack.enter_context(self._right(one, main)) for one in taken]
+            late = [taken_one for taken_one in taken if taken_one.other.join.correct]
+            read_to: list[Cursor | None] = list((after or {}).get("others", ())) or [None] * len(late)
+            rights: list[Right] = []
+
+            def sides() -> list[Right]:
+                """All others, read to their ends the first time they are needed."""
+                if not rights:
+                    for one in taken:
+                        right, end = self._right(one, main)
+                        rights.append(stack.enter_context(right))
+                        if one in late and after is None:
+                            read_to[late.index(one)] = end
+                return rights
+
+            if late and after is not None:
+                yield from self._corrected(late, read_to, after, reads, main, lambda unit: _with(unit, taken, sides(), main, schema), stack)
+            chunks = self.main.read(after["main"] if after else None, reads)
+            first = next(chunks, None)
+            if first is None:  # nothing new: the others need not be read
+                return
+            sides()
+            places: list[Place] = [(cursor, newest) for cursor, newest in (after or {}).get("places", ())]
             for unit in _units(first, chunks, UNIT_ROWS if any(r.on_disk for r in rights) else 1):
                 ready = self._ready(unit, main)
-                yield from _with(ready, taken, rights, main, schema)
+                for chunk in _with(ready, taken, rights, main, schema):
+                    yield chunk._replace(cursor={**chunk.cursor, **self._tail(late, read_to, places, chunk, ready, main)}) if late else chunk
                 if len(ready) < len(unit):
                     log(__name__).info("rows are left for a later collect (`wait`)", extra={"chunks": len(unit) - len(ready)})
                     return
 
+    def _corrected(
+        self,
+        late: list[_Taken],
+        read_to: list[Cursor | None],
+        after: Cursor,
+        reads: Schema,
+        main: Schema,
+        joined: Callable[[list[Chunk]], Iterator[Chunk]],
+        stack: ExitStack,
+    ) -> Iterator[Chunk]:
+        """Rows of before that late rows may change, joined again; then, if there were any, a chunk without rows that remembers how far those were read."""
+        at = now().replace(tzinfo=None)
+        news, moments = [], []
+        for i, one in enumerate(late):
+            right, end = self._right(one, main, read_to[i], news=True)
+            stack.enter_context(right)
+            read_to[i] = end or read_to[i]
+            join = one.other.join
+            assert join.as_of
+            moments += list(join.as_of)
+            if end is not None:
+                news.append((right, _lookups(join), next(iter(join.as_of)), join.correct))
+        if not news:
+            return
+        waits = {name: o.join.wait for o in self.others if o.join.wait for name in o.join.as_of or ()}
+        places: list[Place] = [(cursor, newest) for cursor, newest in after.get("places", ())]
+        begin = begin_again(places, microseconds(at) - round(1e6 * max(one.other.join.correct for one in late)))
+        last = None
+        for chunk in touched(self.main.read(begin, reads), news, waits, main, after["main"], at):
+            for one_joined in joined([chunk]):
+                last = one_joined._replace(cursor=after)
+                yield last
+        if last is not None:
+            yield last._replace(batch=last.batch.slice(0, 0), cursor={**after, "others": list(read_to)})
+
+    def _tail(self, late: list[_Taken], read_to: list[Cursor | None], places: list[Place], chunk: Chunk, unit: list[Chunk], main: Schema) -> dict[str, Any]:
+        """What the cursor after a chunk holds besides the first source's: see `_late`."""
+        own = next(one for one in unit if one.cursor == chunk.cursor["main"])
+        newest = newest_of(own, main, [name for one in late for name in one.other.join.as_of or ()])
+        places.append((own.cursor, max(newest, places[-1][1] if places else newest)))
+        at = microseconds(now().replace(tzinfo=None))
+        places[:] = kept_places(places, at - round(1e6 * max(one.other.join.correct for one in late)))
+        return {"others": list(read_to), "places": [list(place) for place in places]}
+
+    def within(self, n_bytes: int, schema: Schema) -> Self:
+        """Each of them is."""
+        others = tuple(one.model_copy(update={"source": one.source.within(n_bytes, schema)}) for one in self.others)
+        return self.model_copy(update={"main": self.main.within(n_bytes, schema), "others": others})
+
     def feed(self) -> Any:
-        return {"type": self.type, "main": self.main.feed(), "others": [{"source": o.source.feed(), "join": o.join.plain()} for o in self.others]}
+        return {"type": self.type, "main": self.main.feed(), "others": [{"source": o.source.feed(), "join": _without(o.join.plain())} for o in self.others]}
 
     def remembers(self) -> tuple[str, ...]:
         found: tuple[str, ...] = self.main.remembers()
-        return found
+        return (*found, *(form for o in self.others if o.join.correct for name in o.source.remembers() for form in (name, o.join.prefix + name)))
 
     def content(self, cursor: Cursor) -> Any:
-        return self.main.content(cursor["main"])
+        content = self.main.content(cursor["main"])
+        return [content, cursor["others"]] if cursor.get("others") else content
 
     def committed(self, cursor: Cursor) -> None:
         self.main.committed(cursor["main"])
@@ -178,8 +262,8 @@ class Joined(Source):
             raise SpecError("data.source: these do not fit together:\n  " + "\n  ".join(mistakes))
         return found
 
-    def _right(self, taken: _Taken, main: Schema) -> "Right":
-        """The other source read to its end."""
+    def _right(self, taken: _Taken, main: Schema, after: Cursor | None = None, *, news: bool = False) -> "tuple[Right, Cursor | None]":
+        """The other source read to its end, and its cursor there; ``news``: from a cursor on, and only that there are such rows."""
         import pyarrow as pa
 
         from modelinscale.data.arrow import BROKEN, arrow_type
@@ -189,26 +273,30 @@ class Joined(Source):
         other, theirs, columns = taken
         join = other.join
         sides = {**{right: f"k{i}" for i, right in enumerate(join.on.values())}, **(dict.fromkeys((join.as_of or {}).values(), "moment"))}
+        columns = {} if news else columns
         raw = {n: c.but(name=n) for n, c in columns.items()} | {n: theirs[n] for n in sides}
         reads = Schema(columns=tuple(raw.values()))
         moment = next(iter(join.as_of), None) if join.as_of else None
         within = None if join.within is None else round(join.within * (1e6 if moment and main[moment].type == "time" else 1))
         rule = Rule(tuple(f"k{i}" for i in range(len(join.on))), "moment" if moment else None, join.allow_exact, within, other.label)
         kinds = [*((name, arrow_type(theirs[n])) for n, name in sides.items()), *((f"c{i}", arrow_type(c)) for i, c in enumerate(columns.values()))]
-        found, n_faults = Right(rule, pa.schema(kinds), self.memory // len(self.others)), 0
+        kinds += [("there", pa.bool_())] if news else []
+        found, n_faults, end = Right(rule, pa.schema(kinds), self.memory // len(self.others)), 0, None
         try:
-            for chunk in other.source.read(None, reads):
+            for chunk in other.source.read(after, reads):
+                end = chunk.cursor
                 cleaned = clean(chunk.batch, reads)
                 batch, n_faults = cleaned.batch, n_faults + len(cleaned.faults)
                 if BROKEN in chunk.batch.schema.names:
                     batch = batch.filter(chunk.batch.column(BROKEN).is_null())
-                found.add(pa.record_batch([batch.column(n) for n in (*sides, *columns)], schema=pa.schema(kinds)))
+                arrays = [batch.column(n) for n in (*sides, *columns)] + ([pa.repeat(True, batch.num_rows)] if news else [])
+                found.add(pa.record_batch(arrays, schema=pa.schema(kinds)))
         except BaseException:
             found.close()
             raise
         if n_faults:
             log(__name__).warning("cells of a joined source cannot be read and count as missing", extra={"source": other.label, "cells": n_faults})
-        return found
+        return found, end
 
     def _ready(self, unit: list[Chunk], main: Schema) -> list[Chunk]:
         """The chunks up to the first that holds a row too young to be joined."""
@@ -236,7 +324,7 @@ def _with(unit: list[Chunk], taken: list[_Taken], rights: "list[Right]", main: S
     found: dict[str, pa.ChunkedArray] = {}
     for (other, _, columns), right in zip(taken, rights, strict=True):
         join = other.join
-        numbers = dict(zip((*(f"k{i}" for i in range(len(join.on))), "moment"), (*join.on, *(join.as_of or {})), strict=False))
+        numbers = _lookups(join)
         typed = main.only(tuple(dict.fromkeys(numbers.values())))
         left = pa.Table.from_batches([clean(c.batch, typed).batch for c in unit]) if unit else None
         if left is not None:
@@ -252,6 +340,16 @@ def _with(unit: list[Chunk], taken: list[_Taken], rights: "list[Right]", main: S
             cells[BROKEN] = chunk.batch.column(BROKEN)
         yield Chunk(pa.record_batch(cells), {"main": chunk.cursor}, chunk.where)
         start += n
+
+
+def _lookups(join: Join) -> dict[str, str]:
+    """The columns of the first source by which another is looked up, by their names there."""
+    return dict(zip((*(f"k{i}" for i in range(len(join.on))), "moment"), (*join.on, *(join.as_of or {})), strict=False))
+
+
+def _without(join: dict[str, Any]) -> dict[str, Any]:
+    """Without what changes no row that is read: a table goes on when it is switched on."""
+    return {name: value for name, value in join.items() if name != "correct"}
 
 
 def _joined(parts: "pa.ChunkedArray") -> "pa.Array":
@@ -274,6 +372,8 @@ def _misfits(other: Other, main: Schema, theirs: Schema) -> list[str]:
     for left in join.as_of or {}:
         if left in main and main[left].type not in ("time", "int", "float"):
             found.append(f"{left!r} holds no moments ({main[left].type}).")
+        if join.correct and left in main and main[left].type != "time":
+            found.append(f"`correct` needs moments in time, and {left!r} is {main[left].type}.")
     found += [f"{other.label} has no column {n!r}.{did_you_mean(n, theirs.names)}" for n in join.columns if n not in theirs]
     return found
 

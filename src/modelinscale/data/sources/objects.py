@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from modelinscale.core.bucket import SCHEMES
 from modelinscale.core.errors import MisError, SourceError, SpecError
@@ -59,6 +59,9 @@ class Objects(Source):
     """Whether web addresses of this machine and of private networks may be read."""
     spool: Path | None = None
     """The folder that objects are brought to while they are read. Left out: the system's folder for temporary files."""
+
+    _most: tuple[int, Schema] | None = PrivateAttr(None)
+    """How large chunks may be (`within`)."""
 
     @model_validator(mode="after")
     def _readable(self) -> "Objects":
@@ -161,10 +164,16 @@ class Objects(Source):
         found = {one: pattern for pattern in self.url for one in listed(pattern, self._access)}
         return dict(sorted(found.items()))
 
+    def within(self, n_bytes: int, schema: Schema) -> Self:
+        """What reads each object is."""
+        found = self.model_copy()
+        found._most = n_bytes, schema
+        return found
+
     def _reader(self, paths: tuple[str, ...]) -> Files:
         reader = Source.parse({"type": self.format or _format(self.url[0]), **self.reader, "path": list(paths)})
         assert isinstance(reader, Files)
-        return reader
+        return reader if self._most is None else reader.within(*self._most)
 
     def _sampled(self, one: Found, pattern: str, folder: Path) -> Path:
         """An object, or the start of one that is large and plain text."""
