@@ -271,13 +271,18 @@ def main() -> None:
             for step, cost in found.items():
                 seconds, held, rss = f"{cost['seconds']:.1f} | {cost['cpu']:.1f}", show_bytes(cost["held"]), show_bytes(cost["rss"])
                 lines.append(f"| {n_rows:,} | {step} | {seconds} | {held} | {rss} |")
-            work_of = [found[step] for step in ("summaries", "encode", "epoch")]
+            work_of = [found[step] for step in ("summaries", "encode", "shuffle", "epoch")]
             totals[n_rows] = sum(cost["seconds"] for cost in work_of), max(cost["held"] for cost in work_of), max(cost["rss"] for cost in work_of)
             if n_rows == given.peers:
                 peers_files(uri, work)
                 peers = {step: run(step, uri, work, None) for step in ("scan", "arrow_epoch", "column_transformer")}
                 again = {step: run(step, uri, work, memory) for step in ("summaries", "epoch")}
-                ours = {step: again.get(step, found[step]) for step in ("summaries", "encode", "epoch")}
+                shutil.rmtree(work / "encoded")
+                again |= {"encode": run("encode", uri, work, memory)}
+                # The short steps are noisy: the better of two, theirs as ours.
+                ours = found | {step: min(found[step], again[step], key=lambda cost: cost["seconds"]) for step in again}
+                for step in ("scan", "arrow_epoch"):
+                    peers[step] = min(peers[step], run(step, uri, work, None), key=lambda cost: cost["seconds"])
 
                 def ratio(key: str, ours: dict[str, Any] = ours, peers: dict[str, Any] = peers) -> list[str]:
                     both, scan = ours["summaries"][key] + ours["encode"][key], peers["scan"][key]
@@ -287,6 +292,7 @@ def main() -> None:
                         sklearn[f"{key}_in_memory"] / both,
                         ours["summaries"][key] / scan,
                         peers["arrow_epoch"][key] / ours["epoch"][key],
+                        10 * peers["arrow_epoch"][key] / (ours["shuffle"][key] + 10 * ours["epoch"][key]),
                     ]
                     return [f"{value:.2f}" for value in found]
 
@@ -297,6 +303,7 @@ def main() -> None:
                         "the same, scikit-learn's rows being in memory before its clock starts",
                         "summaries, share of the time of Polars' scan of the same columns (Parquet)",
                         "shuffled epoch, share of the rows/s of pyarrow's Parquet reader (in order) of the same encoded columns",
+                        "the same for a training of ten epochs, with the shuffle on the disk that its first batch waits for",
                     ),
                     ratio("seconds"),
                     ratio("cpu"),
