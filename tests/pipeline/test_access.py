@@ -91,3 +91,32 @@ def test_who_has_no_role_sees_no_cell(project: Path) -> None:
     (project / "model.yaml").write_text(f"{SPEC}access: {{roles: {{admin: {{}}}}, users: {{somebody-else: admin}}}}\n")
     assert Project(project).describe("rows").facts["rows"] in ([], [{}] * 20)
     assert {line["value"] for line in Project(project).describe("quarantine").facts["faults"]} == {MASK}
+
+
+def test_the_report_of_a_collect_is_shown_by_the_rules_as_well(project: Path) -> None:
+    open_to_all = str(Project(project).describe("collect"))
+    assert "'yes'" in open_to_all
+    (project / "model.yaml").write_text(f"{SPEC}access: {{roles: {{analyst: {{columns: {{deny: [y, card], mask: [mail]}}}}}}, users: {{{ME}: analyst}}}}\n")
+    found = Project(project).describe("collect")
+    assert "'yes'" not in str(found)
+    assert "4x7" not in str(found)
+    assert "broken@mail" not in str(found)
+    assert found.facts["report"]["columns"]["x"]["hidden"] is False
+    assert next(e for e in reversed(list(Project(project).audit.entries()))).facts["columns"] == ["card", "y"]
+
+
+@pytest.mark.parametrize("rule", ["{deny: [Card]}", "{only: [x, carde]}", "{mask: [mial]}"])
+def test_a_rule_for_a_column_that_is_not_there_is_refused_because_it_protects_nothing(project: Path, rule: str) -> None:
+    (project / "model.yaml").write_text(f"{SPEC}access: {{roles: {{analyst: {{columns: {rule}}}}}, default: analyst}}\n")
+    with pytest.raises(SpecError, match=r"access\.roles\.analyst: '(Card|carde|mial)' .*Did you mean '(card|mail)'"):
+        Project(project).describe("rows")
+    with (project / "rows.csv").open("a") as file:
+        file.write("c@mail.org,5000,3,yes\n")
+    with pytest.raises(SpecError, match=r"access\.roles\.analyst: "):
+        Project(project).run(until="collect")
+
+
+def test_nobody_becomes_another_user_by_their_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "anna")
+    assert actor().partition("@")[0] == ME != "anna"

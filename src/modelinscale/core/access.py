@@ -58,6 +58,11 @@ class Access(Settings):
                 raise SpecError(f"`{place}` names the role {role!r}, which is not there.{did_you_mean(role, list(self.roles))}", fix="Name it under `roles`.")
         return self
 
+    def named(self) -> dict[str, tuple[str, ...]]:
+        """The columns that the rules of each role name: one that is not there protects nothing, a slip of the pen above all."""
+        rules = {name: role.columns for name, role in self.roles.items()}
+        return {name: tuple(dict.fromkeys((*(one.only or ()), *one.mask, *one.deny))) for name, one in rules.items()}
+
     def role_of(self, user: str) -> str | None:
         """A user's role; None: none, or there are no roles at all."""
         return self.users.get(user, self.default)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.access import Allowed, decide
-from modelinscale.core.errors import StoreError
+from modelinscale.core.errors import SpecError, StoreError, did_you_mean
 from modelinscale.core.logs import log
 from modelinscale.pipeline import _collect
 from modelinscale.pipeline._lineage import audit_of
@@ -14,7 +14,9 @@ from modelinscale.pipeline._place import Place
 from modelinscale.track.audit import actor
 
 if TYPE_CHECKING:
+    from modelinscale.core.schema import Schema
     from modelinscale.pipeline._describe import Described
+    from modelinscale.spec import ModelSpec
 
 SHOWN_ROWS = 20
 
@@ -33,6 +35,18 @@ def allowed(place: Place, columns: Sequence[str], what: str) -> Allowed:
     return found
 
 
+def named_columns(spec: ModelSpec, schema: Schema) -> None:
+    """Raises `SpecError` where a role's rules name columns that the table does not have: they would protect nothing."""
+    wrong = [
+        f"access.roles.{role}: {name!r} is not a column.{did_you_mean(name, schema.names)}"
+        for role, names in spec.access.named().items()
+        for name in names
+        if name not in schema and name not in spec.data.personal
+    ]
+    if wrong:
+        raise SpecError(" ".join(wrong), fix="Names are written as the table has them, capitals too.")
+
+
 def faults_shown(place: Place, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Lines of the quarantine with the values that the user may see; that of a whole row only where every column is shown."""
     columns = list(dict.fromkeys(name for line in lines for name in (line["column"] or "").split(", ") if name))
@@ -46,6 +60,19 @@ def faults_shown(place: Place, lines: list[dict[str, Any]]) -> list[dict[str, An
     return [{**line, "value": value(line)} for line in lines]
 
 
+def report_shown(place: Place, found: dict[str, Any]) -> dict[str, Any]:
+    """The report of a collect with values of columns that the user sees in full only, and none of whole rows unless those are all."""
+    may = allowed(place, list(found["columns"]), f"values in the report of {found['table']}")
+    unseen = {*may.hidden, *may.masked}
+    if not unseen:
+        return found
+    counts = ("type", "n", "missing_share", "n_distinct", "about", "sampled")
+    columns = {name: {**{k: one[k] for k in counts}, "hidden": True} if name in unseen else one for name, one in found["columns"].items()}
+    reasons = [{**one, "examples": [] if not one["column"] or unseen.intersection(one["column"].split(", ")) else one["examples"]} for one in found["reasons"]]
+    warnings = [words for words in found["warnings"] if not any(name in words for name in unseen)]
+    return {**found, "columns": columns, "reasons": reasons, "warnings": warnings}
+
+
 def rows(place: Place) -> Described:
     """The newest rows of the table, as far as the user may see them."""
     from modelinscale.data.lake import open_table, table_exists
@@ -56,6 +83,7 @@ def rows(place: Place) -> Described:
     if not table_exists(uri):
         return Described("no table yet.", {"table": None}, [], ["`mis collect` makes it."])
     table = open_table(uri)
+    named_columns(place.spec, table.schema)
     may = allowed(place, table.schema.names, f"rows of {name}")
     columns = [n for n in table.schema.names if n not in may.hidden]
     found = table.slice(max(0, table.n_rows - SHOWN_ROWS), SHOWN_ROWS, columns).to_pylist() if columns else []

@@ -145,12 +145,13 @@ def _past(one: Past) -> dict[str, Any]:
 
 def _collected(place: Place) -> Described:
     from modelinscale.data._report_page import summary
+    from modelinscale.pipeline._access import report_shown
     from modelinscale.pipeline._report import HTML, newest_report
 
     last = newest_report(place)
     if last is None:
         return Described("no collect has been reported yet.", {"report": None}, [], ["`mis collect` makes one."])
-    folder, found = last
+    folder, found = last[0], report_shown(place, last[1])
     title, header, rows = summary(found)
     notes = [*found["warnings"], f"whole report: {folder / HTML}"]
     return Described(title, {"report": found, "folder": str(folder)}, [Table("columns of the rows added", header, rows)], notes)

@@ -118,6 +118,8 @@ def named(spec: ModelSpec, schema: Schema) -> None:
         ("evaluate.cost", list(spec.evaluate.cost_columns)),
         ("train.weight", [spec.train.weight] if spec.train.weight else []),
     ]
+    # What is dropped may be denied as well: the rule holds where the personal one is taken back.
+    places += [(f"access.roles.{role}", [n for n in names if n not in spec.data.personal]) for role, names in spec.access.named().items()]
     wrong = [_unknown(place, missing, schema) for place, names in places if (missing := [n for n in names if n not in schema])]
     if wrong:
         raise SpecError("model.yaml names columns that the data does not have:\n  " + "\n  ".join(wrong), fix=_all(schema))

@@ -4,10 +4,10 @@ A line that a crash cut off (it lacks its line end) is told apart from a changed
 somebody are found with an anchor: a hash of the newest line kept elsewhere (the registry keeps one at each promotion; `mis audit --head` prints it).
 """
 
-import getpass
 import hashlib
 import json
 import os
+import pwd
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -155,10 +155,10 @@ class Audit:
 
 
 def actor() -> str:
-    """Who is at work: ``user@host``."""
+    """Who is at work: ``user@host``, as the system knows them. Not as the environment says (``USER``): anybody can set that to be another."""
     try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user without a name
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}"
 
