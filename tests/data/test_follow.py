@@ -9,15 +9,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modelinscale.core.errors import DataError, StoreError, Unreachable
+from modelinscale.core.errors import DataError, MisError, StoreError, Unreachable
 from modelinscale.core.schema import Column, Schema
-from modelinscale.data.collect import collect
-from modelinscale.data.contract import contract, parse_checks
+from modelinscale.data.collect import Brought, Collected, collect
+from modelinscale.data.contract import Contract, contract, parse_checks
 from modelinscale.data.lake import open_table, table_exists
 from modelinscale.data.sources import Chunk, Cursor, Source
 from modelinscale.data.tail import Follow, Step, tail
@@ -64,8 +65,9 @@ def feed(n: int, **settings: Any) -> Feed:
 class Follower:
     """A follower on a thread, with its news."""
 
-    def __init__(self, source: Feed, folder: Path, **settings: Any) -> None:
+    def __init__(self, source: Feed, folder: Path, *, rules: Contract = RULES, more: dict[str, Any] | None = None, **settings: Any) -> None:
         self.stop, self.steps, self.error = threading.Event(), list[Step](), list[BaseException]()
+        self.rules, self.more = rules, more or {}
         self.source, self.folder, self.how = source, folder, Follow.model_validate({"every": 0.1, "pause": 0.1, **settings})
         self._thread = threading.Thread(target=self._go)
         self._thread.start()
@@ -76,10 +78,11 @@ class Follower:
                 self.source,
                 lake=str(self.folder / "lake"),
                 quarantine=str(self.folder / "quarantine"),
-                contract=RULES,
+                contract=self.rules,
                 stop=self.stop,
                 settings=self.how,
                 news=self.steps.append,
+                **self.more,
             )
         except BaseException as error:  # noqa: BLE001  told to the test
             self.error.append(error)
@@ -89,6 +92,22 @@ class Follower:
         while self.n_rows < n_rows and not self.error:
             assert time.monotonic() < end, f"{self.n_rows} rows after 30 s"
             time.sleep(0.02)
+
+    def until_it_says(self, words: str) -> Step:
+        end = time.monotonic() + 30
+        while not self.error:
+            for step in list(self.steps):
+                if words in step.note:
+                    return step
+            assert time.monotonic() < end, f"nothing of {words!r} after 30 s"
+            time.sleep(0.02)
+        raise AssertionError(self.error)
+
+    def failed(self) -> str:
+        self._thread.join(30)
+        (error,) = self.error
+        assert isinstance(error, MisError)
+        return str(error)
 
     def end(self) -> list[Step]:
         self.stop.set()
@@ -176,6 +195,122 @@ def test_small_commits_are_joined_in_time(tmp_path: Path, monkeypatch: pytest.Mo
     follower.end()
     assert len(list((tmp_path / "lake" / "data").iterdir())) > 70
     assert len(open_table(str(tmp_path / "lake"))._dataset.get_fragments()) < 20
+
+
+# -- windows
+
+
+def rules(**checks: Any) -> Contract:
+    return contract(SCHEMA, parse_checks({"*" if name == "table" else name: check for name, check in checks.items()}), ())
+
+
+def test_an_empty_window_breaks_what_asks_for_rows_and_stops_it(tmp_path: Path) -> None:
+    follower = Follower(feed(30), tmp_path, rules=rules(table={"rows": {"min": 1}}), window=0.3)
+    words = follower.failed()
+    assert "a check stops this follower:\n  0 × the table: 0 rows are fewer than 1" in words
+    assert "the rows of this window are in the lake and stay" in words
+    assert len(ids(tmp_path)) == 30
+
+
+def test_what_a_window_warns_of_is_news_and_in_the_report_and_it_goes_on(tmp_path: Path) -> None:
+    seen: list[tuple[Collected, Brought]] = []
+    checks = rules(table={"rows": {"min": 1, "severity": "warn"}}, n={"at_most": 30, "severity": "warn"})
+    follower = Follower(feed(50), tmp_path, rules=checks, window=0.3, more={"report": lambda found, brought: seen.append((found, brought))})
+    follower.until_it_says("0 rows are fewer than 1")
+    assert next(s.note for s in follower.steps if s.what == "judged") == "a check warns: 19 × n: not at most 30 (31, 32, 33)."
+    follower.end()
+    found, brought = seen[-1]
+    assert (brought.n_read, found.n_added, found.n_rows) == (50, 50, 50)
+    assert any("0 rows are fewer than 1" in note for note in found.notes)
+    assert brought.columns is not None
+    assert brought.columns.plain()["n"]["n"] == 50
+
+
+def test_what_piled_up_before_is_no_window_and_no_fault(tmp_path: Path) -> None:
+    follower = Follower(feed(100), tmp_path, rules=rules(table={"rows": {"max": 20}}), rows=30, window=60)
+    follower.until(100)
+    follower.end()
+    assert open_table(str(tmp_path / "lake")).last.facts["collects"] == []
+
+
+def test_a_row_that_must_stop_it_stops_it_before_its_commit(tmp_path: Path) -> None:
+    follower = Follower(feed(100), tmp_path, rules=rules(n={"at_most": 25, "severity": "stop"}), rows=10)
+    assert "4 × n: not at most 25 (26, 27, 28)" in follower.failed()
+    assert ids(tmp_path) == [f"r{i}" for i in range(20)]
+
+
+class Bursts(Feed):
+    """Ten rows at each command; in between nothing is there."""
+
+    allowed: list[int] = []
+
+    def follow(self, after: Cursor | None, schema: Schema, *, every_s: float, stop: threading.Event) -> Iterator[Chunk | None]:
+        while not stop.is_set():
+            chunk = next(self.read(after, schema), None) if self.allowed else None
+            if chunk is not None:
+                self.allowed.pop()
+                after = chunk.cursor
+            else:
+                stop.wait(0.01)
+            yield chunk
+
+
+def test_windows_are_the_collects_that_later_ones_are_held_against(tmp_path: Path) -> None:
+    rows = {"id": tuple(f"r{i}" for i in range(100)), "n": ("1",) * 100}
+    source = Bursts(rows=rows, chunk_rows=10, allowed=[1])
+    follower = Follower(source, tmp_path, rules=rules(table={"rows": {"change": 0.5, "severity": "warn"}}), window=1.0)
+    follower.until(10)
+    for n in (20, 30, 40, 50):
+        time.sleep(1.0)
+        source.allowed.append(1)
+        follower.until(n)
+    follower.until_it_says("0 rows, where")
+    source.allowed.append(1)
+    follower.until(60)
+    follower.end()
+    kept = open_table(str(tmp_path / "lake")).last.facts["collects"]
+    assert kept[0] in (0, 10), "what came while it caught up is no window"
+    assert 10 in kept
+    assert len(kept) <= 10
+
+
+# -- what is kept
+
+
+def test_old_versions_leave_while_it_follows_and_that_of_a_model_stays(tmp_path: Path) -> None:
+    uri, asked = str(tmp_path / "lake"), list[timedelta]()
+
+    def vacuum(older_than: timedelta) -> bool:
+        asked.append(older_than)
+        table = open_table(uri)
+        if len(asked) == 1:
+            table.tag("model-o-1")
+        table.vacuum(older_than=timedelta(0))
+        return True
+
+    follower = Follower(feed(60, chunk_rows=1), tmp_path, rows=1, every=0.1, keep=0.5, more={"vacuum": vacuum})
+    follower.until(60)
+    follower.end()
+    assert set(asked) == {timedelta(seconds=0.5)}
+    assert len(asked) > 1
+    left, tagged = [v.number for v in open_table(uri).versions()], open_table(uri).tags["model-o-1"]
+    assert tagged in left
+    assert len(left) < 40
+    assert open_table(uri, tagged).n_rows <= 60
+    assert ids(tmp_path) == [f"r{i}" for i in range(60)]
+
+
+def test_it_says_how_far_behind_it_is(tmp_path: Path) -> None:
+    follower = Follower(feed(20, outages=(4, 5)), tmp_path, every=0.2)
+    follower.until_it_says("the feed is away.")
+    end = time.monotonic() + 30
+    while len(follower.source.looks) < 60 and time.monotonic() < end:
+        time.sleep(0.02)
+    time.sleep(1.2)
+    follower.end()
+    waiting = [step.behind_s for step in follower.steps if step.what == "waiting"]
+    assert waiting[-1] > waiting[0]
+    assert [step.behind_s for step in follower.steps if step.what == "idle"][-1] < 0.5
 
 
 # -- the command
