@@ -102,6 +102,16 @@ def test_a_step_that_cannot_fit_is_refused_with_what_would_do(tmp_path: Path, mo
         Project(folder).run()
 
 
+@pytest.mark.parametrize(("model", "least"), [("linear", "357.0 MiB"), ("{type: mlp, epochs: 2}", "462.0 MiB"), ("auto", "462.0 MiB")])
+def test_a_budget_too_small_for_any_table_is_refused_before_a_row_is_read(tmp_path: Path, model: str, least: str) -> None:
+    folder = write(tmp_path / "p", model)
+    with (folder / "model.yaml").open("a") as file:
+        file.write("compute: {type: local, memory: 256MiB}\n")
+    with pytest.raises(DataError, match=rf"train needs about .* of any table: .* `compute.memory` is 256.0 MiB.*Or set `compute.memory` to at least {least}"):
+        Project(folder).run()
+    assert not (folder / ".mis" / "lake").exists()
+
+
 SMALL = """
 import sys
 from pathlib import Path

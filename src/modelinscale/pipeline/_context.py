@@ -24,6 +24,7 @@ from modelinscale.core.task import Task
 from modelinscale.data.split import NAMES, TEST, TRAIN, UNUSED, VALID
 from modelinscale.features import Feature, State
 from modelinscale.models import BLOCK_ROWS, Examples, Model, Weights
+from modelinscale.pipeline._needs import learns, libraries
 from modelinscale.pipeline._place import Facts, Place, Result
 
 if TYPE_CHECKING:
@@ -88,12 +89,17 @@ class Context:
         facts, compute = self.facts("collect"), self.spec.compute
         uri = self.place.store.uri("lake", facts["table"])
         local = compute.type == "local"  # elsewhere rows are read where they are worked on
-        return open_rows(uri, facts["version"], self._columns(), memory_bytes=compute.memory, workers=compute.in_process, hold=None if local else False)
+        return open_rows(uri, facts["version"], self._columns(), memory_bytes=self._budget, workers=compute.in_process, hold=None if local else False)
+
+    @property
+    def _budget(self) -> int | None:
+        """What the process may hold beside what only some families need; None: what is free."""
+        return None if self.spec.compute.memory is None else self.spec.compute.memory - libraries(self.spec)
 
     @property
     def room(self) -> int:
         """Bytes for rows, beside interpreter and libraries."""
-        return memory.room(self.spec.compute.memory)
+        return memory.room(self._budget)
 
     def _columns(self) -> tuple[str, ...]:
         if not self.spec.features:
@@ -210,17 +216,13 @@ class Context:
         if not folder.is_dir():
             numbers, weights = self.task.type == "regression", bool(self.spec.train.weight)
             n_rows = int(np.count_nonzero(self.parts == NAMES.index(part)))
-            times = 1 + SHUFFLE_DISK if part == "train" and self._learns("mlp") and form == "scaled" else 1
+            times = 1 + SHUFFLE_DISK if part == "train" and learns(self.spec, "mlp") and form == "scaled" else 1
             folder.parent.mkdir(parents=True, exist_ok=True)
             refuse_full(folder.parent, times * n_rows * self.encoded_bytes(form), f"keeping {n_rows:,} encoded rows while they are learned from")
             packer = Packer(self.maker(form).examples, self.layouts(form), numbers, weights)
             made = self.spec.compute.map(packer.rows, self.rows.chosen(self.parts, NAMES.index(part)))
             write(folder, packer.layouts, made, numbers=numbers, weights=weights)
-        return Stored(folder, memory=self.spec.compute.memory)
-
-    def _learns(self, family: str) -> bool:
-        """Whether a family is among those that are trained."""
-        return self.spec.model == "auto" or getattr(self.spec.model, "type", "") == family
+        return Stored(folder, memory=self._budget)
 
     def _made(self, part: str, form: Form) -> Iterator[Examples]:
         return self.spec.compute.map(self.maker(form).examples, self.rows.chosen(self.parts, NAMES.index(part)))

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from modelinscale.pipeline._place import Facts, Place
     from modelinscale.spec import ModelSpec
 
+TORCH_BYTES = 100 << 20
+"""What the process holds beyond `memory.BASE_BYTES` once a network was trained in it. Measured: 304 MiB in all after a small one, without 115."""
+_COLLECT_BYTES = 16 << 20
+"""Chunks between reading and writing, and two commits, at their smallest; much of what every process holds is not there yet."""
 _STATE_BYTES = 1 << 19
 """What is learned of a column, usually: bins of numbers, a few thousand words."""
 _LEARN_BYTES, _JUDGE_BYTES = 100 << 20, 8 << 20
@@ -40,6 +44,16 @@ def size_of(place: Place, collected: Facts) -> Size:
     return Size(table.n_rows, len(wanted), measured(table, wanted))
 
 
+def learns(spec: ModelSpec, family: str) -> bool:
+    """Whether a family is among those that are trained."""
+    return spec.model == "auto" or getattr(spec.model, "type", "") == family
+
+
+def libraries(spec: ModelSpec) -> int:
+    """Bytes that the families' own libraries hold from training on, beyond what every process holds."""
+    return TORCH_BYTES if learns(spec, "mlp") else 0
+
+
 def needs(spec: ModelSpec, size: Size) -> dict[str, Need]:
     """The least that each step takes: below it nothing helps. Steps cut their work to what there is above that."""
     from modelinscale.data.partitions import LEAST_ROWS, SHARE, WORK
@@ -47,11 +61,16 @@ def needs(spec: ModelSpec, size: Size) -> dict[str, Need]:
     workers = spec.compute.in_process + 1
     part = int(workers * LEAST_ROWS * size.row_bytes * WORK / SHARE)
     state = size.n_columns * _STATE_BYTES
-    rows = f"{size.n_rows:,} rows x {size.n_columns} columns, {show_bytes(size.row_bytes)} a row"
+    rows = f"{size.n_rows:,} rows x {size.n_columns} columns, {show_bytes(size.row_bytes)} a row" if size.n_columns else "of any table"
+    torch = libraries(spec)
+    network = "what a network needs, " if torch else ""
     return {
+        "collect": Need("collect", _COLLECT_BYTES, "chunks of rows being read, cleaned and written", "Set `compute.workers: 1`."),
         "prepare": Need("prepare", size.n_rows * 2 + part + state, f"{rows}: two bytes a row, {workers} partitions in work, what is learned of them", _FEWER),
-        "train": Need("train", size.n_rows + part + state + _LEARN_BYTES, f"{rows}: a byte a row, partitions, and a sample to learn from", _FEWER),
-        "evaluate": Need("evaluate", size.n_rows + part + state + _JUDGE_BYTES, f"{rows}: a byte a row, and a sample to judge by", _FEWER),
+        "train": Need(
+            "train", size.n_rows + part + state + torch + _LEARN_BYTES, f"{rows}: a byte a row, partitions, {network}and a sample to learn from", _FEWER
+        ),
+        "evaluate": Need("evaluate", size.n_rows + part + state + torch + _JUDGE_BYTES, f"{rows}: a byte a row, {network}and a sample to judge by", _FEWER),
     }
 
 
@@ -65,8 +84,11 @@ def whole(spec: ModelSpec, size: Size) -> str:
     return f"{road} (all at once take about {show_bytes(all_rows)}, {show_bytes(there)} are there for them; {show_bytes(least)} in all is the least)"
 
 
-def refuse(spec: ModelSpec, size: Size, step: str) -> None:
-    """Raises `DataError` when a step cannot be done within the memory there is, before it begins."""
-    need = needs(spec, size).get(step)
-    if need is not None:
-        memory.refuse(need, spec.compute.memory)
+def refuse(spec: ModelSpec, size: Size | None, steps: tuple[str, ...]) -> None:
+    """Raises `DataError` when one of these steps cannot be done within the memory there is: the one that needs most, before the first of them begins.
+
+    ``size``: of the table; None: not known before it is collected, and what is needed at any size is looked at.
+    """
+    found = [need for step, need in needs(spec, size or Size(0, 0, 0.0)).items() if step in steps]
+    if found:
+        memory.refuse(max(found, key=lambda need: need.n_bytes), spec.compute.memory)

@@ -55,8 +55,8 @@ class Runner:
                     place.discard(gone)
                 if step == "collect" and STEPS.index(until) >= STEPS.index("train"):
                     import_ahead()
-                if step != "collect":
-                    refuse(place.spec, Size(len(context.rows), len(context.rows.columns), context.rows.row_bytes), step)
+                size = None if step == "collect" else Size(len(context.rows), len(context.rows.columns), context.rows.row_bytes)
+                refuse(place.spec, size, STEPS[STEPS.index(step) : STEPS.index(until) + 1])
                 work = cast("Callable[[Context, Path], Facts]", _MODULES[step].work)
                 make = partial(place.make, step, wanted, partial(work, context))
                 if place.spec.compute.memory is not None:

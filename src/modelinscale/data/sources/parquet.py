@@ -61,7 +61,7 @@ class Parquet(Files):
             group = about.row_group(i)
             columns = (group.column(k) for k in range(group.num_columns))
             total += sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] in wanted)
-        return max(super()._row_bytes(schema), total / max(1, about.num_rows))
+        return max(super()._row_bytes(schema), float(total / max(1, about.num_rows)))
 
     def read(self, after: Cursor | None, schema: Schema) -> Iterator[Chunk]:
         """Chunks of about ``rows`` rows. See the contract. A file that changed after a part of it was read raises `SourceError`."""
