@@ -1,6 +1,8 @@
 """A project whose store is a bucket: from rows to answers, on one machine and on a second one that finds everything done."""
 
+import json
 import random
+import re
 import subprocess
 import sys
 import time
@@ -17,25 +19,31 @@ from modelinscale.core.personal import Keys
 from modelinscale.data.lake import open_table
 from modelinscale.pipeline._collect import table_name
 from modelinscale.pipeline._place import Place
-from modelinscale.store.s3 import S3
+from modelinscale.store import Store
+from modelinscale.store._bucket import Bucket
 from modelinscale.testing.buckets import Server
-from modelinscale.testing.s3 import s3_server
+from modelinscale.testing.clouds import CLOUDS
 
 pytestmark = pytest.mark.slow
 
-SECRET = "hush-hush-key"
 
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("KEY_FOR_TESTS", SECRET)
-    with s3_server() as found:
+@pytest.fixture(params=sorted(CLOUDS))
+def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with CLOUDS[request.param]() as found:
+        monkeypatch.setenv("MIS_TEST_ID", "test")
+        monkeypatch.setenv("MIS_TEST_SECRET", found.secret)
         yield found
 
 
-def store(server: Server, cache: Path, **more: object) -> S3:
-    secret = {"access_key": "${ENV:KEY_FOR_TESTS}", "secret_key": "${ENV:KEY_FOR_TESTS}"}
-    return S3.model_validate({"bucket": "bkt", "endpoint": server.options["aws_endpoint"], "region": "us-east-1", "cache": cache, **secret, **more})
+def store(server: Server, cache: Path, **more: object) -> Bucket:
+    made = Store.parse({"bucket": "bkt", "cache": str(cache), **server.settings("${ENV:MIS_TEST_SECRET}"), **more})
+    assert isinstance(made, Bucket)
+    return made
+
+
+def part(server: Server) -> str:
+    """A piece of the secret that must not be found anywhere."""
+    return server.secret[100:140] if len(server.secret) > 200 else server.secret
 
 
 def write_rows(path: Path, start: int, end: int) -> None:
@@ -46,8 +54,7 @@ def project(server: Server, folder: Path, source: str, data: str = "") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.yaml").write_text(
         f"name: shop\ntarget: y\nmodel: {{type: linear}}\ndata:\n  source: {source}\n  key: [id]\n{data}"
-        f"store: {{type: s3, bucket: bkt, prefix: team/shop, endpoint: '{server.options['aws_endpoint']}', region: us-east-1, lease: 4s,"
-        " access_key: '${ENV:KEY_FOR_TESTS}', secret_key: '${ENV:KEY_FOR_TESTS}'}\n",
+        f"store: {json.dumps({'bucket': 'bkt', 'prefix': 'team/shop', 'lease': '4s', **server.settings('${ENV:MIS_TEST_SECRET}')})}\n",
         encoding="utf-8",
     )
     return folder
@@ -73,9 +80,9 @@ def test_two_machines_share_one_project(server: Server, tmp_path: Path) -> None:
     verdict = Project(two.base).verify_audit()
     assert (verdict.broken_line, verdict.missing_anchors, verdict.torn_bytes) == (None, (), 0)
     for content in server.objects.held.values():
-        assert SECRET.encode() not in content
+        assert part(server).encode() not in content
     for path in (p for folder in (one.base, two.base) for p in folder.rglob("*") if p.is_file()):
-        assert SECRET.encode() not in path.read_bytes(), path
+        assert part(server).encode() not in path.read_bytes(), path
 
 
 def test_a_cache_that_was_removed_is_filled_again(server: Server, tmp_path: Path) -> None:
@@ -100,7 +107,7 @@ def test_a_table_is_opened_by_its_address_alone(server: Server, tmp_path: Path) 
     one.run(until="collect")
     place = Place.of(one.spec, one.base)
     address = pickle.loads(pickle.dumps(place.store.uri("lake", table_name(place))))  # noqa: S301  # as tasks on other machines get it
-    assert SECRET.encode() not in pickle.dumps(address)
+    assert part(server).encode() not in pickle.dumps(address)
     table = open_table(address)
     assert table.at(1).vacuum(older_than=timedelta(days=1)).removed == ()
     assert table.n_rows == 50
@@ -178,7 +185,7 @@ def test_who_lost_the_lock_is_told_and_does_not_take_the_others_away(server: Ser
 def test_what_two_machines_change_at_once_is_refused_to_the_second(server: Server, tmp_path: Path) -> None:
     one, two = store(server, tmp_path / "one"), store(server, tmp_path / "two")
 
-    def note(machine: S3, words: str) -> None:
+    def note(machine: Bucket, words: str) -> None:
         (machine.cache / "track").mkdir(parents=True)
         (machine.cache / "track" / "notes").write_text(words, encoding="utf-8")
 
@@ -209,13 +216,81 @@ def test_a_folder_that_was_discarded_elsewhere_is_not_found_here(server: Server,
 
 def test_what_a_bucket_refuses_is_told_without_secrets(server: Server, tmp_path: Path) -> None:
     server.objects.refused["bkt"] = (403, "AccessDenied")
-    with pytest.raises(StoreError, match=r"Cannot list s3://bkt/published: access was denied. Give these credentials") as told:
+    with pytest.raises(StoreError, match=r"Cannot list ..://bkt/published: access was denied. Give these credentials") as told:
         list(store(server, tmp_path).list())
-    assert SECRET not in str(told.value)
+    assert part(server) not in str(told.value)
     far = store(server, tmp_path / "far", endpoint="http://127.0.0.1:1", options={"client_max_retries": "0"})
-    with pytest.raises(StoreError, match=r"Cannot write s3://bkt/locks/lock: it cannot be reached") as told, far.lock("lock"):
+    with pytest.raises(StoreError, match=r"Cannot write ..://bkt/locks/lock: it cannot be reached") as told, far.lock("lock"):
         pass
-    assert SECRET not in str(told.value) + repr(far) + str(far.plain())
+    assert part(server) not in str(told.value) + repr(far) + str(far.plain())
+
+
+def n_commits(server: Server) -> int:
+    return len([name for name in list(server.objects.held) if "/_versions/" in name])
+
+
+def test_a_marker_and_a_lock_that_were_written_but_answered_with_a_failure_are_ours(server: Server, tmp_path: Path) -> None:
+    one = store(server, tmp_path / "one", lease="2s")
+    server.objects.mute = re.compile("locks/lock")
+    with one.lock("lock"):
+        server.objects.mute = re.compile("locks/lock")  # the next renewal
+        with one.publish("steps", "train", "x") as folder:
+            (folder / "w.bin").write_bytes(b"w" * 100)
+            server.objects.mute = re.compile("published/")
+        assert server.objects.mute is None, "the failure was told"
+        server.objects.mute = re.compile("locks/lock")
+        time.sleep(1.5)
+    fresh = store(server, tmp_path / "two")
+    assert (fresh.path("steps", "train", "x") / "w.bin").read_bytes() == b"w" * 100, "what the marker names is there"
+    (one.cache / "track").mkdir(parents=True)
+    for words in ("first", "second"):
+        with one.shared():
+            (one.cache / "track" / "notes").write_text(words, encoding="utf-8")
+            server.objects.mute = re.compile("shared/track")
+        assert server.objects.mute is None
+        with fresh.shared():
+            assert (fresh.cache / "track" / "notes").read_text(encoding="utf-8") == words
+
+
+def test_a_list_that_is_gone_from_the_bucket_is_told(server: Server, tmp_path: Path) -> None:
+    one = store(server, tmp_path / "one")
+    (one.cache / "track").mkdir(parents=True)
+    with one.shared():
+        (one.cache / "track" / "notes").write_text("first", encoding="utf-8")
+    server.objects.held.clear()
+
+    def work() -> None:
+        with one.shared():
+            (one.cache / "track" / "notes").write_text("second", encoding="utf-8")
+
+    with pytest.raises(StoreError, match="shared/track is gone from the bucket"):
+        work()
+
+
+def test_a_store_that_dies_while_a_folder_is_published_shows_nothing_of_it(server: Server, tmp_path: Path) -> None:
+    for n in range(4):
+        one = store(server, tmp_path / f"one{n}", options={"client_max_retries": "0", "timeout": "2s"})
+
+        def work(one: Bucket = one, n: int = n) -> None:
+            with one.publish("steps", "train", "x") as folder:
+                for i in range(3):
+                    (folder / f"{i}.bin").write_bytes(b"w" * 100)
+                server.objects.writes_left = n
+
+        with pytest.raises(StoreError, match="it cannot be reached") as told:
+            work()
+        assert part(server) not in str(told.value)
+        server.objects.writes_left = None
+        assert list(store(server, tmp_path / "two").list("steps", "train")) == [], "half of it is visible"
+        assert not store(server, tmp_path / "two").path("steps", "train", "x").exists()
+
+
+def test_a_wrong_key_is_told(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIS_TEST_SECRET", server.wrong_secret)
+    one = store(server, tmp_path, options={"client_max_retries": "0"})
+    with pytest.raises(StoreError, match=r"the credentials were refused|the secret key does not fit") as told, one.lock("lock"):
+        pass
+    assert server.wrong_secret[100:140] not in str(told.value) if len(server.wrong_secret) > 200 else server.wrong_secret not in str(told.value)
 
 
 @pytest.mark.slow
@@ -238,7 +313,10 @@ project.run(until="collect")
         process = subprocess.Popen([sys.executable, "-c", code, str(one.base)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        time.sleep(chance.uniform(0.0, 1.2))
+        kill_at, end = n_commits(server) + chance.randrange(4), time.monotonic() + 30
+        while n_commits(server) < kill_at and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0.0, 0.3))
         process.kill()
         process.wait()
         process.stdout.close()

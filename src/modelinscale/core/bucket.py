@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SCHEMES = ("s3", "gs", "az")
 """Of addresses: ``s3://bucket/prefix``."""
-_CLIENT = ("allow_http", "allow_invalid_certificates", "timeout", "connect_timeout", "proxy_url", "user_agent")
+_CLIENT = ("allow_http", "allow_invalid_certificates", "root_certificate", "timeout", "connect_timeout", "proxy_url", "user_agent")
 _TRIES, _PATIENCE_S = 8, 120.0
 
 _TOLD = {
@@ -28,7 +28,7 @@ _TOLD = {
     "InvalidAccessKeyId": ("the access key is not known", "Check the credentials."),
     "InvalidToken": ("the session token is not valid", "Check the credentials."),
     "SignatureDoesNotMatch": ("the secret key does not fit the access key", "Check the credentials."),
-    "AuthenticationFailed": ("the credentials were refused", "Check the credentials."),
+    **dict.fromkeys(("AuthenticationFailed", "InvalidAuthentication", "AuthenticationRequired"), ("the credentials were refused", "Check the credentials.")),
     "RequestTimeTooSkewed": ("this machine's clock is wrong", "Set the clock."),
     "AccessDenied": ("access was denied", "Give these credentials the right to list, read and (for a store) write and delete there."),
     "AuthorizationPermissionMismatch": ("access was denied", "Give these credentials the right to list and read there."),
@@ -37,6 +37,15 @@ _TOLD = {
     "IllegalLocationConstraintException": ("the bucket is in another region", "Write its region."),
     "SlowDown": ("it answers that it is asked too often", "Run again later: it goes on where it stopped."),
 }
+
+_CERTIFICATES = {
+    "UnknownIssuer": "its certificate comes from an authority that this machine does not trust",
+    "Expired": "its certificate has expired",
+    "ExpiredContext": "its certificate has expired",
+    "NotValidForName": "its certificate is for another name",
+    "NotValidForNameContext": "its certificate is for another name",
+}
+TRUST = "Have this machine trust the authority, or name a file with its certificates in the environment variable SSL_CERT_FILE."
 
 
 class Absent(MisError):
@@ -95,18 +104,13 @@ def _words(error: Exception) -> tuple[str, str]:
     from obstore import exceptions
 
     code, text = _code(error), str(error)
-    if code in _TOLD:
-        return _TOLD[code]
-    if isinstance(error, exceptions.PermissionDeniedError):
+    if code not in _TOLD and isinstance(error, exceptions.PermissionDeniedError):
         return _TOLD["AccessDenied"]
-    if isinstance(error, exceptions.UnauthenticatedError):
+    if code not in _TOLD and isinstance(error, exceptions.UnauthenticatedError):
         return _TOLD["AuthenticationFailed"]
-    if "redirect" in text.lower() and "region" in text.lower():
-        return _TOLD["PermanentRedirect"]
-    if "169.254.169.254" in text or "metadata" in text.lower():
-        return "no credentials were found", "Write them by reference (`access_key: ${ENV:...}`), or set the usual variables (AWS_ACCESS_KEY_ID, ...)."
-    if "error sending request" in text:
-        return "it cannot be reached", "Check address, endpoint and network; then run again: it goes on where it stopped."
+    found = reason(text)
+    if found is not None:
+        return found
     status = re.search(r"status code: (\d{3})|\b([45]\d\d) [A-Z][a-z]+", text)
     number = next((g for g in status.groups() if g), "") if status else ""
     return " ".join(
@@ -114,7 +118,26 @@ def _words(error: Exception) -> tuple[str, str]:
     ), "Run again: it goes on where it stopped."
 
 
-def _code(error: Exception) -> str:
+def reason(text: str) -> tuple[str, str] | None:
+    """What a client's message means, and what to do about it; None for one that is not known."""
+    code = _code(text)
+    if code in _TOLD:
+        return _TOLD[code]
+    certificate = re.search(r"InvalidCertificate\(\s*(\w+)", text)
+    if certificate:
+        return _CERTIFICATES.get(certificate[1], f"its certificate is refused ({certificate[1]})"), TRUST
+    if "redirect" in text.lower() and "region" in text.lower():
+        return _TOLD["PermanentRedirect"]
+    if "169.254.169.254" in text or "metadata" in text.lower():
+        return "no credentials were found", "Write them by reference (`access_key: ${ENV:...}`), or set the usual variables (AWS_ACCESS_KEY_ID, ...)."
+    if "error sending request" in text:
+        return "it cannot be reached", "Check address, endpoint, network and certificate; then run again: it goes on where it stopped."
+    if re.search(r"status code: 403|necessary privileges", text):
+        return _TOLD["AccessDenied"]
+    return _TOLD["AuthenticationFailed"] if "status code: 401" in text else None
+
+
+def _code(error: Exception | str) -> str:
     found = re.search(r"<Code>(\w{1,60})</Code>", str(error))
     return found[1] if found else ""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from modelinscale import __version__
 from modelinscale.core import files
+from modelinscale.core.bucket import reason
 from modelinscale.core.errors import LakeError, MisError, StoreError
 from modelinscale.core.identity import identity
 from modelinscale.core.secrets import reveal
@@ -393,6 +394,9 @@ def told(uri: str, doing: str) -> Iterator[None]:
         refused = files.refusal(code, Path(uri), doing)
         if refused:
             raise refused from error
+        known = reason(str(error)) if "://" in uri else None
+        if known is not None:
+            raise LakeError(f"Cannot {doing} the table {uri}: {known[0]}.", fix=known[1]) from error
         if "://" in uri:
             fix = "Check the address, the credentials and the options of the store; then whether another program changed the table."
         else:

@@ -327,7 +327,7 @@ class Remote:
         return {name: about[name] for name in ("e_tag", "version") if about[name] and (name == "e_tag" or self.url.startswith("gs:"))}
 
     def _write(self, key: str, body: bytes, on: Mark | None) -> Mark:
-        """Writes an object only on top of the one that was read, or (None) only where none is. A conflict raises obstore's error.
+        """Writes an object only on top of the one that was read, or (None) only where none is. A conflict raises obstore's error, one that is gone `Absent`.
 
         A store may write and then fail to say so; asked again by the client, it tells of a conflict with that very write. So what lies there decides.
         """
@@ -338,11 +338,13 @@ class Remote:
         try:
             with self._told(key, "write"):
                 return self._mark_of(obstore.put(self._store, key, body, mode=mode))
-        except (AlreadyExistsError, PreconditionError):
+        except (AlreadyExistsError, PreconditionError) as conflict:
             try:
                 found, mark = self._read_marked(key)
             except Absent:
-                found, mark = b"", {}
+                if on is None:
+                    raise conflict from None
+                raise
             if found != body:
                 raise
             return mark
@@ -396,7 +398,7 @@ class _Lease:
 
         try:
             self._mark = self._write(mark)
-        except PreconditionError:
+        except (PreconditionError, Absent):
             return str(found["holder"])
         return None
 
