@@ -6,10 +6,11 @@ from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from modelinscale.core.errors import Unreachable
+from modelinscale.core.errors import NothingYet, Unreachable
 from modelinscale.core.logs import log
 from modelinscale.data._collecting import Collecting
 from modelinscale.data.sources import Chunk, Cursor, Source
+from modelinscale.data.sources._messages import from_the_first
 
 if TYPE_CHECKING:
     from modelinscale.data.tail import Follow
@@ -26,7 +27,7 @@ class Arriving:
         self._chunks: list[Chunk] = []
         self._n_rows = self._n_bytes = 0
         self.away = ""
-        """Why the source is out of reach; empty while it answers."""
+        """Why the source is out of reach, or not there yet; empty while it answers."""
         self.had_all = False
         """Whether the source had nothing more at the last look."""
         self.all_at = monotonic()
@@ -56,7 +57,11 @@ class Arriving:
                             closed = monotonic()
                         elif chunk is None:
                             yield []
-            except Unreachable as error:
+            except (Unreachable, NothingYet) as error:
+                if isinstance(error, NothingYet):
+                    if after is not None:
+                        raise
+                    self._source, pause = from_the_first(self._source), min(self._how.every, self._how.pause)
                 self.away, self.had_all = error.message, False
                 if self._chunks:
                     yield self._taken()
@@ -64,7 +69,7 @@ class Arriving:
                 lost_at = monotonic() if lost_at is None else lost_at
                 if self._how.give_up is not None and monotonic() - lost_at >= self._how.give_up:
                     raise
-                log(__name__).warning("the source is out of reach", extra={"error": str(error), "next_try_s": pause})
+                log(__name__).warning("the source cannot be read now", extra={"error": str(error), "next_try_s": pause})
                 yield []
                 self._stop.wait(pause)
                 pause = min(pause * 2, self._how.pause)

@@ -81,6 +81,7 @@ class _Following:
 
         None if told to stop meanwhile.
         """
+        from modelinscale.data.sources._messages import from_the_first
         from modelinscale.data.tail import FIRST_PAUSE_S
 
         pause, start, was_empty = FIRST_PAUSE_S, now(), False
@@ -97,7 +98,7 @@ class _Following:
                 stop.wait(pause)
                 pause = min(pause * 2, self._settings.pause)
             else:
-                return replace(job, source=_from_the_first(job.source)) if was_empty else job
+                return replace(job, source=from_the_first(job.source)) if was_empty else job
         return None
 
     def _take(self, step: Step) -> None:
@@ -129,13 +130,6 @@ class _Following:
             if removed:
                 self._told.vacuumed(removed, sum(one.bytes_freed for one in done))
         return True
-
-
-def _from_the_first(source: Any) -> Any:
-    """A stream that was empty when it was first looked at: whatever it has now came after that, so ``start: latest`` means all of it."""
-    from modelinscale.data.sources._messages import Stream
-
-    return source.but(start="earliest") if isinstance(source, Stream) else source
 
 
 @contextmanager

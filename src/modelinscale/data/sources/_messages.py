@@ -132,6 +132,11 @@ class Stream(Source):
         log(__name__).warning("messages lost", extra={"where": where, "lost": n_lost})
 
 
+def from_the_first(source: Source) -> Source:
+    """A source that was empty when it was first looked at: whatever it has now came after that, so ``start: latest`` means all of it."""
+    return source.but(start="earliest") if isinstance(source, Stream) else source
+
+
 def rows_of(values: Sequence[bytes | None], place: Callable[[int], str]) -> tuple[list[Row], dict[int, str]]:
     """The JSON object of each message, {} for a broken one, and why those are broken; ``place`` names the i-th message."""
     present = [v or b"" for v in values]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import Field, PrivateAttr
 
-from modelinscale.core.errors import NotSupportedYet, SourceError, Unreachable, needs
+from modelinscale.core.errors import NothingYet, NotSupportedYet, SourceError, Unreachable, needs
 from modelinscale.core.schema import ColumnType, Schema
 from modelinscale.core.secrets import Address, Reference, reveal
 from modelinscale.data.sources import Chunk, Cursor
@@ -132,7 +132,7 @@ class Redis(Stream):
             raise Unreachable(f"{self._name()}: the server cannot be reached: {error}.", fix="Is it up? Is `url` right?") from None
         except e.ResponseError as error:
             if "no such key" in str(error).lower():
-                raise SourceError(f"there is no {self._name()}.", fix="Check `stream` and the database in `url`, or send a first entry.") from None
+                raise NothingYet(f"there is no {self._name()}.", fix="Check `stream` and the database in `url`, or send a first entry.") from None
             raise SourceError(f"{self._name()}: {error}.", fix="Is the key a stream?") from None
 
     def _state(self, client: "Client") -> "_State":
