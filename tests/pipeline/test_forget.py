@@ -9,6 +9,8 @@ import pytest
 from modelinscale.api import Project
 from modelinscale.core.errors import LakeError, SpecError, UsageError
 from modelinscale.core.personal import Keys
+from modelinscale.data.lake import Table, open_table
+from modelinscale.pipeline._forget import _Forgetting
 from modelinscale.testing.traces import traces
 
 KEY = "a-key-of-more-than-sixteen-letters"
@@ -126,3 +128,69 @@ def test_a_rotated_key_leaves_no_old_pseudonym_and_the_same_persons_go_on(tmp_pa
     if again.collected["n_added"]:
         assert rows[-1]["who"] == new.pseudonym(PERSON) == new.rotated(old.pseudonym(PERSON))
     assert [e.action for e in Project(tmp_path).audit.entries()].count("rotate") == 1
+
+
+def test_a_person_is_found_as_the_source_writes_them_whatever_cleaning_made_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIS_KEY", KEY)
+    names = ["Ann", " B-en ", "C-arl", ""]
+    (tmp_path / "rows.csv").write_text("row,who,x,y\n" + "".join(f"{i},{names[i % 4]},{i},{'yes' if i % 3 else 'no'}\n" for i in range(80)))
+    clean = "clean: {who: [trim, {replace: {'B-en': Benjamin}}, {fill: nobody}]}"
+    (tmp_path / "model.yaml").write_text(
+        f"name: shop\ndata: {{source: rows.csv, person: who, {clean}, personal: {{who: pseudonym}}, pseudonym_key: '${{ENV:MIS_KEY}}'}}\ntarget: y\n"
+    )
+    Project(tmp_path).run(until="collect")
+    assert sum(Project(tmp_path).forget([" B-en "], dry_run=True).rows.values()) == 20
+    assert sum(Project(tmp_path).forget([" C-arl"]).rows.values()) == 20
+    assert Project(tmp_path).describe("rows").facts["n_rows"] == 60
+    assert sum(Project(tmp_path).forget(["   "], dry_run=True).rows.values()) == 0, "a cell that says nothing is nobody"
+
+
+def test_a_short_name_takes_nobody_else_out_of_quarantine(tmp_path: Path) -> None:
+    bad = "".join(f"{i},{i},a{i}7,yes\n" for i in range(100, 120))
+    (tmp_path / "rows.csv").write_text("row,who,x,y\n" + "".join(f"{i},{i % 20},{i},{'yes' if i % 3 else 'no'}\n" for i in range(80)) + bad)
+    (tmp_path / "model.yaml").write_text("name: shop\ndata: {source: rows.csv, person: who, columns: {x: int}}\ntarget: y\n")
+    Project(tmp_path).run(until="collect")
+    found = Project(tmp_path).forget(["7"])
+    assert (sum(found.rows.values()), found.quarantined) == (4, 0)
+    assert Project(tmp_path).describe("quarantine").facts["n_rows"] == 20
+
+
+@pytest.mark.slow
+def test_a_call_killed_before_its_end_is_ended_by_the_next_one(project: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    place, word = project
+    Project(place).run(until="prepare")
+
+    class Killed(Exception):
+        pass
+
+    def stop(self: Table, *args: object, **more: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "erase", stop)
+        with pytest.raises(Killed):
+            Project(place).forget([PERSON])
+    assert not list((place / ".mis" / "steps" / "prepare").glob("[!.]*")), "nothing made from the rows outlives them"
+    with monkeypatch.context() as patch:
+        patch.setattr(_Forgetting, "_begin", stop)
+        with pytest.raises(Killed):
+            Project(place).forget([PERSON])
+    assert sum(Project(place).forget([PERSON]).rows.values()) == 12
+    assert traces(place / ".mis", [word, PERSON]) == []
+
+
+@pytest.mark.slow
+def test_rows_that_a_killed_writer_left_and_packages_of_versions_that_are_gone_are_looked_through(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("row,who,x,shop,y\n" + "\n".join(lines()) + "\n")
+    (tmp_path / "model.yaml").write_text(SPEC.replace("  PERSONAL\n", "").replace("features: {x: number,", "features: {who: category, x: number,"))
+    Project(tmp_path).run()
+    table = open_table(str(next((tmp_path / ".mis" / "lake").glob("shop-????????"))))
+    table.stage(table.slice(0, table.n_rows, table.schema.names))
+    golden = tmp_path / ".mis" / "packages" / "shop" / "1" / "golden.json"
+    other = next(row["who"] for row in json.loads(golden.read_text())["rows"] if len(row["who"]) == len("person-18"))
+    Project(tmp_path).forget([PERSON])  # with it goes the version that the package was made from
+    table = open_table(table.uri)
+    table.erase("who", [other])  # as if a later row had taken the place of each
+    assert [m.golden_rows > 0 for m in Project(tmp_path).forget([other]).models] == [True]
+    assert traces(tmp_path / ".mis" / "lake", [PERSON, other]) == []
+    assert not any(row.get("who") == other for row in json.loads(golden.read_text())["rows"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -21,7 +21,7 @@ from modelinscale.core.personal import Keys
 from modelinscale.core.secrets import anchored, reveal
 from modelinscale.pipeline import _register
 from modelinscale.pipeline._lineage import audit_of
-from modelinscale.pipeline._logged import erase_logged
+from modelinscale.pipeline._logged import SHORT, erase_logged
 from modelinscale.pipeline._place import Place, Result, results
 
 if TYPE_CHECKING:
@@ -103,11 +103,16 @@ class _Forgetting:
     """One call of `forget`."""
 
     def __init__(self, place: Place, column: str, persons: Sequence[str], dry_run: bool) -> None:
+        from modelinscale.data.lake import open_table
+
         self.place, self.column, self.persons, self.dry_run = place, column, persons, dry_run
         self._secrets = [reveal(one) for one in anchored(place.spec.data.pseudonym_key, place.base)]
+        self._tables = [(name, open_table(place.store.uri("lake", name))) for name in tables_of(place)]
+        cleaned = [word for _, table in self._tables for word in _cleaned(place, table, column, persons)]
         chains = [Keys(self._secrets[:n]) for n in range(1, len(self._secrets) + 1)]
-        self.words = list(dict.fromkeys([*persons, *(keys.pseudonym(one) for keys in chains for one in persons)]))
-        """The persons in every form in which they may be stored: raw, and as each chain of keys writes them."""
+        named = list(dict.fromkeys([*persons, *cleaned]))
+        self.words = list(dict.fromkeys([*named, *(keys.pseudonym(one) for keys in chains for one in named)]))
+        """The persons in every form in which they may be stored: raw, cleaned, and as each chain of keys writes them."""
         self._frames: dict[str, pl.DataFrame] = {}
 
     def all(self) -> Forgotten:
@@ -116,8 +121,7 @@ class _Forgetting:
         seen: dict[str, dict[int, int]] = {}
         readable: dict[str, set[int]] = {}
         notes: list[str] = []
-        tables = list(self._tables())
-        for name, table in tables:
+        for name, table in self._tables:
             if self.column not in table.schema:
                 notes.append(f"table {name} has no column {self.column!r}: nothing was looked for in it.")
                 continue
@@ -126,20 +130,24 @@ class _Forgetting:
             seen[name] = {version: n for version, n in table.rows_of(self.column, cells).items() if n}
             rows[name] = seen[name].get(table.version, 0)
             self._frames[name] = self._rows(table, cells, seen[name])
-        quarantined = sum(self._quarantine(name) for name, _ in tables)
-        models = tuple(self._models(seen, readable))
-        steps = steps_on(self.place, seen)
+        quarantined = sum(self._quarantine(name, dry_run=True) for name, _ in self._tables)
+        models = tuple(self._models(seen, readable, dry_run=True))
+        steps = steps_on(self.place, seen, readable)
         log = erase_logged(self.place.spec, self.place.base, self.column, self.words, dry_run=True)
         if not self.dry_run:
+            # The tables last: they tell what was made from the rows, to a call as well that goes on after this one was killed.
             self._begin(rows, quarantined, models, log.n_rows)
-            log = erase_logged(self.place.spec, self.place.base, self.column, self.words, dry_run=False)
-            for name, table in tables:
-                if seen.get(name):
-                    table.erase(self.column, self._cells(table.schema[self.column]), run="forget")
             for step in steps:
                 self.place.discard(step)
-            if any(seen.values()):
+            if steps or any(seen.values()):
                 shutil.rmtree(self.place.store.path("work"), ignore_errors=True)  # encoded rows and checkpoints
+            list(self._models(seen, readable, dry_run=False))
+            log = erase_logged(self.place.spec, self.place.base, self.column, self.words, dry_run=False)
+            for name, table in self._tables:
+                self._quarantine(name, dry_run=False)
+                table.sweep()  # what killed writers left holds rows that no version has
+                if seen.get(name):
+                    table.erase(self.column, self._cells(table.schema[self.column]), run="forget")
         if log.names_nobody:
             notes.append(f"{self.column!r} is no input of the model: rows of the prediction log do not say whose they are, unless their request ids do.")
         notes += ["the source still has the rows, unless they were removed there: a table made anew would bring them again."] if any(rows.values()) else []
@@ -168,11 +176,6 @@ class _Forgetting:
 
     # -- the lake
 
-    def _tables(self) -> Iterator[tuple[str, Table]]:
-        from modelinscale.data.lake import open_table
-
-        yield from ((name, open_table(self.place.store.uri("lake", name))) for name in tables_of(self.place))
-
     def _cells(self, column: Column) -> list[Any]:
         """The persons as cells of a column's type; a form that the type cannot hold is not there."""
         if column.type == "string":
@@ -200,8 +203,8 @@ class _Forgetting:
                 parts.append(frame.filter(pl.col(self.column).is_in(list(cells))))
         return pl.concat(parts).unique() if parts else pl.DataFrame()
 
-    def _quarantine(self, name: str) -> int:
-        """Lines of rows in which a person's value stands, with the other lines of those rows."""
+    def _quarantine(self, name: str, *, dry_run: bool) -> int:
+        """Lines of rows in which a person's value stands as a word, with the other lines of those rows; short values in the person's own column only."""
         from modelinscale.data.lake import open_table, table_exists
 
         uri = self.place.store.uri("lake", f"{name}{QUARANTINE}")
@@ -210,18 +213,20 @@ class _Forgetting:
         table = open_table(uri)
         hit: set[int] = set()
         lines: list[int] = []
-        for block in table.blocks(["row", "value"]):
-            for row, value in zip(block.column(0).to_pylist(), block.column(1).to_pylist(), strict=True):
+        own, as_word = set(self.words), _as_word(self.words)
+        for block in table.blocks(["row", "column", "value"]):
+            for row, column, value in zip(*(cells.to_pylist() for cells in block.columns), strict=True):
                 lines.append(row)
-                if value is not None and any(word in value for word in self.words):
+                if value is not None and (as_word(value) or (value in own and self.column in (column or "").split(", "))):
                     hit.add(row)
-        if hit and not self.dry_run:
+        if hit and not dry_run:
             table.erase("row", sorted(hit), run="forget")
         return sum(row in hit for row in lines)
 
     # -- what learned from them
 
-    def _models(self, seen: Mapping[str, Mapping[int, int]], readable: Mapping[str, set[int]]) -> Iterator[Seen]:
+    def _models(self, seen: Mapping[str, Mapping[int, int]], readable: Mapping[str, set[int]], *, dry_run: bool) -> Iterator[Seen]:
+        """Versions that saw the rows, or may have: made from a table version that cannot be read any more while the person is, or is still in the package."""
         from modelinscale.package.manifest import read_manifest
 
         for version in _register.tracker(self.place).versions(self.place.spec.name):
@@ -229,26 +234,31 @@ class _Forgetting:
                 continue
             manifest = read_manifest(version.folder)
             table, number = manifest.lineage.table, manifest.lineage.table_version
-            if table not in seen or not seen[table]:
+            sure = number in seen.get(table, ())
+            if not sure and number in readable.get(table, ()):
                 continue
-            sure = number in seen[table]
-            if sure or number not in readable[table]:
-                golden = self._clean_package(version, manifest, self._frames[table])
-                yield Seen(version.number, version.aliases, table, number, sure, golden, self._holds(version.folder))
+            frame = self._frames.get(table)
+            golden = self._clean_package(version, manifest, frame, dry_run=True)
+            holds = self._holds(version.folder)
+            if sure or seen.get(table) or golden or holds:
+                if not dry_run:
+                    self._clean_package(version, manifest, frame, dry_run=False)
+                yield Seen(version.number, version.aliases, table, number, sure, golden, holds)
 
-    def _clean_package(self, version: Version, manifest: Manifest, frame: pl.DataFrame) -> int:
+    def _clean_package(self, version: Version, manifest: Manifest, frame: pl.DataFrame | None, *, dry_run: bool) -> int:
         """Takes the persons' rows out of the golden rows and marks the package; gives how many they were."""
         from modelinscale.export._golden import json_rows
         from modelinscale.package.manifest import FileFacts
 
         golden = json.loads((version.folder / "golden.json").read_bytes())
-        there = [c for c in manifest.inputs if c.name in frame.columns]
-        theirs = (
-            {json.dumps(row, sort_keys=True) for row in json_rows(frame, [c.column for c in there], {c.name: c.clean for c in there})} if len(frame) else set()
-        )
+        theirs = set()
+        if frame is not None and len(frame):
+            there = [c for c in manifest.inputs if c.name in frame.columns]
+            known = json_rows(frame, [c.column for c in there], {c.name: c.clean for c in there})
+            theirs = {json.dumps(row, sort_keys=True) for row in known}
         stay = [i for i, row in enumerate(golden["rows"]) if not row or (json.dumps(row, sort_keys=True) not in theirs and not self._in(json.dumps(row)))]
         n_gone = len(golden["rows"]) - len(stay)
-        if self.dry_run:
+        if dry_run:
             return n_gone
         golden |= {"rows": [golden["rows"][i] for i in stay], "answers": [golden["answers"][i] for i in stay]}
         content = (json.dumps(golden, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode("utf-8", "surrogatepass")
@@ -258,13 +268,40 @@ class _Forgetting:
         return n_gone
 
     def _in(self, text: str) -> bool:
-        return any(word in text for word in self.words if len(word) > 3)
+        return any(word in text for word in self.words if len(word) > SHORT)
 
     def _holds(self, folder: Path) -> tuple[str, ...]:
         """Files in which a person's value itself stands: it was a word of a feature."""
-        words = [word.encode() for word in self.words if len(word) > 3]
+        words = [word.encode() for word in self.words if len(word) > SHORT]
         names = (n for n in ("model.onnx", "reference.json", "card.md", "manifest.json") if (folder / n).is_file())
         return tuple(name for name in names if any(word in (folder / name).read_bytes() for word in words))
+
+
+def _cleaned(place: Place, table: Table, column: str, persons: Sequence[str]) -> list[str]:
+    """The persons as the cells of a table came to be: read and cleaned like the source's. What becomes the same as a missing cell is nobody's."""
+    import pyarrow as pa
+
+    from modelinscale.core.personal import text_of
+    from modelinscale.data.clean import clean
+    from modelinscale.data.cleaners._treatment import EVERY, Cleaning
+
+    reads, steps = table.read_schema, place.spec.data.clean
+    if column not in reads:
+        return []
+    rows = clean(pa.record_batch([pa.array([*persons, None], pa.string())], names=[column]), reads)
+    wanted = steps.get(column) or (steps.get(EVERY, ()) if reads[column].type == "string" else ())
+    if wanted:
+        rows = Cleaning({column: wanted}).apply(rows)
+    *cells, nobody = rows.batch.column(column).to_pylist()
+    return [text_of(cell) for cell in cells if cell is not None and cell != nobody]
+
+
+def _as_word(words: Sequence[str]) -> Callable[[str], object]:
+    """Says whether one of the longer words stands as a word in a text."""
+    longer = sorted((word for word in words if len(word) > SHORT), key=len, reverse=True)
+    if not longer:
+        return lambda text: None
+    return re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in longer)).search
 
 
 def tables_of(place: Place) -> list[str]:
@@ -277,11 +314,17 @@ def tables_of(place: Place) -> list[str]:
     return [name for name in names if table_exists(place.store.uri("lake", name))]
 
 
-def steps_on(place: Place, versions: Mapping[str, Collection[int] | None]) -> list[Result]:
-    """Results made from these versions of tables (None: any), and what was made from those; the last ones first."""
+def steps_on(place: Place, versions: Mapping[str, Collection[int] | None], readable: Mapping[str, Collection[int]] | None = None) -> list[Result]:
+    """Results made from these versions of tables (None: any), and what was made from those; the last ones first.
+
+    ``readable``: the versions that can be read; then results of others count too, which nobody can say anything of any more.
+    """
 
     def hit(table: object, version: object) -> bool:
-        return table in versions and ((of := versions[str(table)]) is None or version in of)
+        if table not in versions:
+            return False
+        of = versions[str(table)]
+        return of is None or version in of or (readable is not None and version not in readable[str(table)])
 
     found = [r for r in results(place, "collect") if hit(r.facts.get("table"), r.facts.get("version"))]
     after = [r for r in results(place, "prepare") if hit(r.inputs.get("table"), r.inputs.get("table_version"))]

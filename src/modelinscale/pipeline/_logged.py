@@ -14,7 +14,7 @@ from modelinscale.store.local import Local
 
 _SURE_S = 2.0
 """How much longer than `FLUSH_S` the second look waits: a server under load may be late."""
-_SHORT = 3
+SHORT = 3
 """Words up to so many letters are looked for in the person's own column only: they stand in too much else."""
 
 
@@ -75,7 +75,7 @@ def _hit(column: str, words: Sequence[str]) -> Callable[[bytes], bool]:
     written = {msgspec.json.encode(cell).strip(b'"') for cell in cells}
     # Most lines are nobody's who is looked for: only those in which the bytes stand are taken apart.
     somewhere = re.compile(b"|".join(re.escape(one) for one in sorted(written, key=len, reverse=True)))
-    long = sorted((word for word in words if len(word) > _SHORT), key=len, reverse=True)
+    long = sorted((word for word in words if len(word) > SHORT), key=len, reverse=True)
     as_word = re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in long)) if long else None
 
     def hit(line: bytes) -> bool:
