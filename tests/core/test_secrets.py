@@ -2,7 +2,12 @@
 
 import json
 import logging
+import re
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
+from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -75,3 +80,30 @@ def test_an_address_stays_as_it_was_written(text: str) -> None:
 def test_files_of_secrets_lie_beside_the_file_that_names_them() -> None:
     settings = {"url": "db://u:${FILE:secrets/pw}@h", "headers": [{"token": "${ENV:T}"}, "${FILE:/abs}"], "n": 3}
     assert anchored(settings, Path("/home/me")) == {"url": "db://u:${FILE:/home/me/secrets/pw}@h", "headers": [{"token": "${ENV:T}"}, "${FILE:/abs}"], "n": 3}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda v: re.sub("%..", lambda found: found[0].lower(), quote(v, safe="")),
+        lambda v: json.dumps({"error": v}),
+        lambda v: json.dumps({"error": v}, ensure_ascii=False),
+        lambda v: f"<b>{escape(v)}</b>",
+        lambda v: "Basic " + b64encode(f"mis:{v}".encode()).decode(),
+        lambda v: "Basic " + b64encode(f"an:{v}".encode()).decode(),
+        lambda v: "Basic " + b64encode(f"anna:{v}".encode()).decode(),
+        lambda v: urlsafe_b64encode(v.encode()).decode(),
+        lambda v: repr([v]),
+        lambda v: repr(v.encode()),
+    ],
+    ids=["lower %", "JSON", "JSON in letters", "HTML", "basic, user of 3", "basic, user of 2", "basic, user of 4", "base64 of addresses", "Python", "bytes"],
+)
+def test_a_value_is_taken_out_however_a_server_says_it_back(written: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    value = 'hunter2/"w@rd<\\%41?>ö-long-enough'
+    monkeypatch.setenv("PW", value)
+    reveal("${ENV:PW}")
+    said = veil(f"refused: {written(value)}.")
+    assert MASK in said
+    assert not any(part in said for part in ("hunter2", "w@rd", "w%40rd", "long-enough"))
+    # What base64 keeps at either end is at most two bytes of the value.
+    assert all(b64encode(value.encode()[i : i + 6]).decode()[:8] not in said for i in range(len(value) - 6))

@@ -5,9 +5,12 @@ Both keep the text as it was written: what is compared, hashed, shown or stored 
 it; from then on `veil` takes that value out of any text, and every `MisError` and log line passes through it.
 """
 
+import json
 import os
 import re
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, quote_plus, urlsplit
@@ -22,6 +25,8 @@ _TELLING = re.compile(
 )
 _SHORTEST = 3
 """Values with fewer letters are not looked for in texts: they would be found everywhere, and tell nothing."""
+_SHORTEST_ENCODED = 6
+_LOWER = re.compile(r"%[0-9A-F]{2}")
 MASK = "***"
 
 _revealed: dict[str, None] = {}
@@ -91,10 +96,26 @@ def remember(value: str) -> None:
 def _forms(value: str) -> Iterator[str]:
     yield value
     yield from (line for line in value.splitlines() if line != value)
-    yield quote(value, safe="")
-    yield quote(value)
-    yield quote_plus(value)
+    for encoded in (quote(value, safe=""), quote(value), quote_plus(value)):
+        yield encoded
+        yield _LOWER.sub(lambda found: found[0].lower(), encoded)  # %2f, as some servers write
     yield repr(value)[1:-1]
+    yield repr(value.encode("utf-8", "surrogatepass"))[2:-1]
+    yield json.dumps(value)[1:-1]
+    yield json.dumps(value, ensure_ascii=False)[1:-1]
+    yield escape(value)
+    yield from _base64(value)
+
+
+def _base64(value: str) -> Iterator[str]:
+    """What stands of a value in base64 wherever it begins in what was encoded (``user:password``), in both alphabets; of six bytes or more."""
+    raw = value.encode("utf-8", "surrogatepass")
+    for skipped in range(3):
+        inner = raw[(3 - skipped) % 3 :]
+        inner = inner[: len(inner) // 3 * 3]
+        if len(inner) >= _SHORTEST_ENCODED:
+            for encode in (b64encode, urlsafe_b64encode):
+                yield encode(inner).decode()
 
 
 def _value(kind: str, name: str) -> str:
