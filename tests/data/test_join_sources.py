@@ -166,3 +166,25 @@ model: linear
     again = Project(shop).run()
     assert again.version == outcome.version
     assert again.collected["n_added"] == 0
+
+
+def test_moments_of_any_zone_meet_in_utc_and_rows_without_a_key_join_nothing(tmp_path: Path) -> None:
+    (tmp_path / "left.csv").write_text(
+        "id,k,at\n1,a,2026-01-01T12:00:00+02:00\n2,a,2026-01-01T12:00:00Z\n3,a,2026-01-01 09:59:59\n4,,2026-01-01T12:00:00Z\n5,a,\n6,b,2026-01-01T12:00:00Z\n"
+    )
+    (tmp_path / "right.csv").write_text(
+        "k,known,v\na,2026-01-01T05:00:00-05:00,10\na,2026-01-01T11:00:00+00:00,11\n,2026-01-01T01:00:00Z,12\n,2026-01-01T01:00:00Z,13\na,,14\nb,2025-12-31T12:00:00Z,15\n"
+    )
+    left = {"type": "csv", "path": str(tmp_path / "left.csv")}
+
+    def found(**join: Any) -> list[int | None]:
+        right = {"type": "csv", "path": str(tmp_path / "right.csv"), "join": {"on": "k", "as_of": {"at": "known"}, **join}}
+        return [row["v"] for row in rows(joined(left, right))]
+
+    assert found() == [10, 11, None, None, None, 15]
+    assert found(allow_exact=False) == [None, 11, None, None, None, 15]
+    assert found(within="1d") == [10, 11, None, None, None, 15]
+    assert found(within="23h") == [10, 11, None, None, None, None]
+    (tmp_path / "alone.csv").write_text("k,w\na,1\n,2\n,3\n")
+    alone = {"type": "csv", "path": str(tmp_path / "alone.csv"), "join": {"on": "k"}}
+    assert [row["w"] for row in rows(joined(left, alone))] == [1, 1, 1, None, 1, None]

@@ -117,6 +117,8 @@ class Data(Settings):
     def _replacing_needs_a_key(self) -> Self:
         if self.write == "upsert" and not self.key:
             raise SpecError("`write: upsert` replaces rows by key, and `key` is not given.", fix="Name the column that tells rows apart: `key: id`.")
+        if self.write != "upsert" and any(other.join.correct for other in getattr(self.source, "others", ())):
+            raise SpecError("`correct` brings rows again that are joined anew: they would be there twice.", fix="Write `write: upsert` and `key` under `data`.")
         return self
 
     @field_validator("checks", mode="before")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
@@ -144,79 +145,75 @@ class Joined(Source):
         held = {c.name: c for c in schema.columns}
         reads = Schema(columns=tuple(held.get(c.name, c) for c in main.columns if c.name in held or c.name in keys))
         with ExitStack() as stack:
-            late = [taken_one for taken_one in taken if taken_one.other.join.correct]
-            read_to: list[Cursor | None] = list((after or {}).get("others", ())) or [None] * len(late)
+            late = {str(i): one for i, one in enumerate(taken) if one.other.join.correct}
+            read_to: dict[str, Cursor | None] = dict((after or {}).get("others", {}))
             rights: list[Right] = []
 
-            def sides() -> list[Right]:
+            def sides() -> "list[Right]":
                 """All others, read to their ends the first time they are needed."""
                 if not rights:
-                    for one in taken:
+                    for i, one in enumerate(taken):
                         right, end = self._right(one, main)
                         rights.append(stack.enter_context(right))
-                        if one in late and after is None:
-                            read_to[late.index(one)] = end
+                        if after is None and str(i) in late:
+                            read_to[str(i)] = end
                 return rights
 
+            last: Chunk | None = None
             if late and after is not None:
-                yield from self._corrected(late, read_to, after, reads, main, lambda unit: _with(unit, taken, sides(), main, schema), stack)
+                for unit in self._touched(late, read_to, after, reads, main, sides, stack):
+                    for chunk in _with(unit, taken, sides(), main, schema):
+                        yield (last := chunk._replace(cursor=after))
+                if last is not None:  # rows that came again are in, and what brought them is done with
+                    yield last._replace(batch=last.batch.slice(0, 0), cursor={**after, "others": read_to})
             chunks = self.main.read(after["main"] if after else None, reads)
             first = next(chunks, None)
             if first is None:  # nothing new: the others need not be read
                 return
             sides()
-            places: list[Place] = [(cursor, newest) for cursor, newest in (after or {}).get("places", ())]
+            places = _places(after)
             for unit in _units(first, chunks, UNIT_ROWS if any(r.on_disk for r in rights) else 1):
                 ready = self._ready(unit, main)
-                for chunk in _with(ready, taken, rights, main, schema):
-                    yield chunk._replace(cursor={**chunk.cursor, **self._tail(late, read_to, places, chunk, ready, main)}) if late else chunk
+                for chunk, own in zip(_with(ready, taken, rights, main, schema), ready, strict=True):
+                    if late:
+                        newest = newest_of(own, main, [name for one in late.values() for name in one.other.join.as_of or ()])
+                        places.append((own.cursor, max(newest, places[-1][1] if places else newest)))
+                        places = kept_places(places, _oldest(late, now().replace(tzinfo=None)))
+                        chunk = chunk._replace(cursor={**chunk.cursor, "others": dict(read_to), "places": [list(place) for place in places]})
+                    yield chunk
                 if len(ready) < len(unit):
                     log(__name__).info("rows are left for a later collect (`wait`)", extra={"chunks": len(unit) - len(ready)})
                     return
 
-    def _corrected(
+    def _touched(
         self,
-        late: list[_Taken],
-        read_to: list[Cursor | None],
+        late: dict[str, _Taken],
+        read_to: dict[str, Cursor | None],
         after: Cursor,
         reads: Schema,
         main: Schema,
-        joined: Callable[[list[Chunk]], Iterator[Chunk]],
+        sides: Callable[[], "list[Right]"],
         stack: ExitStack,
-    ) -> Iterator[Chunk]:
-        """Rows of before that late rows may change, joined again; then, if there were any, a chunk without rows that remembers how far those were read."""
+    ) -> Iterator[list[Chunk]]:
+        """Rows of before that late rows may change; ``read_to`` is moved to where the late ones end."""
         at = now().replace(tzinfo=None)
-        news, moments = [], []
-        for i, one in enumerate(late):
-            right, end = self._right(one, main, read_to[i], news=True)
+        news = []
+        for name, one in late.items():
+            right, end = self._right(one, main, read_to.get(name), news=True)
             stack.enter_context(right)
-            read_to[i] = end or read_to[i]
-            join = one.other.join
-            assert join.as_of
-            moments += list(join.as_of)
             if end is not None:
+                read_to[name] = end
+                join = one.other.join
+                assert join.as_of
                 news.append((right, _lookups(join), next(iter(join.as_of)), join.correct))
         if not news:
             return
         waits = {name: o.join.wait for o in self.others if o.join.wait for name in o.join.as_of or ()}
-        places: list[Place] = [(cursor, newest) for cursor, newest in after.get("places", ())]
-        begin = begin_again(places, microseconds(at) - round(1e6 * max(one.other.join.correct for one in late)))
-        last = None
-        for chunk in touched(self.main.read(begin, reads), news, waits, main, after["main"], at):
-            for one_joined in joined([chunk]):
-                last = one_joined._replace(cursor=after)
-                yield last
-        if last is not None:
-            yield last._replace(batch=last.batch.slice(0, 0), cursor={**after, "others": list(read_to)})
-
-    def _tail(self, late: list[_Taken], read_to: list[Cursor | None], places: list[Place], chunk: Chunk, unit: list[Chunk], main: Schema) -> dict[str, Any]:
-        """What the cursor after a chunk holds besides the first source's: see `_late`."""
-        own = next(one for one in unit if one.cursor == chunk.cursor["main"])
-        newest = newest_of(own, main, [name for one in late for name in one.other.join.as_of or ()])
-        places.append((own.cursor, max(newest, places[-1][1] if places else newest)))
-        at = microseconds(now().replace(tzinfo=None))
-        places[:] = kept_places(places, at - round(1e6 * max(one.other.join.correct for one in late)))
-        return {"others": list(read_to), "places": [list(place) for place in places]}
+        begin = begin_again(_places(after), _oldest(late, at))
+        chunks = touched(self.main.read(begin, reads), news, waits, main, after["main"], at)
+        first = next(chunks, None)
+        if first is not None:
+            yield from _units(first, chunks, UNIT_ROWS if any(r.on_disk for r in sides()) else 1)
 
     def within(self, n_bytes: int, schema: Schema) -> Self:
         """Each of them is."""
@@ -340,6 +337,15 @@ def _with(unit: list[Chunk], taken: list[_Taken], rights: "list[Right]", main: S
             cells[BROKEN] = chunk.batch.column(BROKEN)
         yield Chunk(pa.record_batch(cells), {"main": chunk.cursor}, chunk.where)
         start += n
+
+
+def _places(after: Cursor | None) -> list[Place]:
+    return [(cursor, newest) for cursor, newest in (after or {}).get("places", ())]
+
+
+def _oldest(late: dict[str, _Taken], at: datetime) -> int:
+    """The moment (µs since 1970) of the oldest row that is still corrected."""
+    return microseconds(at) - round(1e6 * max(one.other.join.correct for one in late.values()))
 
 
 def _lookups(join: Join) -> dict[str, str]:
