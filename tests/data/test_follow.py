@@ -274,6 +274,42 @@ def test_windows_are_the_collects_that_later_ones_are_held_against(tmp_path: Pat
     assert len(kept) <= 10
 
 
+def test_what_rows_refer_to_is_read_again_in_every_window(tmp_path: Path) -> None:
+    known = tmp_path / "known.csv"
+    known.write_text("id\n" + "".join(f"r{i}\n" for i in range(10)))
+    source = Bursts(rows={"id": tuple(f"r{i}" for i in range(20)), "n": ("1",) * 20}, chunk_rows=10, allowed=[1])
+    follower = Follower(source, tmp_path, rules=rules(id={"refers": {"file": str(known), "column": "id"}}), window=0.3)
+    follower.until(10)
+    known.write_text("id\n" + "".join(f"r{i}\n" for i in range(20)))
+    time.sleep(0.6)
+    source.allowed.append(1)
+    follower.until(20)
+    follower.end()
+    assert len(ids(tmp_path)) == 20
+
+
+class Firehose(Feed):
+    """Something is there at every look."""
+
+    def follow(self, after: Cursor | None, schema: Schema, *, every_s: float, stop: threading.Event) -> Iterator[Chunk | None]:
+        for chunk in self.read(after, schema):
+            if stop.wait(0.01):
+                return
+            yield chunk
+
+    def behind(self, cursor: Cursor) -> int | None:
+        return 15
+
+
+def test_a_stream_that_never_pauses_is_judged_too(tmp_path: Path) -> None:
+    rows = {"id": tuple(f"r{i}" for i in range(20_000)), "n": ("1",) * 20_000}
+    source = Firehose(rows=rows, chunk_rows=10, told=[], looks=[])
+    follower = Follower(source, tmp_path, rules=rules(table={"rows": {"max": 5, "severity": "warn"}}), rows=10, window=0.5)
+    follower.until_it_says("rows are more than 5")
+    assert all(step.what != "idle" for step in follower.steps)
+    follower.end()
+
+
 # -- what is kept
 
 

@@ -128,6 +128,12 @@ class Collecting:
         self.share.refuse(self.kept)
         self.watch.refuse(self.kept, final=final)
 
+    def next_stretch(self, stretch: Stretch, *, counts: bool) -> None:
+        """Begins to watch another stretch of rows (see `Watch.next`), with checks that look anew at what lies elsewhere."""
+        self.watch = self.watch.next(stretch, counts=counts)
+        for _, check in self._rules.row_checks:
+            check.renew()
+
     @property
     def kept(self) -> str:
         """What of this collect is in the lake, in words."""

@@ -83,6 +83,7 @@ class Follower:
         self._caring: Future[None] | None = None
         self._told = state.cursor is None
         self._n_commits = self._n_compacted = self._n_reported = self._last_rows = 0
+        self._last_behind: int | None = None
         self._said = 0.0
         self._all_at = monotonic()
         self._report_at, self._vacuum_at = monotonic() + REPORT_S, monotonic()
@@ -156,11 +157,8 @@ class Follower:
 
     @property
     def _caught_up(self) -> bool:
-        """Whether it has everything, or lacks less than a commit holds: a stream that never pauses is never empty."""
-        if self._arriving.had_all:
-            return True
-        behind = self._behind() if self._n_commits and self._writing is None else None
-        return behind is not None and behind <= self._last_rows
+        """Whether it has everything, or all but a commit or two (one is written, one gathered): a stream that never pauses is never empty."""
+        return self._arriving.had_all or (self._last_behind is not None and self._last_behind <= 2 * self._last_rows)
 
     def _warn(self, words: tuple[str, ...]) -> None:
         if words:
@@ -206,6 +204,7 @@ class Follower:
 
     def _news(self, what: What, n_added: int = 0, n_quarantined: int = 0, *, note: str = "") -> None:
         behind, table = self._behind() if what != "waiting" else None, self._state.table
+        self._last_behind = behind
         place: dict[str, Any] = {"version": table.rows_version if table else None, "n_rows": table.n_rows if table else 0}
         late = 0.0 if behind == 0 else monotonic() - self._all_at
         self._hooks.news(

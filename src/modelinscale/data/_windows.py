@@ -32,6 +32,6 @@ class Windows:
         if whole:
             state.watch.refuse("the rows of this window are in the lake and stay", final=True)
         told = state.watch.warnings(final=whole)
-        state.watch = state.watch.next("catching up" if away else "window", counts=whole)
+        state.next_stretch("catching up" if away else "window", counts=whole)
         self._begun = None if away else monotonic()
         return told

@@ -79,6 +79,10 @@ class Check(Kind):
     def settled(self) -> "RowCheck | TableCheck":
         """The check as one of the two kinds; a `RowCheck` or a `TableCheck` is itself."""
 
+    def renew(self) -> None:
+        """Forgets what was read from elsewhere, for it may have changed: a follower asks for it at every window."""
+        return
+
     @property
     def weighs(self) -> Severity:
         """The severity that holds."""

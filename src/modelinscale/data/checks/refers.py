@@ -36,7 +36,7 @@ class _Held:
 class Refers(RowCheck):
     """Refuses values that a column of a file or of another lake table does not have (a foreign key): ``shop: {refers: {file: shops.csv, column: id}}``.
 
-    The other side is read once a collect; its keys lie sorted on disk, so memory stays bounded.
+    The other side is read once a collect (a follower: once a window); its keys lie sorted on disk, so memory stays bounded.
     """
 
     file: Path | None = None
@@ -61,6 +61,9 @@ class Refers(RowCheck):
 
     def at(self, base: Path) -> Self:
         return self.but(**{name: base / path for name, path in (("file", self.file), ("table", self.table)) if path is not None})
+
+    def renew(self) -> None:
+        self._held = _Held()
 
     def demand(self) -> str:
         return f"in {self.column} of {(self.file or self.table or Path()).name}"
