@@ -64,8 +64,11 @@ class Server:
 
 
 @contextmanager
-def postgres() -> Iterator[Server]:
-    """PostgreSQL with a database ``shop``. Raises `NoServer`."""
+def postgres(tls: tuple[Path, Path, Path] | None = None) -> Iterator[Server]:
+    """PostgreSQL with a database ``shop``. Raises `NoServer`.
+
+    ``tls``: its certificate and key, and the authority; then it lets in nobody who does not encrypt, and the user ``x509`` with a certificate only.
+    """
     programs = [Path(p).parent for p in (shutil.which("initdb"), *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True))) if p]
     if not programs or not shutil.which("psql"):
         raise NoServer("PostgreSQL's programs are not installed (Debian: postgresql)")
@@ -90,6 +93,11 @@ def postgres() -> Iterator[Server]:
             folder,
         )
         settings = ["listen_addresses=127.0.0.1", "fsync=off", "autovacuum=off", "max_prepared_transactions=10", f"unix_socket_directories={folder}"]
+        if tls is not None:
+            files = zip(("ssl_cert_file", "ssl_key_file", "ssl_ca_file"), tls, strict=True)
+            settings += ["ssl=on", *(f"{name}={_copied(path, folder)}" for name, path in files)]
+            rules = "hostssl all x509 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
+            (folder / "data" / "pg_hba.conf").write_text(rules)
         program = (at / "initdb").resolve().parent / "postgres"
         with _running([str(program), "-D", str(folder / "data"), *(x for s in settings for x in ("-c", s))], "-p", "postgresql", folder) as server:
             _create_shop(server)
@@ -97,8 +105,8 @@ def postgres() -> Iterator[Server]:
 
 
 @contextmanager
-def mariadb() -> Iterator[Server]:
-    """MariaDB with a database ``shop``. Raises `NoServer`."""
+def mariadb(tls: tuple[Path, Path, Path] | None = None) -> Iterator[Server]:
+    """MariaDB with a database ``shop``. Raises `NoServer`. ``tls``: as for `postgres`; who must encrypt is the user ``ssl``."""
     if not shutil.which("mariadbd") or not shutil.which("mariadb-install-db") or not shutil.which("mariadb"):
         raise NoServer("MariaDB's programs are not installed (Debian: mariadb-server)")
     program = str(shutil.which("mariadbd"))
@@ -110,8 +118,23 @@ def mariadb() -> Iterator[Server]:
             f"CREATE DATABASE shop;\nCREATE USER mis@'%' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON *.* TO mis@'%';\nDROP USER IF EXISTS ''@'localhost';\n"
         )
         options = [f"--datadir={data}", f"--socket={folder / 'socket'}", "--bind-address=127.0.0.1", f"--pid-file={folder / 'pid'}", f"--init-file={first}"]
+        if tls is not None:
+            options += [f"--{name}={_copied(path, folder)}" for name, path in zip(("ssl-cert", "ssl-key", "ssl-ca"), tls, strict=True)]
+            users = "".join(f"CREATE USER `{n}`@'%' IDENTIFIED BY '{PASSWORD}' REQUIRE {n};\nGRANT ALL ON *.* TO `{n}`@'%';\n" for n in ("ssl", "x509"))
+            first.write_text(first.read_text() + users)
         with _running([program, "--no-defaults", *options, "--innodb-flush-log-at-trx-commit=0"], "--port", "mariadb", folder) as server:
             yield server
+
+
+def _copied(path: Path, folder: Path) -> Path:
+    """A file that the server's user alone can read."""
+    copy = folder / path.name
+    shutil.copy(path, copy)
+    copy.chmod(0o600)
+    user = _user()
+    if user:
+        shutil.chown(copy, user)
+    return copy
 
 
 def _create_shop(server: Server) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
-from modelinscale.core.errors import SourceError, Unreachable, did_you_mean, needs
+from modelinscale.core.errors import SourceError, SpecError, Unreachable, did_you_mean, needs
 from modelinscale.core.logs import log
 from modelinscale.core.schema import ColumnType, Schema
 from modelinscale.core.secrets import Reference, reveal
@@ -52,6 +52,14 @@ class Security(Settings):
     """The user's name, or a reference to it."""
     password: Reference | None = None
     """The user's password."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.ca or self.certificate) and not self.tls:
+            raise SpecError("`ca` and `certificate` are for encrypted connections, and `tls` is off.", fix="Write `tls: true`.")
+        if (self.username is None) != (self.password is None):
+            raise SpecError("`username` and `password` go together.", fix="Write both, or neither.")
+        return self
 
     def settings(self) -> dict[str, str]:
         """As librdkafka wants them, secrets revealed."""

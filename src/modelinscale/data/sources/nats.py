@@ -7,16 +7,17 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from threading import Thread
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
-from modelinscale.core.errors import SourceError, Unreachable, needs
+from modelinscale.core.errors import SourceError, SpecError, Unreachable, needs
 from modelinscale.core.schema import ColumnType, Schema
 from modelinscale.core.secrets import Address, Reference, reveal
 from modelinscale.data.sources import Chunk, Cursor
 from modelinscale.data.sources._json import Row
 from modelinscale.data.sources._messages import SAMPLE_ROWS, TICK_S, About, Stream, rows_of
+from modelinscale.data.sources._tls import CHECK, Tls, about_certificates, plain
 
 if TYPE_CHECKING:
     from threading import Event
@@ -29,6 +30,8 @@ FIRST_BYTES = 16_384
 """What a message is taken to hold before any was seen."""
 LOOK_S = 5.0
 """How often an idle follower asks whether the server still knows it."""
+CLOSE_S = 1.0
+"""How long to wait for a connection to close that never was one."""
 Answer = TypeVar("Answer")
 
 
@@ -49,10 +52,30 @@ class Nats(Stream):
     """The subjects whose messages are read: ``orders.*``. Left out: all of the stream."""
     token: Reference | None = None
     """A token, where the server asks for one."""
+    nkey: Reference | None = None
+    """The seed of an NKey (``SU...``), where the server knows this client by one."""
+    credentials: Reference | None = None
+    """The content of a ``.creds`` file: a user's JWT and seed."""
     ca: Reference | None = None
     """The certificates (PEM) that the server's is checked against; left out: those of this machine."""
+    certificate: Reference | None = None
+    """This client's certificate (PEM), where the server asks for one."""
+    certificate_key: Reference | None = None
+    """Its key (PEM)."""
 
     _live: "list[_Link]" = PrivateAttr(default_factory=list)
+
+    @property
+    def _tls(self) -> Tls:
+        return Tls(self.ca, self.certificate, self.certificate_key)
+
+    @model_validator(mode="after")
+    def _known_by_one(self) -> Self:
+        if sum(x is not None for x in (self.token, self.nkey, self.credentials)) > 1:
+            raise SpecError("`token`, `nkey` and `credentials` are ways to be known by, one at a time.", fix="Keep the one that the server asks for.")
+        if self._tls.is_asked and not all(s.startswith("tls://") for s in self.servers):
+            raise SpecError("`ca` and `certificate` are for encrypted connections, and `servers` asks for none.", fix="Write `tls://host:4222`.")
+        return self
 
     def read(self, after: Cursor | None, schema: Schema) -> Iterator[Chunk]:
         """All messages that are there when it starts."""
@@ -219,6 +242,8 @@ class _Link:
 
     def __init__(self, source: Nats) -> None:
         needs("nats", extra="nats")
+        if source.nkey or source.credentials:
+            needs("nkeys", extra="nats")
         self._source = source
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="nats", daemon=True)
@@ -242,21 +267,32 @@ class _Link:
         return await self._connect()
 
     async def _connect(self) -> Any:
-        import ssl
-
-        from nats.aio.client import Client
+        from nats.aio.client import Client, RawCredentials
+        from nats.errors import Error
 
         source = self._source
         more: dict[str, Any] = {}
         if source.token:
             more["token"] = reveal(source.token)
-        if source.ca:
-            more["tls"] = ssl.create_default_context(cadata=reveal(source.ca))
+        if source.nkey:
+            more["nkeys_seed_str"] = reveal(source.nkey)
+        if source.credentials:
+            more["user_credentials"] = RawCredentials(reveal(source.credentials))
+        if source._tls.is_asked:
+            more["tls"] = source._tls.context()
 
         async def note(error: Exception) -> None:
             self._reasons.append(str(error) or type(error).__name__)
 
-        client = Client()
+        class Encrypted(Client):
+            """Sends no password to a server that does not encrypt, where the address asks for it: the library itself goes on in the clear."""
+
+            def _connect_command(self) -> bytes:
+                if not self._server_info.get("tls_required"):
+                    raise Error("the server does not speak TLS")
+                return super()._connect_command()
+
+        client = Encrypted() if all(s.startswith("tls://") for s in source.servers) else Client()
         try:
             await client.connect(
                 [reveal(s, in_url=True) for s in source.servers],
@@ -269,8 +305,8 @@ class _Link:
                 **more,
             )
         except BaseException:
-            with contextlib.suppress(Exception):  # it may never have been open
-                await client.close()
+            with contextlib.suppress(Exception):  # it may never have been open, and where TLS failed it waits for ever
+                await asyncio.wait_for(client.close(), CLOSE_S)
             raise
         return client
 
@@ -378,6 +414,8 @@ class _Link:
             refused = next((r for r in [*self._reasons, str(error)] if "authorization" in r.lower()), None)
             if refused is not None:
                 raise SourceError(f"{name}: {servers} refuses this client: {refused}.", fix="Check user, password or token.") from None
+            if about_certificates(reason):
+                raise SourceError(f"{name}: {servers}: no encrypted connection: {plain(reason)}.", fix=CHECK) from None
             raise Unreachable(f"{name}: {servers} cannot be reached: {reason}.", fix="Is the server up, with JetStream on? Are `servers` right?") from None
 
 

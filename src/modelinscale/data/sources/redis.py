@@ -3,16 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
-from modelinscale.core.errors import NothingYet, NotSupportedYet, SourceError, Unreachable, needs
+from modelinscale.core.errors import NothingYet, NotSupportedYet, SourceError, SpecError, Unreachable, needs
 from modelinscale.core.schema import ColumnType, Schema
 from modelinscale.core.secrets import Address, Reference, reveal
 from modelinscale.data.sources import Chunk, Cursor
 from modelinscale.data.sources._json import SHOWN_CHARS, Row
 from modelinscale.data.sources._messages import SAMPLE_ROWS, TICK_S, About, Stream, rows_of
+from modelinscale.data.sources._tls import CHECK, Tls, about_certificates, plain
 
 if TYPE_CHECKING:
     from threading import Event
@@ -45,8 +46,18 @@ class Redis(Stream):
     """The field that holds a JSON object. Left out: the fields themselves are the columns."""
     ca: Reference | None = None
     """The certificates (PEM) that the server's is checked against; left out: those of this machine."""
+    certificate: Reference | None = None
+    """This client's certificate (PEM), where the server asks for one."""
+    certificate_key: Reference | None = None
+    """Its key (PEM)."""
 
     _live: "list[Client]" = PrivateAttr(default_factory=list)
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        if (self.ca or self.certificate) and not self.url.startswith("rediss://"):
+            raise SpecError("`ca` and `certificate` are for encrypted connections, and this `url` asks for none.", fix="Write `rediss://host:6379/0`.")
+        return self
 
     def read(self, after: Cursor | None, schema: Schema) -> Iterator[Chunk]:
         """All entries that are there when it starts."""
@@ -107,17 +118,20 @@ class Redis(Stream):
     @contextmanager
     def _connected(self) -> "Iterator[Client]":
         redis = needs("redis", extra="redis")
-        more = {"ssl_ca_data": reveal(self.ca)} if self.ca else {}
-        try:
-            client: Client = redis.Redis.from_url(
-                reveal(self.url, in_url=True), socket_timeout=self.timeout, socket_connect_timeout=self.timeout, client_name="modelinscale", **more
-            )
-        except ValueError as error:
-            raise SourceError(f"{self._name()}: `url` cannot be used: {error}.", fix="Write `redis://host:6379/0`.") from None
-        try:
-            yield client
-        finally:
-            client.close()
+        tls = Tls(self.ca, self.certificate, self.certificate_key)
+        tls.context() if tls.is_asked else None  # a mistake in them is told before a connection is tried
+        with tls.files() as files:
+            more = {name: str(path) for name, path in zip(("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), files, strict=True) if path}
+            try:
+                client: Client = redis.Redis.from_url(
+                    reveal(self.url, in_url=True), socket_timeout=self.timeout, socket_connect_timeout=self.timeout, client_name="modelinscale", **more
+                )
+            except ValueError as error:
+                raise SourceError(f"{self._name()}: `url` cannot be used: {error}.", fix="Write `redis://host:6379/0`.") from None
+            try:
+                yield client
+            finally:
+                client.close()
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -128,7 +142,11 @@ class Redis(Stream):
             yield
         except (e.AuthenticationError, e.NoPermissionError) as error:
             raise SourceError(f"{self._name()}: the server refuses this client: {error}.", fix="Check user, password and rights (`XRANGE`, `XINFO`).") from None
-        except (e.ConnectionError, e.TimeoutError, e.BusyLoadingError, e.ClusterDownError, e.TryAgainError) as error:
+        except e.ConnectionError as error:
+            if about_certificates(str(error)):
+                raise SourceError(f"{self._name()}: no encrypted connection: {plain(str(error))}.", fix=CHECK) from None
+            raise Unreachable(f"{self._name()}: the server cannot be reached: {error}.", fix="Is it up? Is `url` right?") from None
+        except (e.TimeoutError, e.BusyLoadingError, e.ClusterDownError, e.TryAgainError) as error:
             raise Unreachable(f"{self._name()}: the server cannot be reached: {error}.", fix="Is it up? Is `url` right?") from None
         except e.ResponseError as error:
             if "no such key" in str(error).lower():

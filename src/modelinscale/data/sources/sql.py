@@ -7,10 +7,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from modelinscale.core.errors import SourceError, SpecError, did_you_mean
 from modelinscale.core.schema import Schema
-from modelinscale.core.secrets import Address
+from modelinscale.core.secrets import Address, Reference
 from modelinscale.core.settings import Also
 from modelinscale.core.units import Duration, seconds
 from modelinscale.data.sources import Chunk, Cursor, Source
+from modelinscale.data.sources._tls import Tls
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,6 +94,8 @@ class Sql(Source):
         both = sorted({*self.cursor} & {*self.key})
         if both:
             raise SpecError(f"{both[0]!r} is in `cursor` and in `key`.", fix="Remove it from `key`.")
+        if (self.ca or self.certificate) and self.url.lower().startswith("sqlite:"):
+            raise SpecError("SQLite is a file: there is no connection to encrypt.", fix="Remove `ca` and `certificate`.")
         if self.only and self.without:
             raise SpecError("`only` and `without` say the same thing twice.", fix="Keep one of the two.")
         return self
