@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelinscale.compute import Compute
 from modelinscale.compute.local import Local
-from modelinscale.core.memory import room
+from modelinscale.core.memory import block, room
 from modelinscale.core.schema import Schema
 from modelinscale.data._brought import Brought
 from modelinscale.data._collecting import Collected, Collecting, Target
@@ -61,9 +61,10 @@ def collect(
     Raises `DataError` when a source never gave a row, `LakeError` when the columns differ from the table's, and what the source raises.
     """
     state = Collecting(Target(lake, quarantine, contract, run, max_quarantined, reads, facts or {}), report=report is not None)
-    pieces = (compute or Local()).map(partial(piece_of, state.raw, tuple(treatments)), _chunks(source, state))
+    memory = compute.memory if compute else None
+    pieces = (compute or Local()).map(partial(piece_of, state.raw, tuple(treatments)), _chunks(source.within(block(memory), state.raw), state))
     if commit_bytes is None:  # two commits at once: raw, cleaned and as written
-        commit_bytes = min(COMMIT_BYTES, room(compute.memory if compute else None) // 6)
+        commit_bytes = min(COMMIT_BYTES, room(memory) // 6)
     units = units_of(pieces, commit_rows, commit_bytes, pin=state.table is None)
     # One unit is written while the next is read, cleaned and judged.
     with ThreadPoolExecutor(1, thread_name_prefix="lake") as writer, closing(units):
