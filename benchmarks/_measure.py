@@ -22,6 +22,8 @@ class Cost:
     """Largest resident memory of the process tree, anonymous and shared together, sampled every 20 ms and never below the kernel's own peak of the parent."""
     output: str
     """Its standard output."""
+    held_bytes: int = 0
+    """The most anonymous memory at once, what `compute.memory` bounds: pages of files are the system's to take back."""
 
 
 def run(command: list[str], cwd: Path | None = None, check: bool = True) -> Cost:
@@ -39,7 +41,7 @@ def run(command: list[str], cwd: Path | None = None, check: bool = True) -> Cost
         if check and code != 0:
             raise RuntimeError(f"{' '.join(command)} exited with {code}:\n{err.read().decode()[-3000:]}")
         cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        return Cost(wall, cpu, peak.stop(), out.read().decode())
+        return Cost(wall, cpu, peak.stop(), out.read().decode(), peak.held)
 
 
 class _Peak:
@@ -47,6 +49,7 @@ class _Peak:
 
     def __init__(self, pid: int) -> None:
         self._pid, self._peak, self._done = pid, 0, threading.Event()
+        self.held = 0
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
@@ -57,7 +60,9 @@ class _Peak:
 
     def _watch(self) -> None:
         while not self._done.wait(0.02):
-            self._peak = max(self._peak, sum(_field(p, "VmRSS") for p in _tree(self._pid)), _field(self._pid, "VmHWM"))
+            tree = _tree(self._pid)
+            self._peak = max(self._peak, sum(_field(p, "VmRSS") for p in tree), _field(self._pid, "VmHWM"))
+            self.held = max(self.held, sum(_field(p, "RssAnon") for p in tree))
 
 
 def _tree(pid: int) -> list[int]:
