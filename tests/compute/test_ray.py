@@ -256,6 +256,20 @@ def test_a_cluster_that_is_not_there_is_told_at_once(two_nodes: TwoNodes, addres
     assert time.monotonic() - start < 20
 
 
+def test_a_cluster_of_another_ray_is_refused_with_both_versions(two_nodes: TwoNodes) -> None:
+    program = "import ray._private.utils as u\nu.compute_version_info = lambda: ('2.40.0', '3.11.2')\nlist(Ray(address=ADDRESS).map(abs, [1]))"
+    said = _run(program, two_nodes)
+    assert "runs other versions: " in said
+    assert "Ray: 2.40.0" in said
+    assert "Use the same versions of Python and Ray here and on every node." in said
+
+
+def test_nodes_with_another_modelinscale_do_not_work_for_this_one(ray: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelinscale.__version__", "9.9.9")
+    with pytest.raises(ComputeError, match=r"has modelinscale \S+, and 9\.9\.9 runs here\. Install modelinscale==9\.9\.9 on every node"):
+        list(ray.map(abs, [1]))
+
+
 def test_another_cluster_in_the_middle_of_the_work_is_refused(ray: Ray) -> None:
     results = ray.map(abs, range(100))
     next(results)

@@ -23,6 +23,10 @@ from modelinscale.core.logs import log
 
 START_S = 90.0
 """Longest wait for a cluster to start or answer, once something listens at its address; Ray itself gives up after about 20 s."""
+GONE_S = 10**8
+"""How long the head may be gone until Ray itself gives up, when it ends the process; whoever waits for results gives up after a minute."""
+OOM_RETRIES = 5
+"""How often a task is tried again that a node stopped for want of memory: another's may have been to blame. Ray waits longer each time."""
 REACH_S = 10.0
 """Longest wait for something to listen at an address."""
 
@@ -55,7 +59,7 @@ class _Held:
     def _live(self) -> None:
         # In a thread of its own: the kernel ends what Ray starts when the thread that started it ends, and Ray would take over SIGTERM in the main thread.
         try:
-            with _environment(_settings(self.address)), _loopback(self.ray, self.address):
+            with _environment(_settings(self.address)), _loopback(self.ray, self.address), _unheard(self.ray):
                 _read_token_again(self.ray)
                 self.ray.init(**self._arguments())
             self._guard = _guard(self.ray, self.folder) if self.folder else None
@@ -192,6 +196,10 @@ def _chain(error: BaseException | None) -> Iterator[str]:
 def _settings(address: str | None) -> dict[str, str | None]:
     """Environment variables that Ray reads while it starts or connects."""
     quiet: dict[str, str | None] = {"RAY_USAGE_STATS_ENABLED": "0"}
+    if "RAY_task_oom_retries" not in os.environ:  # Ray's own is without end: a task too big for every node would be tried, and killed, for ever
+        quiet["RAY_task_oom_retries"] = str(OOM_RETRIES)
+    # Ray would end this whole process, whatever it is doing, when the head has been away for a minute.
+    quiet["RAY_gcs_rpc_server_reconnect_timeout_s"] = str(GONE_S)
     if address is None:
         token = secrets.token_hex(32)
         return quiet | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_AUTH_TOKEN_PATH": None, "RAY_ADDRESS": None}
@@ -221,6 +229,18 @@ def _loopback(ray: ModuleType, address: str | None) -> Iterator[None]:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def _unheard(ray: ModuleType) -> Iterator[None]:
+    """Keeps Ray from printing what nodes have to say (a worker stopped, a node lost) into our standard output, which is for answers."""
+    worker = ray._private.worker
+    before = worker.listen_error_messages
+    worker.listen_error_messages = lambda worker, threads_stopped: None
+    try:
+        yield
+    finally:
+        worker.listen_error_messages = before
 
 
 def _guard(ray: ModuleType, folder: Path) -> "subprocess.Popen[bytes] | None":

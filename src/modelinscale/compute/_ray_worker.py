@@ -73,12 +73,13 @@ def pack(value: object) -> Packed:
     return Packed(head, tuple(np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers))
 
 
-def work(key: str, function: list[Any], item: Packed, memory: int | None) -> Packed | Failed:
+def work(key: str, function: list[Any], item: Packed, memory: int | None, version: str) -> Packed | Failed:
     """One function on one item. ``function``: the one reference to it in Ray's store, under a list so that it is fetched once a worker, not once an item.
 
-    ``memory``: what this process may hold; above it the work ends with a reason rather than by the kernel's hand.
+    ``memory``: what this process may hold; above it the work ends with a reason rather than by the kernel's hand. ``version``: the driver's modelinscale.
     """
     try:
+        _same(version)
         try:
             call, value = _function(key, function[0]), item.value()
         except (ImportError, AttributeError) as error:
@@ -93,6 +94,17 @@ def work(key: str, function: list[Any], item: Packed, memory: int | None) -> Pac
             return pack(result)
     except Exception as error:  # noqa: BLE001  # whatever it is, it is raised again where the results are wanted
         return _failed(error)
+
+
+def _same(version: str) -> None:
+    """Refuses to work for another version: its states and bytes may be others."""
+    from modelinscale import __version__
+
+    if __version__ != version:
+        raise ComputeError(
+            f"the node {platform.node()!r} has modelinscale {__version__}, and {version} runs here.",
+            fix=f"Install modelinscale=={version} on every node (in the image, for KubeRay).",
+        )
 
 
 @lru_cache(maxsize=1)

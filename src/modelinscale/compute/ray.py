@@ -39,14 +39,18 @@ class Ray(Compute):
     """How often a task is done again when its worker or node is lost. An error of the function itself is never tried again."""
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        from modelinscale import __version__
         from modelinscale.compute._ray_cluster import connection
-        from modelinscale.compute._ray_flight import LOOK_S, Flight
+        from modelinscale.compute._ray_flight import LOOK_S, Flight, told
         from modelinscale.compute._ray_worker import pack
 
         source, number, broken, more = iter(items), 0, None, True
         with connection(self.address) as ray:
             flight, task = Flight(ray, self), self._task(ray)
-            key, shared = uuid.uuid4().hex, [ray.put(pack(function))]  # stored once, however many tasks use it
+            key, packed = uuid.uuid4().hex, pack(function)
+            with told():
+                shared = [ray.put(packed)]  # stored once, however many tasks use it
+            del packed
             try:
                 while True:
                     while more and flight.room():
@@ -57,9 +61,11 @@ class Ray(Compute):
                         except Exception as error:  # noqa: BLE001  # what came before the items' own error is still worth having
                             broken, more = error, False
                         else:
-                            flight.add(_name(item, number), task.remote(key, shared, pack(item), self.memory))
+                            name, travels = _name(item, number), pack(item)
+                            with told():
+                                flight.add(name, task.remote(key, shared, travels, self.memory, __version__))
                             number += 1
-                            del item  # what Ray holds is enough: it may be large
+                            del item, travels  # what Ray holds is enough: it may be large
                     if not flight:
                         break
                     if flight.first_is_ready():

@@ -1,7 +1,7 @@
 """A real Ray cluster of two nodes with one CPU each, for tests.
 
 ``python -m modelinscale.testing.clusters 10001`` runs it, with the client's server at that port: it prints its address, then obeys lines of standard input
-until that ends. kill: ends the second node as a power cut would. add: starts another.
+until that ends. kill: ends the second node as a power cut would. add: starts another. behead: ends the head's books, without which no new work is placed.
 """
 
 import os
@@ -25,7 +25,7 @@ class TwoNodes:
     """The environment of who may use it."""
 
     def do(self, word: str) -> None:
-        """``kill`` the second node, or ``add`` one."""
+        """``kill`` the second node, ``add`` one, or ``behead`` the cluster, for good."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(word + "\n")
@@ -34,8 +34,8 @@ class TwoNodes:
 
 
 @contextmanager
-def two_nodes() -> Iterator[TwoNodes]:
-    """Starts one behind a token of its own, and ends it."""
+def two_nodes(**settings: str) -> Iterator[TwoNodes]:
+    """Starts one behind a token of its own, and ends it. ``settings``: more environment variables of its processes."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -43,7 +43,9 @@ def two_nodes() -> Iterator[TwoNodes]:
     # Ray's client server forks, which gRPC 1.85 answers with a segmentation fault unless told so.
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore", "GRPC_ENABLE_FORK_SUPPORT": "0"}
     program = [sys.executable, "-m", __name__, str(port)]
-    process = subprocess.Popen(program, env=os.environ | token | quiet, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        program, env=os.environ | token | quiet | settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     with process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -71,6 +73,8 @@ def main() -> None:
     for line in sys.stdin:
         if line.strip() == "kill":
             seconds[-1].all_processes["raylet"][0].process.kill()
+        elif line.strip() == "behead":
+            cluster.head_node.all_processes["gcs_server"][0].process.kill()
         else:
             seconds.append(cluster.add_node(num_cpus=1))
         _tell("done")
