@@ -13,6 +13,7 @@ from pydantic import Field
 from modelinscale.compute import Compute
 from modelinscale.compute.local import Local
 from modelinscale.core.errors import DataError
+from modelinscale.core.memory import block, room
 from modelinscale.core.schema import Schema
 from modelinscale.core.settings import Settings
 from modelinscale.core.units import Duration, Size
@@ -75,9 +76,10 @@ def tail(
     A source out of reach is tried again, with growing pauses; any other error ends it, and what was committed stays. Memory is bounded: two commits,
     one summary a column.
     """
-    how = settings or Follow()
+    how, memory = settings or Follow(), compute.memory if compute else None
+    how = how.model_copy(update={"size": min(how.size, room(memory) // 6)})  # as a commit of `collect`
     state = Collecting(Target(lake, quarantine, contract, run, max_quarantined, reads, facts or {}), report=report is not None, stretch="catching up")
-    arriving = Arriving(source, state, how, stop)
+    arriving = Arriving(source.within(block(memory), state.raw), state, how, stop)
     work, place = partial(piece_of, state.raw, tuple(treatments)), compute or Local()
     with ThreadPoolExecutor(1, thread_name_prefix="lake") as writer, closing(arriving.commits()) as commits:
         follower = Follower(source, state, arriving, how, writer, Hooks(news, report, vacuum, time))
