@@ -366,6 +366,7 @@ print(t.numbers(t.open_table(sys.argv[1])))
     assert done.stdout.endswith("[1]\n")
 
 
+@pytest.mark.slow  # three processes; one writer between the read and the commit of another is tried above
 def test_many_writers_at_once_lose_and_double_nothing(uri: str) -> None:
     create_table(uri, SCHEMA, batch="0")
     code = f"""

@@ -120,6 +120,7 @@ def test_every_kind_folder_has_its_line_in_the_architecture() -> None:
         assert f"`{package}`" in text, package
 
 
+@pytest.mark.slow  # `make check` asks the same by itself
 def test_the_reference_says_what_the_classes_say() -> None:
     done = subprocess.run([sys.executable, str(ROOT / "docs/reference.py"), "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -70,6 +70,7 @@ def test_any_number_of_threads_gives_the_same_trees() -> None:
     assert np.array_equal(Trees().predict(one, rows), Trees().predict(two, rows))
 
 
+@pytest.mark.slow
 def test_scikit_learn_is_not_imported_and_a_later_import_is_whole() -> None:
     code = """
 import sys

@@ -132,8 +132,8 @@ def same_seed_same_weights(model: Model, type: TaskType) -> None:
 
 def fitting_leaves_the_rows_alone(model: Model, type: TaskType) -> None:
     """Nothing that went in is changed."""
-    given, again = planted(model.form, type), planted(model.form, type)
-    model.predict(_fit(model, given), given.test.rows)
+    (weights, given), again = _known(model, type), planted(model.form, type)
+    model.predict(weights, given.test.rows)
     for name, block in given.train.rows.items():
         before = again.train.rows[name]
         same = all(np.array_equal(x, y, equal_nan=x.dtype.kind == "f") for x, y in zip(_arrays(block), _arrays(before), strict=True))
@@ -249,7 +249,7 @@ def little_to_learn_from_gives_an_answer_or_an_error(model: Model, type: TaskTyp
 def no_rows_no_scores(model: Model, type: TaskType) -> None:
     """An empty table has an empty answer, in Python and in the graph."""
     given = planted(model.form, type)
-    weights, none = _fit(model, given), given.test.rows.rows(np.empty(0, np.int64))
+    weights, none = _fitted(model, type), given.test.rows.rows(np.empty(0, np.int64))
     expected = (0,) if given.task.n_scores == 1 else (0, given.task.n_scores)
     assert model.predict(weights, none).shape == expected
     assert _drawn(model, weights, given, none).shape == expected
@@ -318,9 +318,14 @@ def _fit(model: Model, given: Planted) -> Weights:
 
 
 @lru_cache(maxsize=16)
+def _known(model: Model, type: TaskType) -> tuple[Weights, Planted]:
+    """The weights most functions look at, learned once, and the very rows that they were learned from."""
+    given = planted(model.form, type)
+    return _fit(model, given), given
+
+
 def _fitted(model: Model, type: TaskType) -> Weights:
-    """The weights most functions look at, learned once."""
-    return _fit(model, planted(model.form, type))
+    return _known(model, type)[0]
 
 
 def _only(examples: Examples, name: str) -> Examples:
