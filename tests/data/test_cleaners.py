@@ -234,6 +234,8 @@ def test_cleaners_as_they_are_written(written: Any, expected: tuple[Cleaner, ...
         ("tirm", r"c: unknown cleaner type 'tirm'. Did you mean 'trim'\?"),
         ({"units": "furlong"}, r"there is no unit 'furlong'"),
         ({"units": True}, "c.to: Field required"),
+        ({"units": "GBP"}, r"`units` converts no currency \(GBP\): rates change"),
+        ({"units": {"to": "kg", "bare": "€"}}, r"converts no currency \(€\)"),
         ({"fill": True}, "`fill` needs the value"),
         ({"fill": None}, "`fill` needs the value"),
         ({"fill": {"value": 1, "column": "b"}}, "`fill` needs a value or a column, and not both"),

@@ -1,6 +1,7 @@
 """Golden rows: rows as a client would send them, kept with their answers and replayed whenever the package is opened."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,8 +51,8 @@ def _changes_again(column: "InputColumn") -> bool:
 
 
 def _with_unit(cells: list[Any], steps: "Sequence[Mapping[str, Any]]") -> list[Any]:
-    to = next((step["to"] for step in steps if step["type"] == "units" and step.get("bare") and step["bare"] != step["to"]), None)
-    return cells if to is None else [None if v is None else f"{v!r} {to}" for v in cells]
+    step = next((step for step in steps if step["type"] == "units" and step.get("bare") and step["bare"] != step["to"]), None)
+    return cells if step is None else [None if v is None else f"{v!r} {step['to']}".replace(".", step.get("decimal", "."), 1) for v in cells]
 
 
 def written(values: "pl.Series", column: Column) -> list[Any]:
@@ -62,11 +63,25 @@ def written(values: "pl.Series", column: Column) -> list[Any]:
         return [None if v is None or v != v else v for v in values.to_list()]
     if column.type != "time":
         return values.to_list()
-    if column.format in ("epoch_s", "epoch_ms"):
-        unit = 1_000_000 if column.format == "epoch_s" else 1_000
-        return [None if v is None else v // unit if v % unit == 0 else v / unit for v in values.cast(pl.Datetime("us")).dt.timestamp("us").to_list()]
+    moments = values.cast(pl.Datetime("us")).to_list()
     form = column.format
-    return [None if v is None else v.isoformat() if form in (None, "iso") else v.strftime(form) for v in values.cast(pl.Datetime("us")).to_list()]
+    if form in (None, "iso"):
+        return [None if v is None else v.isoformat() for v in moments]
+    return [None if v is None else _as_written(v, column, form) for v in moments]
+
+
+def _as_written(moment: datetime, column: Column, form: str) -> Any:
+    """A moment by its column's habit; as ISO 8601 where that would lose a part of it (a clock that came as ISO into a column of days)."""
+    from modelinscale.package._cells import EPOCHS, _typed, _Unreadable, takes_iso
+
+    at = (moment - datetime(1970, 1, 1)) // timedelta(microseconds=1)
+    unit = EPOCHS.get(form)
+    cell = moment.strftime(form) if unit is None else at // unit if at % unit == 0 else at / unit
+    try:
+        same = _typed(column)(cell) == at
+    except _Unreadable:
+        same = False
+    return cell if same or not takes_iso(form) else moment.isoformat()
 
 
 def _spread(truth: "Truth", n: int) -> NDArray[np.int64]:

@@ -63,7 +63,7 @@ class Chain:
             if value is not None and self._again is not None:
                 value = self._again(value)
             if value is not None:
-                return float(value) if self._column.type == "float" else value
+                return float(value) + 0.0 if self._column.type == "float" else value
         return None
 
 
@@ -213,7 +213,7 @@ def _units(step: Step) -> Rule:
                 return None
         if found is None or not math.isfinite(found):
             raise _Unreadable(expected)
-        return found
+        return found + 0.0  # no quantity is -0.0
 
     return measure
 

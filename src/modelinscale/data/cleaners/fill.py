@@ -74,7 +74,7 @@ class Fill(Cleaner):
 
     def from_beside(self, values: "pl.Series", others: "Sequence[pl.Series]", before: Sequence[Cleaner], column: Column) -> "pl.Series":
         """The cells, a missing one taken from the first of the others that has one; each goes through the steps ``before`` this one."""
-        from modelinscale.data.cleaners._rule import by_distinct
+        from modelinscale.data.cleaners._rule import by_distinct, one_zero
         from modelinscale.package._clean import again
 
         for other in others:
@@ -82,6 +82,8 @@ class Fill(Cleaner):
             if not missing.any():
                 break
             found = other.cast(values.dtype).set(~missing, None)
+            if found.dtype.is_float():
+                found = one_zero(found)
             if before and column.type != "time":
                 found = by_distinct(found, again([c.step() for c in before]), values.dtype)[0]
             values = values.zip_with(~missing, found.rename(values.name))

@@ -1,17 +1,20 @@
 """Quantities written in several units, as numbers in one."""
 
+import re
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import field_validator
 
+from modelinscale.core.errors import SpecError
 from modelinscale.core.measures import unit
 from modelinscale.core.schema import Column
 from modelinscale.data.cleaners import Cleaner
-from modelinscale.data.cleaners._rule import by_rule
+from modelinscale.data.cleaners._rule import by_rule, one_zero
 
 if TYPE_CHECKING:
     import polars as pl
 
+_MONEY = re.compile(r"[$€£¥₹₽]|euros?|dollars?|yen|eur|usd|gbp|jpy|cny|chf|aud|cad|nzd|sek|nok|dkk|pln|czk|huf|inr|brl|mxn|zar|krw|rub", re.IGNORECASE)
 _ONE = r"^\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*([^\d\s.,+-]+)?\s*$"
 
 
@@ -36,6 +39,11 @@ class Units(Cleaner):
     @field_validator("to", "bare")
     @classmethod
     def _known(cls, name: str | None) -> str | None:
+        if name is not None and _MONEY.fullmatch(name.strip()):
+            raise SpecError(
+                f"`units` converts no currency ({name}): rates change, and a row would mean another amount on another day.",
+                fix="Read the amount with `cast: float`, keep the currency in a column of its own, and join the rate `as_of` the row's moment.",
+            )
         return None if name is None else unit(name).name
 
     def objection(self, column: Column) -> str:
@@ -57,7 +65,7 @@ class Units(Cleaner):
         bare = unit(self.bare) if self.bare else to
         if values.dtype != pl.String:
             if bare == to:
-                return values.cast(pl.Float64), None
+                return one_zero(values.cast(pl.Float64)), None
             return by_rule(values, self, pl.Float64)
         if self.decimal != "." or self.thousands:
             return by_rule(values, self, pl.Float64)
@@ -76,7 +84,7 @@ class Units(Cleaner):
         plain = number.cast(pl.Float64, strict=False)
         same = plain.is_not_null() & (own.fill_null(False) | (name.is_null() & (bare == to)))
         found = pl.select(pl.when(pl.lit(same)).then(pl.lit(plain)).otherwise(pl.lit(plain * factors / to.factor) if factors is not None else None)).to_series()
-        found = found.set(found.is_infinite().fill_null(False), None).rename(values.name)
+        found = one_zero(found.set(found.is_infinite().fill_null(False), None)).rename(values.name)
         left = values.is_not_null() & found.is_null()
         if not left.any():
             return found, None
