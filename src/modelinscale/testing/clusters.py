@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def main() -> None:
         if line.strip() == "kill":
             seconds[-1].all_processes["raylet"][0].process.kill()
         elif line.strip() == "behead":
-            cluster.head_node.all_processes["gcs_server"][0].process.kill()
+            head: Any = cluster.head_node
+            head.all_processes["gcs_server"][0].process.kill()
         else:
             seconds.append(cluster.add_node(num_cpus=1))
         _tell("done")
