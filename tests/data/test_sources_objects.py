@@ -20,6 +20,9 @@ from modelinscale.data.sources.objects import Objects
 from modelinscale.spec import loads
 from modelinscale.testing import sources as suite
 from modelinscale.testing.buckets import Server
+from modelinscale.testing.certificates import Authority
+from modelinscale.testing.clouds import CLOUDS
+from modelinscale.testing.databases import NoServer
 from modelinscale.testing.s3 import s3_server
 
 pytestmark = pytest.mark.slow
@@ -69,18 +72,20 @@ def last(source: Source) -> Any:
     return chunk.cursor
 
 
-@pytest.fixture(params=sorted(WRITERS))
-def filled(request: pytest.FixtureRequest, server: Server) -> tuple[Objects, Callable[[], int]]:
-    write, reader = WRITERS[request.param]
-    for i in range(5):
-        put(server, f"rows/d{i}/part.{request.param}", write(40 * i, 40 * i + 40))
+@pytest.fixture(params=[(kind, "s3") for kind in sorted(WRITERS)] + [("csv", "gs"), ("csv", "az")], ids="-".join)
+def filled(request: pytest.FixtureRequest) -> Iterator[tuple[Objects, Callable[[], int]]]:
+    kind, cloud = request.param
+    write, reader = WRITERS[kind]
+    with CLOUDS[cloud]() as server:
+        for i in range(5):
+            put(server, f"rows/d{i}/part.{kind}", write(40 * i, 40 * i + 40))
 
-    def grow() -> int:
-        put(server, f"rows/a-late-one-that-sorts-first.{request.param}", write(900, 920))
-        put(server, f"rows/z.{request.param}", write(1000, 1033))
-        return 53
+        def grow() -> int:
+            put(server, f"rows/a-late-one-that-sorts-first.{kind}", write(900, 920))
+            put(server, f"rows/z.{kind}", write(1000, 1033))
+            return 53
 
-    return objects(server, f"s3://bkt/rows/**/*.{request.param}", reader=reader), grow
+        yield objects(server, f"{cloud}://bkt/rows/**/*.{kind}", reader=reader), grow
 
 
 @pytest.mark.parametrize(
@@ -163,6 +168,48 @@ def test_what_keeps_a_bucket_from_being_listed_is_told_without_secrets(name: str
         source.columns()
     assert "s3://bkt" in str(told.value)
     assert "hush" not in str(told.value) + repr(source) + str(source.plain())
+
+
+@pytest.mark.parametrize("make", list(CLOUDS.values()), ids=list(CLOUDS))
+def test_pages_of_names_changes_and_a_wrong_key_are_met_on_every_store(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelinscale.testing.buckets.PAGE", 20)
+    with make() as server:
+        for i in range(45):
+            put(server, f"rows/part {i:05d}+ü.jsonl", f'{{"id": {i}}}\n')
+        source = objects(server, f"{server.scheme}://bkt/rows/*.jsonl")
+        *_, end = source.read(None, source.columns())
+        put(server, "rows/part 00040+ü.jsonl", '{"id": 7}\n')
+        with pytest.raises(SourceError, match=r"part 00040\+ü.jsonl changed after it was read"):
+            ids(source, end.cursor)
+        wrong = {name: server.wrong_secret if value == server.secret else value for name, value in server.options.items()}
+        refused = Objects.model_construct(url=(f"{server.scheme}://bkt/rows/*.jsonl",), options={**wrong, "client_max_retries": "0"})
+        with pytest.raises(SourceError, match=r"the credentials were refused|the secret key does not fit") as told:
+            refused.columns()
+        assert server.wrong_secret[100:140] not in str(told.value) if len(server.wrong_secret) > 200 else server.wrong_secret not in str(told.value)
+
+
+def test_a_store_with_a_certificate_of_ones_own_is_read_and_others_are_told(tmp_path: Path) -> None:
+    try:
+        ours, other = Authority(tmp_path / "ours"), Authority(tmp_path / "other", "Somebody")
+    except NoServer as reason:
+        pytest.skip(str(reason))
+
+    def read(certificate: Path, ca: Path | None) -> list[int]:
+        with s3_server(signed=True, certificate=certificate) as server:
+            put(server, "rows/a.csv", csv(0, 10))
+            trust = {"root_certificate": f"${{FILE:{ca}}}"} if ca else {}
+            return ids(objects(server, "s3://bkt/rows/*.csv", options={**server.options, "client_max_retries": "0", **trust}))
+
+    good = ours.both("good")
+    assert read(good, ours.ca) == list(range(10))
+    for certificate, ca, words in (
+        (good, None, "from an authority that this machine does not trust. Have this machine trust the authority, or name .* SSL_CERT_FILE"),
+        (good, other.ca, "from an authority that this machine does not trust"),
+        (ours.both("old", "expired"), ours.ca, "its certificate has expired"),
+        (ours.both("far", "another host"), ours.ca, "its certificate is for another name"),
+    ):
+        with pytest.raises(SourceError, match=words):
+            read(certificate, ca)
 
 
 def test_an_archived_object_is_told(server: Server) -> None:

@@ -295,7 +295,7 @@ def test_a_wrong_key_is_told(server: Server, tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.slow
 def test_collectors_killed_while_they_write_to_a_bucket_lose_and_double_nothing(server: Server, tmp_path: Path) -> None:
-    chance, n_kills = random.Random(3), 12
+    chance, n_kills = random.Random(3), 4  # on each store
     write_rows(tmp_path / "rows.csv", 0, 10_000)
     one = Project(project(server, tmp_path / "one", f"{{type: csv, path: {tmp_path / 'rows.csv'}, block: 4096}}"))
     code = """
@@ -313,7 +313,7 @@ project.run(until="collect")
         process = subprocess.Popen([sys.executable, "-c", code, str(one.base)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        kill_at, end = n_commits(server) + chance.randrange(4), time.monotonic() + 30
+        kill_at, end = n_commits(server) + chance.randrange(1, 4), time.monotonic() + 30
         while n_commits(server) < kill_at and process.poll() is None and time.monotonic() < end:
             time.sleep(0.01)
         time.sleep(chance.uniform(0.0, 0.3))
@@ -323,7 +323,7 @@ project.run(until="collect")
     one.run(until="collect")
     place = Place.of(one.spec, one.base)
     table = open_table(place.store.uri("lake", table_name(place)))
-    assert table.last.seq > n_kills, "kills came between commits, too"
+    assert table.last.seq >= n_kills, "kills came between commits, too"
     seen = Counter(v for b in table.blocks(["id"]) for v in b.column("id").to_pylist())
     assert len(seen) == 10_000 + 500 * (n_kills - 1)
     assert set(seen.values()) == {1}

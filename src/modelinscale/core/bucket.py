@@ -40,6 +40,7 @@ _TOLD = {
 
 _CERTIFICATES = {
     "UnknownIssuer": "its certificate comes from an authority that this machine does not trust",
+    "BadSignature": "its certificate is signed by another authority than it says",
     "Expired": "its certificate has expired",
     "ExpiredContext": "its certificate has expired",
     "NotValidForName": "its certificate is for another name",
