@@ -215,6 +215,7 @@ def test_robust_bounds_are_found_once_and_kept() -> None:
         ({"replace": {"values": {"a": "b"}, "ignore_case": True}}, (Replace(values=(("a", "b"),), ignore_case=True),)),
         ({"fill": 0}, (Fill(value=0),)),
         ({"fill": {"value": True}}, (Fill(value=True),)),
+        ({"fill": False}, (Fill(value=False),)),
         ({"fill": {"column": "b"}}, (Fill(column=("b",)),)),
         ([{"fill": {"column": ["b", "d"]}}, {"fill": 0}], (Fill(column=("b", "d")), Fill(value=0))),
         ({"outliers": [0, 5]}, (Outliers(low=0, high=5),)),
@@ -326,7 +327,7 @@ FILLS: list[dict[str, Any]] = [
 CELLS = st.none() | ODD | st.sampled_from(["0", "1", "true", "3 kg", "500", "2,5", "2024-05-01", "01.05.2024", " n/a ", "B ", "", "70 kg"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=6), st.sampled_from(FILLS), st.integers(0, 6))
 def test_cells_filled_from_other_columns_are_the_same_in_parts_when_served_and_when_cleaned_again(rows: Any, steps: dict[str, Any], cut: int) -> None:
     from modelinscale.package import InputColumn

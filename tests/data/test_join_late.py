@@ -75,6 +75,7 @@ STEP = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEP, max_size=14), within=st.sampled_from([None, 3, 8]), exact=st.booleans())
 def test_whatever_comes_when_the_rows_end_as_if_all_had_been_there_at_once(tmp_path: Path, steps: Any, within: int | None, exact: bool) -> None:

@@ -49,7 +49,7 @@ def _parse(base: type[K], value: Any) -> list[K]:
     if isinstance(value, Mapping) and value:
         common = {name: value[name] for name in getattr(base, "common", ()) if name in value}
         named = {name: argument for name, argument in value.items() if name not in common}
-        off = [str(name) for name, argument in named.items() if argument is False]
+        off = [str(name) for name, argument in named.items() if argument is False and not getattr(load(base.folder, str(name)), "takes_false", False)]
         if off:
             raise SpecError(f"`{off[0]}: false` {'checks' if base.word() == 'check' else 'does'} nothing.", fix=f"Remove `{off[0]}`.")
         made = [_short(base, str(name), argument) for name, argument in named.items()]

@@ -1,7 +1,7 @@
 """A value in place of missing ones: always the same, or what another column of the row says."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, model_validator
 
@@ -26,6 +26,9 @@ class Fill(Cleaner):
     Another column is taken as it is once its own steps are done; the steps before this one then do to it what they do to this column's cells.
     Means, medians and the like are learned from training rows only: that is the features' business.
     """
+
+    takes_false: ClassVar[bool] = True
+    """``fill: false`` puts that in, rather than switching it off."""
 
     value: bool | int | float | str | None = None
     """What stands for missing."""
