@@ -195,7 +195,7 @@ def outcome(found: "Outcome", *, as_json: bool, next_step: bool = True) -> None:
     if found.version is not None:
         line(f"{found.name} version {found.version} ({', '.join(found.aliases) or 'no alias'}): {found.package}")
         if next_step:
-            line("next: mis serve")
+            line("next: mis serve" if "champion" in found.aliases else f"next: mis promote {found.version}, to serve it instead of the champion")
 
 
 @contextmanager
@@ -326,6 +326,8 @@ def forgotten(found: "Forgotten", *, as_json: bool) -> None:
         return
     n_rows, would = sum(found.rows.values()), "would be " if found.dry_run else ""
     line(f"{n_rows:,} rows and {found.quarantined:,} lines in quarantine {would}removed, with every version of the table that held them.")
+    if not (n_rows or found.quarantined or found.versions or found.logged):
+        line(f"  nobody was found: is the person named as the source writes {found.column!r}?")
     if found.logged:
         line(f"{found.logged:,} rows of the prediction log {would}removed.")
     for name, versions in found.versions.items():

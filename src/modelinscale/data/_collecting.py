@@ -183,7 +183,7 @@ class Collecting:
     def collected(self, notes: list[str]) -> Collected:
         """What stands by now. Raises `DataError` when there is no table."""
         if self.table is None:
-            raise DataError("the source has no rows.", fix="Check `source`: is the file empty, or does it hold a header only?")
+            raise DataError("the source has no rows.", fix="Check `source`: a header only, an empty table or stream, or rows all younger than `lag` or `wait`?")
         left = [f"the source has columns that the table does not have, left out: {', '.join(self._unknown)}."] if self._unknown else []
         return Collected(
             version=self.table.rows_version,

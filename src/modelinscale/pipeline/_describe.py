@@ -179,7 +179,7 @@ def _quarantine(place: Place) -> Described:
     reasons_shown = [(f"{n:,}", column or "whole row", reason) for (column, reason), n in counts]
     shown = [(line["place"], f"{line['row_in_place']:,}", line["column"] or "", line["reason"], line["value"] or "") for line in lines[:SHOWN_ROWS]]
     return Described(
-        f"{len(rows):,} rows in quarantine, {n_faults:,} faults",
+        f"{len(rows):,} row{'s' * (len(rows) != 1)} in quarantine, {n_faults:,} fault{'s' * (n_faults != 1)}",
         {"n_rows": len(rows), "n_faults": n_faults, "reasons": [{"column": c, "reason": r, "n": n} for (c, r), n in counts], "faults": lines},
         [Table("", ("times", "column", "reason"), reasons_shown), Table("the first of them", ("where", "row", "column", "reason", "value"), shown)],
         [] if n_faults <= SHOWN_ROWS else [f"`mis show quarantine --json` gives the first {min(n_faults, KEPT_ROWS):,}"],

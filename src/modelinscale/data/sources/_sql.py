@@ -173,7 +173,8 @@ def dead(place: str, doing: str, error: BaseException, *, of_cells: bool = False
         words = re.sub(r"\"[^\"]*(\"|$)|'[^']*('|$)|(?<=: ).*", MASK, words)
     if about_certificates(words):
         return SourceError(f"{place}: cannot {doing}: {plain(words)}.", fix=CHECK)
-    return SourceError(f"{place}: cannot {doing}: {words}.", fix="What was committed stays; the next collect goes on from there.")
+    first = "Check address, user and password, and whether the server answers. " if doing == "connect" else ""
+    return SourceError(f"{place}: cannot {doing}: {words}.", fix=f"{first}What was committed stays; the next collect goes on from there.")
 
 
 def number_less(value: str, lag: float) -> str:
