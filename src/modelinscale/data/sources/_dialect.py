@@ -25,6 +25,12 @@ _VALUE = re.compile(
 
 _CONTROL = re.compile("[\x01-\x08\x0e-\x1f\x7f]")
 
+MOST_COLUMNS = 20_000
+"""Each is looked at by itself, a few milliseconds and kilobytes."""
+
+LONGEST_NAMES = 1 << 18
+"""So many bytes of a file are looked at to find its columns."""
+
 
 @dataclass(frozen=True)
 class Dialect:
@@ -78,6 +84,16 @@ def find_dialect(head: bytes, samples: list[bytes], declared: Declared, path: Pa
     rows = _rows(text, separator, quote)
     header = declared.header if declared.header is not None else bool(declared.names) is False and _has_header(rows)
     names = declared.names or (unique_names(rows[0]) if header else tuple(f"column_{i + 1}" for i in range(_usual_width(rows))))
+    if not declared.names and "\n" not in text and len(head) >= LONGEST_NAMES and len(names) <= MOST_COLUMNS:
+        raise SourceError(
+            f"{path}: the first line is longer than {LONGEST_NAMES >> 10} KiB, so its columns cannot be told.",
+            fix="Are lines ended? Or name them: `names: [...]`.",
+        )
+    if len(names) > MOST_COLUMNS:
+        raise SourceError(
+            f"{path} has more than {MOST_COLUMNS:,} columns, too many to be held apart.",
+            fix="Is `separator` right? A table on its side must be turned; many numbers of one kind belong into one column, as a list.",
+        )
     reserved = [n for n in names if n.startswith(INTERNAL)]
     if reserved:
         raise SourceError(f"{path}: column names must not start with {INTERNAL!r}: {', '.join(reserved)}.", fix="Rename them in the file.")
@@ -127,14 +143,16 @@ def unique_names(cells: list[str]) -> tuple[str, ...]:
     >>> unique_names(["id", " x ", "x", ""])
     ('id', 'x', 'x_2', 'column_4')
     """
-    names: list[str] = []
+    names: dict[str, None] = {}
     wanted = [" ".join(c.replace("\0", "").split()) or f"column_{i + 1}" for i, c in enumerate(cells)]
+    all_wanted, last = set(wanted), dict[str, int]()
     for name in wanted:
-        n, one = 1, name
-        while one in names or (n > 1 and one in wanted):
+        n, one = last.get(name, 1), name
+        while one in names or (n > 1 and one in all_wanted):
             n += 1
             one = f"{name}_{n}"
-        names.append(one)
+        last[name] = n
+        names[one] = None
     return tuple(names)
 
 

@@ -1,9 +1,10 @@
 """Sources made of files: which files a pattern means, and where in each of them a reader stands."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,12 +51,15 @@ class Files(Source):
                 inside = sorted({p.suffix for p in path.iterdir() if p.is_file() and p.suffix})[:5]
                 raise SourceError(f"{pattern} is a folder.", fix=f"Name its files, for example `{pattern.rstrip('/')}/*{inside[0] if inside else '.csv'}`.")
             elif has_magic(pattern):
-                matched = [m for m in glob(pattern, recursive=True) if Path(m).is_file()]  # noqa: PTH207  a Path's own glob takes no absolute pattern
+                matched = [m for m in _matches(pattern) if Path(m).is_file()]
                 if not matched:
                     raise NothingYet(f"no file matches {pattern}.", fix=_nearby(path))
                 files.update(matched)
             else:
                 raise SourceError(f"there is no file {pattern}.", fix=_nearby(path))
+        odd = next((f for f in sorted(files) if not f.isprintable() and f.encode("utf-8", "surrogateescape") != f.encode("utf-8", "replace")), None)
+        if odd is not None:
+            raise SourceError(f"the file name {odd!a} is no text (UTF-8), so its place could not be kept.", fix="Rename the file.")
         return [Path(f) for f in sorted(files)]
 
     def feed(self) -> Any:
@@ -73,6 +77,31 @@ class Files(Source):
             about = path.stat()
             facts.append([str(path), about.st_size, about.st_mtime_ns])
         return facts
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """What matches, ``**`` being any depth. Each folder is gone into once, by its shortest name: links may lead in a circle."""
+    head, deep, rest = pattern.partition("**")
+    if not deep or not head.endswith(("", os.sep)[bool(head)]) or rest[:1] not in ("", os.sep):
+        yield from glob(pattern)  # noqa: PTH207  a Path's own glob takes no absolute pattern
+        return
+    seen: set[str] = set()
+    for base in sorted(glob(head)) if has_magic(head) else [head]:  # noqa: PTH207
+        for folder in _folders(base, seen):
+            yield from _matches(os.path.join(escape(folder), rest.lstrip(os.sep) or "*"))  # noqa: PTH118
+
+
+def _folders(base: str, seen: set[str]) -> Iterator[str]:
+    """A folder and those below it, hidden ones aside; the nearest first."""
+    waiting = [base]
+    for folder in waiting:
+        real = os.path.realpath(folder)
+        if real in seen or not os.path.isdir(folder or os.curdir):  # noqa: PTH112
+            continue
+        seen.add(real)
+        yield folder
+        with suppress(PermissionError), os.scandir(folder or os.curdir) as entries:
+            waiting += sorted(os.path.join(folder, e.name) for e in entries if not e.name.startswith(".") and os.path.isdir(e.path))  # noqa: PTH112, PTH118
 
 
 def _nearby(path: Path) -> str:
@@ -153,7 +182,7 @@ class Places:
                 return place
         return None
 
-    def unread(self, files: list[Path]) -> Iterator[Opened]:
+    def unread(self, files: list[Path]) -> Generator[Opened, None, None]:
         """The files with something left, each opened where the reader stands in it.
 
         Raises `SourceError` for a file that shrank, whose read part changed, or that grew within its last line.

@@ -78,7 +78,7 @@ def decode_lines(block: bytes) -> list[Row] | None:
     """The rows of a block of lines, blank ones skipped; None if not every line is an object of usual JSON."""
     try:
         rows = _DECODER.decode_lines(block)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return rows if all(type(r) is dict for r in rows) else None
 

@@ -3,8 +3,9 @@
 import os
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -103,7 +104,8 @@ class Csv(Files):
             raise SourceError(f"{files[0]} is empty.", fix="Give a file with at least a line of column names.")
         check_left_out(self.without, list(names), files[0])
         kept = [n for n in names if n not in self.without]
-        return pa.concat_tables([t.select([n for n in kept if n in t.column_names]) for t in tables], promote_options="default").select(kept)
+        there = [set(t.column_names) for t in tables]
+        return pa.concat_tables([t.select([n for n in kept if n in own]) for t, own in zip(tables, there, strict=True)], promote_options="default").select(kept)
 
     def read(self, after: Cursor | None, schema: Schema) -> Iterator[Chunk]:
         """Chunks of about ``block`` bytes each. See the contract."""
@@ -126,15 +128,16 @@ class Csv(Files):
         if batch.num_rows:
             yield Chunk(batch, cursor, f"{opened.path}, from line {line}")
 
-    def _blocks(self, files: Iterator[Opened], schema: Schema) -> "Iterator[tuple[Opened, Parser, _Block]]":
-        for opened in files:
-            dialect = self._dialect_at(opened)
-            if dialect is None:
-                continue
-            parser = Parser(dialect, self.present(schema, dialect.names), opened.path)
-            start = replace(opened.place, form=_form(dialect, opened.content))
-            for block in _cut(opened.content, start, dialect, self.block, opened.path):
-                yield opened, parser, block
+    def _blocks(self, files: Generator[Opened, None, None], schema: Schema) -> "Iterator[tuple[Opened, Parser, _Block]]":
+        with closing(files):  # whatever goes wrong, no file stays open
+            for opened in files:
+                dialect = self._dialect_at(opened)
+                if dialect is None:
+                    continue
+                parser = Parser(dialect, self.present(schema, dialect.names), opened.path)
+                start = replace(opened.place, form=_form(dialect, opened.content))
+                for block in _cut(opened.content, start, dialect, self.block, opened.path):
+                    yield opened, parser, block
 
     def _dialect_at(self, opened: Opened) -> Dialect | None:
         """How the file is written: as found when it was first read, with the names read again; None for an empty file."""

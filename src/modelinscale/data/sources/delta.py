@@ -64,7 +64,13 @@ class Delta(Versioned):
 
 
 def _batches(fragment: Any, schema: "pa.Schema", names: list[str], n_rows: int) -> "Iterator[pa.RecordBatch]":
-    yield from fragment.to_batches(schema=schema, columns=names, batch_size=n_rows, batch_readahead=2, use_threads=False)
+    try:
+        yield from fragment.to_batches(schema=schema, columns=names, batch_size=n_rows, batch_readahead=2, use_threads=False)
+    except (OSError, ValueError) as error:  # what the log names is not there, or is damaged
+        raise SourceError(
+            f"a Delta table's file {fragment.path} cannot be read: {str(error).splitlines()[0]}.",
+            fix="Was it removed beside the table's log? Bring it back (or repair the table); the next collect goes on from there.",
+        ) from error
 
 
 def _change(version: Version, entry: dict[str, Any]) -> Change:
