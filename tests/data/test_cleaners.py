@@ -149,6 +149,7 @@ STEPS = {
 }
 
 
+@pytest.mark.slow  # each cleaner is tried so on odd text above
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(ODD, ODD, ODD), min_size=1, max_size=8), st.integers(0, 8))
 def test_whole_rows_are_cleaned_the_same_in_parts_and_when_served(rows: list[tuple[str, str, str]], cut: int) -> None:

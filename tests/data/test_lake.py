@@ -318,6 +318,7 @@ def test_metadata_that_no_longer_reads_is_told_as_damage(uri: str) -> None:
 # Disks and writers.
 
 
+@pytest.mark.slow  # a full disk under a collect is tried quickly
 def test_a_full_disk_is_told_and_the_table_stays_as_it_was(small_disk: Path) -> None:
     uri = str(small_disk / "t")
     table = create_table(uri, SCHEMA, rows(1, 2), batch="1", cursor={"row": 2})

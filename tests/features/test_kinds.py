@@ -67,6 +67,7 @@ def test_categories_are_ordered_by_count_then_name_and_rare_ones_share_an_id() -
     assert (state["n"], state["missing"]) == (9, 2)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_categories_are_learned_and_looked_up() -> None:
     words = pl.Series([f"user {i % 100_000}" for i in range(200_000)])
     category = Category(keep=1_000_000)

@@ -106,6 +106,7 @@ def test_training_code_file_scoring_and_package_answer_alike(family: str, projec
     np.testing.assert_allclose([a["probabilities"]["yes"] for a in answers], probability[:, 1], atol=1e-4 if family == "mlp" else 1e-5)
 
 
+@pytest.mark.slow  # the choice itself is tried beside the training, without a project around it
 def test_auto_tries_three_families_and_keeps_the_best(project: Path) -> None:
     (project / "model.yaml").write_text(SPEC.replace("model: trees", "model: auto") + "train: {budget: 20s}\n")
     outcome = Project(project).run(until="train")

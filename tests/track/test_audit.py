@@ -114,6 +114,7 @@ def _write_many(file: Path, n: int) -> None:
         Audit(file).write("run", f"process {os.getpid()}", number=i)
 
 
+@pytest.mark.slow  # four processes; that the lock holds between two is tried beside it, in core
 def test_writers_in_several_processes_lose_and_double_nothing(tmp_path: Path) -> None:
     file = tmp_path / "log.jsonl"
     spawn = multiprocessing.get_context("spawn")
