@@ -30,6 +30,8 @@ _DECIMAL = {0: "decimal", 246: "decimal"}
 _FLOAT = {4: "float", 5: "double"}
 _MOMENT = {7: "timestamp", 10: "date", 12: "datetime", 14: "date"}
 _BITS = 16
+_FAREWELL_S = 0.1
+"""For an encrypted connection to let go of its socket, which takes an answer of the server's."""
 _NO_RIGHTS = {1044, 1045, 1142, 1143, 1698}
 _WRONG_NAMES = {1049, 1054, 1064, 1146}
 
@@ -43,7 +45,7 @@ class MySql(Database):
         self._cursors = needs("asyncmy.cursors", extra="sql")
         self._error: Any = needs("asyncmy.errors", extra="sql").MySQLError
         self._connection: Any = None
-        self._loop = _Loop()
+        self._loop = _Loop(_FAREWELL_S if tls.is_asked or "ssl" in address.partition("?")[2] else 0.0)
         try:
             with self.told("connect"):
                 self._connection = self._loop.run(self._asyncmy.connect(**_arguments(address, timeout_s, tls)))
@@ -184,8 +186,8 @@ class MySql(Database):
 class _Loop:
     """An event loop in a thread of its own: the caller may be inside one (a notebook)."""
 
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+    def __init__(self, farewell_s: float) -> None:
+        self._loop, self._farewell_s = asyncio.new_event_loop(), farewell_s
         self._thread = threading.Thread(target=self._loop.run_forever, name="mysql", daemon=True)
         self._thread.start()
 
@@ -201,6 +203,7 @@ class _Loop:
 
     def stop(self) -> None:
         if not self._loop.is_closed():
+            self.run(asyncio.sleep(self._farewell_s))
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
