@@ -118,7 +118,7 @@ def test_a_stream_with_nothing_in_it_is_waited_for_and_its_first_row_comes_in(re
         send(redis, 0, 3)
         follower.until(lambda one: one.n_rows == 3)
         send(redis, 3, 5)
-        follower.until(lambda one: one.n_rows == 5)
+        assert follower.until(lambda one: one.n_rows == 5).behind == 0
         assert follower.end().n_added == 5
 
 

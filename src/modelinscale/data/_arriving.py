@@ -23,7 +23,9 @@ class Arriving:
     """The rows of a source while they come."""
 
     def __init__(self, source: Source, state: Collecting, how: "Follow", stop: Event) -> None:
-        self._source, self._state, self._how, self._stop = source, state, how, stop
+        self._state, self._how, self._stop = state, how, stop
+        self.source = source
+        """What is read: a stream may be asked how far behind its reader is only where it is read."""
         self._chunks: list[Chunk] = []
         self._n_rows = self._n_bytes = 0
         self.away = ""
@@ -40,7 +42,7 @@ class Arriving:
         pause, lost_at = FIRST_PAUSE_S, None
         while not self._stop.is_set():
             try:
-                with closing(_generator(self._source.follow(after, self._state.raw, every_s=self._how.every, stop=self._stop))) as arriving:
+                with closing(_generator(self.source.follow(after, self._state.raw, every_s=self._how.every, stop=self._stop))) as arriving:
                     for chunk in arriving:
                         pause, lost_at, now, self.away = FIRST_PAUSE_S, None, monotonic(), ""
                         self.had_all = chunk is None
@@ -61,7 +63,7 @@ class Arriving:
                 if isinstance(error, NothingYet):
                     if after is not None:
                         raise
-                    self._source, pause = from_the_first(self._source), min(self._how.every, self._how.pause)
+                    self.source, pause = from_the_first(self.source), min(self._how.every, self._how.pause)
                 self.away, self.had_all = error.message, False
                 if self._chunks:
                     yield self._taken()

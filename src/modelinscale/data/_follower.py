@@ -17,7 +17,6 @@ from modelinscale.data._collecting import Collected, Collecting
 from modelinscale.data._units import Unit
 from modelinscale.data._windows import Windows
 from modelinscale.data.contract import Judged
-from modelinscale.data.sources import Source
 
 if TYPE_CHECKING:
     from modelinscale.data.tail import Follow
@@ -75,8 +74,8 @@ class Hooks:
 class Follower:
     """Where a follower stands."""
 
-    def __init__(self, source: Source, state: Collecting, arriving: Arriving, how: "Follow", writer: Executor, hooks: Hooks) -> None:
-        self._source, self._state, self._arriving, self._how, self._writer, self._hooks = source, state, arriving, how, writer, hooks
+    def __init__(self, state: Collecting, arriving: Arriving, how: "Follow", writer: Executor, hooks: Hooks) -> None:
+        self._state, self._arriving, self._how, self._writer, self._hooks = state, arriving, how, writer, hooks
         self._windows = Windows(state, how.window)
         self._warnings: deque[str] = deque(maxlen=KEPT_WARNINGS)
         self._writing: tuple[Future[None], int, int, float] | None = None  # with its good and its bad rows, and when the source had no more
@@ -192,13 +191,13 @@ class Follower:
         """Tells the source how far the lake is; also after a kill, when the lake may be further than the source knows."""
         if not self._told and self._state.cursor is not None:
             self._told = True
-            self._source.committed(self._state.cursor)
+            self._arriving.source.committed(self._state.cursor)
 
     def _behind(self) -> int | None:
         if self._arriving.away or self._state.cursor is None:
             return None
         try:
-            return self._source.behind(self._state.cursor)
+            return self._arriving.source.behind(self._state.cursor)
         except Unreachable:  # the next read says so
             return None
 

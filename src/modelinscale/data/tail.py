@@ -82,7 +82,7 @@ def tail(
     arriving = Arriving(source.within(block(memory), state.raw), state, how, stop)
     work, place = partial(piece_of, state.raw, tuple(treatments)), compute or Local()
     with ThreadPoolExecutor(1, thread_name_prefix="lake") as writer, closing(arriving.commits()) as commits:
-        follower = Follower(source, state, arriving, how, writer, Hooks(news, report, vacuum, time))
+        follower = Follower(state, arriving, how, writer, Hooks(news, report, vacuum, time))
         try:
             for chunks in commits:
                 if chunks:
