@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SAMPLE_ROWS = 20_000
 """Rows looked at for moments in text columns and widths of lists."""
+_BUFFER_BYTES = 1 << 16
+"""Read of a column at a time; without, whole columns of a row group are (90 MB groups: 281 MiB held, 173 with, as fast)."""
 _PANDAS_INDEX = "__index_level_"
 
 
@@ -94,7 +96,7 @@ def _open(path: Path) -> "pq.ParquetFile":
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path, pre_buffer=False)
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
 
