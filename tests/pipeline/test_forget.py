@@ -100,6 +100,21 @@ def test_who_cannot_be_found_is_told(tmp_path: Path) -> None:
     assert sum(Project(tmp_path).forget(["nobody"]).rows.values()) == 0
 
 
+def test_nobody_is_looked_for_under_other_keys_than_those_that_made_the_pseudonyms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIS_KEY", KEY)
+    (tmp_path / "rows.csv").write_text("row,who,x,shop,y\n" + "\n".join(lines()) + "\n")
+    (tmp_path / "model.yaml").write_text(SPEC.replace("PERSONAL", PSEUDONYM))
+    Project(tmp_path).run(until="collect")
+    monkeypatch.setenv("MIS_KEY", "another-key-of-enough-letters")
+    for dry_run in (True, False):
+        with pytest.raises(LakeError, match=f"made by other keys \\({Keys([KEY]).id}\\).*nothing was removed"):
+            Project(tmp_path).forget([PERSON], dry_run=dry_run)
+    assert sum(Project(tmp_path).forget([Keys([KEY]).pseudonym(PERSON)], dry_run=True).rows.values()) == 12, "a word as the table writes it needs no key"
+    (tmp_path / "model.yaml").write_text(SPEC.replace("PERSONAL", PSEUDONYM).replace("${ENV:MIS_KEY}", "['${ENV:MIS_FIRST}', '${ENV:MIS_KEY}']"))
+    monkeypatch.setenv("MIS_FIRST", KEY)
+    assert sum(Project(tmp_path).forget([PERSON]).rows.values()) == 12
+
+
 @pytest.mark.slow
 def test_a_rotated_key_leaves_no_old_pseudonym_and_the_same_persons_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIS_KEY", KEY)

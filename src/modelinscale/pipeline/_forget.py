@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.clock import now
-from modelinscale.core.errors import SpecError, UsageError
+from modelinscale.core.errors import LakeError, SpecError, UsageError
 from modelinscale.core.files import write_bytes
 from modelinscale.core.personal import Keys
 from modelinscale.core.secrets import anchored, reveal
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 QUARANTINE = ".quarantine"
 """What stands behind a table's name."""
+_PSEUDONYM = re.compile(r"[0-9a-f]{8}\.[0-9a-f]{32}")
 _NEXT = (("train", "rows"), ("evaluate", "model"), ("export", "evaluated"), ("register", "package"))
 """Each step after prepare, and the input that names the result of the step before."""
 
@@ -125,6 +126,7 @@ class _Forgetting:
             if self.column not in table.schema:
                 notes.append(f"table {name} has no column {self.column!r}: nothing was looked for in it.")
                 continue
+            self._refuse_other_keys(name, table)
             cells = self._cells(table.schema[self.column])
             readable[name] = {v.number for v in table.versions()}
             seen[name] = {version: n for version, n in table.rows_of(self.column, cells).items() if n}
@@ -175,6 +177,18 @@ class _Forgetting:
         )
 
     # -- the lake
+
+    def _refuse_other_keys(self, name: str, table: Table) -> None:
+        """Raises `LakeError` when the table's pseudonyms were made by keys that the file does not list: under others nobody would be found."""
+        found = _chain_of(table, self.column)
+        known = Keys(self._secrets).ids if self._secrets else ()
+        if found is None or found in known or all(one.startswith(f"{found}.") for one in self.persons):
+            return
+        raise LakeError(
+            f"the pseudonyms in table {name} were made by other keys ({found}) than `data.pseudonym_key` names now ({', '.join(known) or 'none'}):"
+            " nobody can be found among them, and nothing was removed.",
+            fix="Name the keys that made them, the oldest first.",
+        )
 
     def _cells(self, column: Column) -> list[Any]:
         """The persons as cells of a column's type; a form that the type cannot hold is not there."""
@@ -294,6 +308,15 @@ def _cleaned(place: Place, table: Table, column: str, persons: Sequence[str]) ->
         rows = Cleaning({column: wanted}).apply(rows)
     *cells, nobody = rows.batch.column(column).to_pylist()
     return [text_of(cell) for cell in cells if cell is not None and cell != nobody]
+
+
+def _chain_of(table: Table, column: str) -> str | None:
+    """Which keys made the pseudonyms of a column; None where it holds none."""
+    for block in table.blocks([column]):
+        for cell in block.column(0).to_pylist():
+            if cell is not None:
+                return cell[:8] if isinstance(cell, str) and _PSEUDONYM.fullmatch(cell) else None
+    return None
 
 
 def _as_word(words: Sequence[str]) -> Callable[[str], object]:
