@@ -34,9 +34,15 @@ class Place:
         (self.folder / f"rows{self.n_files}.csv").write_text("id,note\n" + "".join(f"{i},{note}\n" for i in ids))
         rules = contract(SCHEMA, parse_checks(self.checks))
         source = Csv(path=(str(self.folder / "rows*.csv"),))
-        into = {"lake": self.lake, "quarantine": self.quarantine}
-        report = lambda found, brought: self.seen.append(brought)  # noqa: E731
-        return collect(source, **into, contract=rules, commit_rows=commit_rows, report=report, max_quarantined=1.0)
+        return collect(
+            source,
+            lake=self.lake,
+            quarantine=self.quarantine,
+            contract=rules,
+            commit_rows=commit_rows,
+            report=lambda _, brought: self.seen.append(brought),
+            max_quarantined=1.0,
+        )
 
 
 def test_a_warning_keeps_the_row_and_is_told(tmp_path: Path) -> None:
