@@ -235,7 +235,8 @@ def test_cleaners_as_they_are_written(written: Any, expected: tuple[Cleaner, ...
     [
         ("tirm", r"c: unknown cleaner type 'tirm'. Did you mean 'trim'\?"),
         ({"units": "furlong"}, r"there is no unit 'furlong'"),
-        ({"units": True}, "c.to: Field required"),
+        ({"units": True}, "c.to: `units` requires this, and it is missing"),
+        ({"trim": {"csae": "lower"}}, r"c\.csae: `trim` does not know this key\. Did you mean 'case'\? Known here: "),
         ({"units": "GBP"}, r"`units` converts no currency \(GBP\): rates change"),
         ({"units": {"to": "kg", "bare": "€"}}, r"converts no currency \(€\)"),
         ({"fill": True}, "`fill` needs the value"),

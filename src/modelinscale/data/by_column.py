@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
-from modelinscale.core.errors import SpecError
+from modelinscale.core.errors import SpecError, did_you_mean
 from modelinscale.core.kinds import Kind, load, names
 
 K = TypeVar("K", bound=Kind)
@@ -23,12 +23,7 @@ def parse(base: type[K], value: Mapping[str, Any], *, twice: bool) -> dict[str, 
             except SpecError as error:
                 mistakes.append(SpecError(f"{column}: {error.message}", fix=error.fix))
             except ValidationError as error:
-                for detail in error.errors():
-                    place = ".".join([str(column), *map(str, detail["loc"])])
-                    cause = detail.get("ctx", {}).get("error")
-                    mistakes.append(
-                        SpecError(f"{place}: {cause.message}", fix=cause.fix) if isinstance(cause, SpecError) else SpecError(f"{place}: {detail['msg']}.")
-                    )
+                mistakes += [_told(str(column), detail, _refusing(base, one, error.title)) for detail in error.errors()]
         types = [c.type for c in kinds]
         doubled = sorted({t for t in types if types.count(t) > 1})
         if doubled and not twice:
@@ -36,6 +31,29 @@ def parse(base: type[K], value: Mapping[str, Any], *, twice: bool) -> dict[str, 
         found[str(column)] = tuple(kinds)
     tell(mistakes)
     return found
+
+
+def _refusing(base: type[K], value: Any, title: str) -> type[Kind]:
+    """Which of the kinds that ``value`` names refused it; ``title``: its class's name."""
+    words = [value["type"]] if isinstance(value, Mapping) and "type" in value else list(value) if isinstance(value, Mapping) else [value]
+    return next((found for word in words if word in names(base.folder) and (found := load(base.folder, word)).__name__ == title), base)
+
+
+def _told(column: str, detail: Any, cls: type[Kind]) -> SpecError:
+    """One thing that pydantic refused, in our words."""
+    place, word = ".".join([column, *map(str, detail["loc"])]), getattr(cls, "type", cls.word())
+    cause, message = detail.get("ctx", {}).get("error"), detail["msg"][:1].lower() + detail["msg"][1:]
+    if isinstance(cause, SpecError):
+        return SpecError(f"{place}: {cause.message}", fix=cause.fix)
+    if detail["type"] == "extra_forbidden":
+        known = list(cls.model_fields) if len(detail["loc"]) == 1 else []
+        near = did_you_mean(str(detail["loc"][-1]), known)
+        return SpecError(f"{place}: `{word}` does not know this key.{near}", fix=f"Known here: {', '.join(known)}." if known else "")
+    if detail["type"] == "missing":
+        return SpecError(f"{place}: `{word}` requires this, and it is missing.")
+    if detail["type"].startswith("value_error"):
+        return SpecError(f"{place}: {message.removeprefix('value error, ')}.")
+    return SpecError(f"{place}: expected {message.removeprefix('input should be ')}, found {detail['input']!r:.60}.")
 
 
 def _parse(base: type[K], value: Any) -> list[K]:
