@@ -32,6 +32,23 @@ CASES = {
     "a store somewhere odd": (GOOD + "store: ftp://host/x\n", r"ftp:// is no store"),
     "a compute nobody knows": (GOOD + "compute: rya\n", r"compute: unknown compute type 'rya'. Did you mean 'ray'"),
     "a compute setting nobody knows": (GOOD + "compute: {type: ray, wrokers: 8}\n", r"wrokers: unknown key. Did you mean 'workers'"),
+    "a key of a join": (
+        "data:\n  source:\n    - {type: csv, path: a.csv}\n    - {path: b.csv, join: {on: k}}\n"
+        "    - {type: parquet, path: c.parquet, join: {on: k, asof: t}}\ntarget: y\n",
+        r"model.yaml:5:54: data.source\[2\].join.asof: unknown key. Did you mean 'as_of'\? Known here: on, as_of, columns, prefix",
+    ),
+    "a key of a source that is joined": (
+        "data:\n  source:\n    - {type: csv, path: a.csv}\n    - {path: b.csv, seperator: ';', join: {on: k}}\ntarget: y\n",
+        r"model.yaml:4:21: data.source\[1\].seperator: unknown key. Did you mean 'separator'\? Known here: path",
+    ),
+    "a key of the source that others are joined to": (
+        "data:\n  source:\n    - {type: csv, path: a.csv, pth: b.csv}\n    - {path: b.csv, join: {on: k}}\ntarget: y\n",
+        r"model.yaml:3:32: data.source\[0\].pth: unknown key. Did you mean 'path'\?",
+    ),
+    "a join without a key": (
+        "data:\n  source:\n    - {type: csv, path: a.csv}\n    - {path: b.csv, join: {as_of: t}}\ntarget: y\n",
+        r"model.yaml:4:27: data.source\[1\].join.on: this is required and missing",
+    ),
     "a source at an address": ("data: {source: 'hdfs://b/rows.csv'}\ntarget: y\n", r"no source reads hdfs://"),
     "a source type nobody knows": ("data: {source: {type: cvs, path: rows.csv}}\ntarget: y\n", r"unknown source type 'cvs'. Did you mean 'csv'"),
     "a suffix nobody knows": ("data: {source: rows.xyz}\ntarget: y\n", r"cannot be told from its suffix"),

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 from modelinscale.core.errors import MisError, did_you_mean
 from modelinscale.core.kinds import Kind, load, names
 from modelinscale.core.secrets import is_telling, veil
+from modelinscale.spec._source import type_of
 from modelinscale.spec._yaml import Document, Mistake, Path, show
 
 PLANNED: dict[Path, str] = {
@@ -35,6 +36,8 @@ def _unfold(one: Any, document: Document, root: type[BaseModel], base: Path) -> 
         for deeper in inner.errors():
             yield from _unfold(deeper, document, root, path)
         return
+    if one["type"] == "too_short" and len(one["input"]) >= one["ctx"]["min_length"]:
+        return  # it is long enough: pydantic does not count entries that have mistakes, and each of those is told
     extra = one["type"] == "extra_forbidden"
     place = document.place(path, key=extra)
     if extra and path in PLANNED:
@@ -66,11 +69,27 @@ def _missing(path: Path) -> str:
 def _inside(document: Document, path: Path) -> Path:
     """The path without what pydantic adds for unions and validators (names that the file does not hold), except the last part."""
     kept: Path = ()
+    path = _as_listed(document, path)
     for i, part in enumerate(path):
         last = i == len(path) - 1
         if (*kept, part) in document.values or (last and not _is_marker(part)):
             kept = (*kept, part)
     return kept
+
+
+_SOURCE: Path = ("data", "source")
+
+
+def _as_listed(document: Document, path: Path) -> Path:
+    """The path within joined sources as they are written: a list, of which what pydantic calls ``main`` is the first and ``others[0]`` the second."""
+    parts = path[2:]
+    if path[:2] != _SOURCE or not isinstance(_at(_at(document.data, "data"), "source"), list) or not parts:
+        return path
+    if parts[0] == "main":
+        return (*_SOURCE, 0, *parts[1:])
+    if parts[0] == "others" and len(parts) > 1 and isinstance(parts[1], int):
+        return (*_SOURCE, parts[1] + 1, *parts[3 if parts[2:3] == ("source",) else 2 :])
+    return path
 
 
 def _is_marker(part: str | int) -> bool:
@@ -81,6 +100,10 @@ def _is_marker(part: str | int) -> bool:
 def _fields(root: type[BaseModel], path: Path, data: Any) -> list[str]:
     """The keys allowed at ``path``, as far as the classes, and the types named in ``data``, say."""
     cls: Any = root
+    if path[:2] == _SOURCE and path[3:4] == ("join",) and isinstance(path[2], int):  # written beside the settings of the source that it is about
+        from modelinscale.data.sources.joined import Join
+
+        cls, data, path = Join, _at(_at(_at(_at(data, "data"), "source"), path[2]), "join"), path[4:]
     for part in path:
         data = _at(data, part)
         if isinstance(cls, type) and issubclass(cls, BaseModel) and part in cls.model_fields:
@@ -105,6 +128,8 @@ def _at(data: Any, part: str | int) -> Any:
 def _named(contract: type[Kind], data: Any) -> type[Kind] | None:
     """The implementation that ``data`` names by its type."""
     name = data.get("type") if isinstance(data, dict) else None
+    if name is None and isinstance(data, dict) and isinstance(data.get("path"), str) and contract.folder == "data.sources":
+        name = type_of(data["path"])
     return load(contract.folder, name) if isinstance(name, str) and name in names(contract.folder) else None
 
 
