@@ -233,17 +233,26 @@ class Table(Reader):
         """
         now = open_table(self.uri, options=self._where.options)
 
-        def sorted_out(now: Table) -> tuple[dict[int, str], tuple[int, ...]]:
-            known, named = now.versions(), {n: [t for t, at in now.tags.items() if at == n] for n in set(now.tags.values())}
+        def sorted_out(known: "Sequence[Version]", *, committed: bool) -> tuple[dict[int, str], tuple[int, ...]]:
+            named = {n: [t for t, at in now.tags.items() if at == n] for n in set(now.tags.values())}
             kept = keeping.decide(known, named, [now.rows_version], older_than, keep_versions, datetime.now(UTC))
-            return kept, tuple(v.number for v in known if v.number not in kept)
+            if committed:  # the commit of this vacuum is none of the newest that were asked for
+                asked = known[-keep_versions - 1 : -1] if keep_versions > 1 else ()
+                kept = {v.number: f"one of the newest {keep_versions}" for v in asked} | kept | {known[-1].number: "the newest: it records this vacuum"}
+            return dict(sorted(kept.items())), tuple(v.number for v in known if v.number not in kept)
 
-        kept, leaving = sorted_out(now)
-        if dry_run or not leaving:
-            return Vacuumed(leaving, kept, keeping.remove(now._dataset, leaving, self.uri, dry_run=dry_run))
+        known = now.versions()
+        kept, leaving = sorted_out(known, committed=False)
+        if not leaving:
+            return Vacuumed(leaving, kept, 0)
+        if dry_run:
+            own = replace(known[-1], number=now.version + 1, time=datetime.now(UTC), n_added=0)
+            kept, leaving = sorted_out((*known, own), committed=True)
+            # The library does not say what the newest version would free; it shares its rows with the one that follows.
+            return Vacuumed(leaving, kept, keeping.remove(now._dataset, [n for n in leaving if n != now.version], self.uri, dry_run=True))
         # The newest transaction must carry our record: those of removed versions go with them.
         now = self._change(lambda at: (Change(), at._carried("vacuum")))
-        kept, leaving = sorted_out(now)
+        kept, leaving = sorted_out(now.versions(), committed=True)
         return Vacuumed(leaving, kept, keeping.remove(now._dataset, leaving, self.uri))
 
     def sweep(self) -> int:
