@@ -55,6 +55,62 @@ INIT = {
 }
 
 
+CHECKED = {
+    "a file that is not there": ("{file: shopps.csv, column: id}", r"data\.checks: shop: there is no file .*shopps\.csv.*Did you mean 'shops\.csv'"),
+    "a column that is not there": (
+        "{file: shops.csv, column: idd}",
+        r"data\.checks: shop: `refers`: .*shops\.csv has no column 'idd'\. Did you mean 'id'\?.*It has: id, n",
+    ),
+    "a table that is not there": ("{table: lake/shops, column: id}", r"data\.checks: shop: .*shops"),
+}
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_check_refuses_what_a_demand_refers_to_and_is_not_there(name: str, mis: Mis) -> None:
+    import re
+
+    Path("shops.csv").write_text("id,n\na,1\nb,2\n")
+    refers, expected = CHECKED[name]
+    spec(SPEC.replace("rows.csv}", f"rows.csv, checks: {{shop: {{refers: {refers}}}}}}}"))
+    code, _, err = mis("check")
+    assert code == 2
+    assert re.search(expected, err, re.DOTALL), err
+    code, _, err = mis("collect", "--quiet")
+    assert code in (1, 2), err
+    assert "Traceback" not in err
+    assert "did not foresee" not in err
+    spec(SPEC.replace("rows.csv}", "rows.csv, checks: {shop: {refers: {file: shops.csv, column: id}}}}"))
+    assert mis("check")[0] == 0
+
+
+def test_messages_name_the_file_that_was_given(mis: Mis) -> None:
+    Path("t.yaml").write_text(SPEC)
+    code, out, err = mis("check", "-f", "t.yaml")
+    assert (code, out.splitlines()[-1], err) == (0, "t.yaml is in order.", "")
+    for wrong in (SPEC.replace("target: y", "target: yy"), SPEC.replace("shop: category", "shop: number"), SPEC):
+        Path("t.yaml").write_text(wrong)
+        said = mis("forget", "-f", "t.yaml", "--key", "1")[2] if wrong == SPEC else mis("check", "-f", "t.yaml")[2]
+        assert said.startswith("error: ")
+        assert "model.yaml" not in said
+
+
+def test_a_contract_that_is_not_there_is_told_by_what_named_it(mis: Mis) -> None:
+    code, _, err = mis("contract", "import", "nope.yaml")
+    assert (code, err.splitlines()) == (2, ["error: the contract nope.yaml cannot be read: No such file or directory.", "  Check the path."])
+    spec(SPEC.replace("rows.csv}", "rows.csv, contract: nope.yaml}"))
+    assert "Check the path under `data.contract`." in mis("check")[2]
+
+
+def test_rows_that_dedupe_took_away_are_told(mis: Mis) -> None:
+    Path("rows.csv").write_text("x,y\n" + "".join(f"{i % 16},{'yes' if i % 16 > 7 else 'no'}\n" for i in range(1201)))
+    spec('data: {source: rows.csv, clean: {"*": dedupe}}\ntarget: y\nmodel: linear\n')
+    code, out, err = mis("collect")
+    assert code == 0, err
+    assert out == "table version 1: 16 rows, 1,185 equal to earlier ones taken away (`dedupe`)\n"
+    assert "16 rows, 1,185 equal to earlier ones taken away" in err
+    assert "taken away" not in mis("collect")[1]
+
+
 @pytest.mark.parametrize("name", INIT)
 def test_data_that_cannot_be_used_is_refused_before_anything_is_written(name: str, mis: Mis) -> None:
     data, target, content, expected = INIT[name]

@@ -159,14 +159,14 @@ def drafted(found: "Drafted", *, as_json: bool) -> None:
     line(f"next: mis run{where}")
 
 
-def checked(found: "Checked", *, as_json: bool) -> None:
+def checked(found: "Checked", file: Path, *, as_json: bool) -> None:
     if as_json:
         document({"columns": found.columns, "features": found.features, "left_out": found.left_out, "target": found.target, "notes": list(found.notes)})
         return
     table(("column", "type", "feature"), [(c["name"], c["type"], found.role(c["name"])) for c in found.columns])
     for note in found.notes:
         line(f"  · {note}")
-    line("model.yaml is in order.")
+    line(f"{file} is in order.")
 
 
 def plan(found: "Plan", *, as_json: bool) -> None:
@@ -187,7 +187,8 @@ def outcome(found: "Outcome", *, as_json: bool, next_step: bool = True) -> None:
     if found.collected:
         c = found.collected
         quarantined = f", {c['n_quarantined']:,} in quarantine (see `mis show quarantine`)" if c["n_quarantined"] else ""
-        line(f"table version {c['version']}: {c['n_rows']:,} rows{quarantined}")
+        doubled = f", {c['n_dropped']:,} equal to earlier ones taken away (`dedupe`)" if c.get("n_dropped") else ""
+        line(f"table version {c['version']}: {c['n_rows']:,} rows{doubled}{quarantined}")
     if found.metrics:
         _metrics(found)
     for note in found.notes:

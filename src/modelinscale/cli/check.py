@@ -8,4 +8,5 @@ def command(file: File = None, json: Json = False) -> None:
     """Check model.yaml against the data: columns, types, features, split. Changes nothing."""
     from modelinscale.api import Project
 
-    _show.checked(Project(file).check(), as_json=json)
+    project = Project(file)
+    _show.checked(project.check(), project.file, as_json=json)

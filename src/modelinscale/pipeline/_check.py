@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from modelinscale.core.errors import MisError, SpecError
 from modelinscale.pipeline._collect import treatments_of
 from modelinscale.pipeline._look import look, named
 from modelinscale.pipeline._personal import look_personal
@@ -27,6 +28,12 @@ def check(spec: ModelSpec, base: Path) -> dict[str, Any]:
     suits(spec.evaluate, task)
     roles = resolve(spec, seen.schema, seen.frame, seen.profiles)
     contract(seen.schema, spec.data.checks, spec.data.key)
+    for column, checks in spec.data.checks.items():
+        for demand in checks:
+            try:
+                demand.at(base).ready()
+            except MisError as error:
+                raise SpecError(f"data.checks: {column}: {error.message}", fix=error.fix) from error
     if spec.train.weight:
         row_weights(seen.frame[spec.train.weight])
     assign(

@@ -247,4 +247,5 @@ def _known_schema(uri: str) -> Schema | None:
 
 def words(facts: Facts) -> str:
     quarantined = f", {facts['n_quarantined']:,} in quarantine" if facts["n_quarantined"] else ""
-    return f"table version {facts['version']}, {facts['n_rows']:,} rows{quarantined}"
+    doubled = f", {facts['n_dropped']:,} equal to earlier ones taken away" if facts.get("n_dropped") else ""
+    return f"table version {facts['version']}, {facts['n_rows']:,} rows{doubled}{quarantined}"

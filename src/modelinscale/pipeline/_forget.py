@@ -94,7 +94,7 @@ def _person_column(place: Place) -> str:
     data = place.spec.data
     column = data.person or (data.key[0] if len(data.key) == 1 else None)
     if column is None:
-        raise SpecError("model.yaml does not say which column names a person.", fix="Write `person: COLUMN` under `data`.")
+        raise SpecError("`data` does not say which column names a person.", fix="Write `person: COLUMN` under `data`.")
     if column in data.personal and data.personal[column].type != "pseudonym":
         raise SpecError(f"{column!r} is not kept (`data.personal`), so nobody can be found by it.", fix="Use `pseudonym` for it, and collect again.")
     return column

@@ -122,7 +122,7 @@ def named(spec: ModelSpec, schema: Schema) -> None:
     places += [(f"access.roles.{role}", [n for n in names if n not in spec.data.personal]) for role, names in spec.access.named().items()]
     wrong = [_unknown(place, missing, schema) for place, names in places if (missing := [n for n in names if n not in schema])]
     if wrong:
-        raise SpecError("model.yaml names columns that the data does not have:\n  " + "\n  ".join(wrong), fix=_all(schema))
+        raise SpecError("columns are named that the data does not have:\n  " + "\n  ".join(wrong), fix=_all(schema))
 
 
 def _unknown(place: str, names: list[str], schema: Schema) -> str:

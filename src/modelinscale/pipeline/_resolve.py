@@ -25,7 +25,7 @@ def resolve(spec: ModelSpec, schema: Schema, frame: pl.DataFrame, profiles: Mapp
             if not feature.suits(schema[name])
         ]
         if wrong:
-            raise SpecError("model.yaml asks for features that do not fit:\n  " + "\n  ".join(wrong), fix="See `mis kinds features`, or leave `features` out.")
+            raise SpecError("features do not fit their columns:\n  " + "\n  ".join(wrong), fix="See `mis kinds features`, or leave `features` out.")
         return Roles(dict(spec.features), {n: "not named in `features`" for n in schema.names if n not in spec.features and n != spec.target})
     from modelinscale.data.leaks import suspects
 

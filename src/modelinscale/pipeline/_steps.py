@@ -88,7 +88,7 @@ def _outcome(context: Context) -> Outcome:
     return Outcome(
         name=spec.name,
         steps=tuple(done.values()),
-        collected=facts["collect"] if done["collect"].fresh else {**facts["collect"], "n_added": 0, "n_quarantined_now": 0},
+        collected=facts["collect"] if done["collect"].fresh else {**facts["collect"], "n_added": 0, "n_quarantined_now": 0, "n_dropped": 0},
         family=facts.get("train", {}).get("family"),
         metrics=evaluation.get("metrics", {}),
         baselines=evaluation.get("baselines", {}),

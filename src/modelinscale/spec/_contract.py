@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from modelinscale.data.odcs import Imported
 
 
-def read_contract(path: Path, table: str | None = None) -> "Imported":
-    """A contract file. Raises `SpecError` when it cannot be read or is none."""
+def read_contract(path: Path, table: str | None = None, *, named: str = "") -> "Imported":
+    """A contract file. ``named``: the key that names it, if one does. Raises `SpecError` when it cannot be read or is none."""
     import yaml
 
     from modelinscale.data.odcs import load
@@ -21,7 +21,7 @@ def read_contract(path: Path, table: str | None = None) -> "Imported":
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SpecError(f"the contract {path} cannot be read: {reason}.", fix="Check the path under `contract`.") from error
+        raise SpecError(f"the contract {path} cannot be read: {reason}.", fix=f"Check the path under `{named}`." if named else "Check the path.") from error
     except yaml.YAMLError as error:
         raise SpecError(f"the contract {path} is not YAML: {' '.join(str(error).split())}.", fix="Mend it, or export it again.") from error
     try:
@@ -39,7 +39,7 @@ def merged(document: Any, base: Path) -> Any:
     settings = {"file": named} if isinstance(named, str) else named
     if not isinstance(settings, Mapping) or not isinstance(settings.get("file"), str) or set(settings) - {"file", "table"}:
         return document  # told with its place when the settings are checked
-    found = read_contract(base / settings["file"], settings.get("table"))
+    found = read_contract(base / settings["file"], settings.get("table"), named="data.contract")
     for note in found.told:
         log(__name__).warning("contract", extra={"note": note})
     assert isinstance(data, Mapping)

@@ -83,6 +83,10 @@ class Check(Kind):
         """Forgets what was read from elsewhere, for it may have changed: a follower asks for it at every window."""
         return
 
+    def ready(self) -> None:
+        """Raises `SpecError`, or what the source raises, where what the check reads from elsewhere is not there; for `mis check`."""
+        return
+
     @property
     def weighs(self) -> Severity:
         """The severity that holds."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from modelinscale.core.errors import SpecError
+from modelinscale.core.errors import SpecError, did_you_mean
 from modelinscale.core.schema import Column, Schema
 from modelinscale.data.checks import RowCheck
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from modelinscale.data._keys import KeyIndex
+    from modelinscale.data.lake import Table
+    from modelinscale.data.sources import Source
 
 SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
@@ -65,6 +67,9 @@ class Refers(RowCheck):
     def renew(self) -> None:
         self._held = _Held()
 
+    def ready(self) -> None:
+        self._there()
+
     def demand(self) -> str:
         return f"in {self.column} of {(self.file or self.table or Path()).name}"
 
@@ -105,19 +110,32 @@ class Refers(RowCheck):
     def _blocks(self, column: Column) -> "Iterator[pa.Array]":
         """The cells of the other side as the checked column's type."""
         from modelinscale.data._cells import read_cells
+        from modelinscale.data.lake import Table
 
-        if self.table is not None:
-            from modelinscale.data.lake import open_table
-
-            for batch in open_table(str(self.table)).blocks([self.column]):
+        other, there = self._there()
+        if isinstance(other, Table):
+            for batch in other.blocks([self.column]):
                 yield read_cells(batch.column(0), column)[0]
             return
-        from modelinscale.data.sources import Source
-
-        assert self.file is not None
-        source = Source.parse({"type": SUFFIXES[self.file.suffix.lower()], "path": [str(self.file)]})
-        there = source.columns()
         wanted: Any = there[self.column]
         schema = Schema(columns=tuple(wanted.but(type=column.type) if c.name == self.column and column.type != "vector" else c for c in there.columns))
-        for chunk in source.read(None, schema):
+        for chunk in other.read(None, schema):
             yield read_cells(chunk.batch.column(self.column), schema[self.column])[0]
+
+    def _there(self) -> "tuple[Table | Source, Schema]":
+        """The other side and its columns. Raises `SpecError` when the column is not among them, and what opening it raises."""
+        from modelinscale.data.lake import open_table
+        from modelinscale.data.sources import Source
+
+        other: Table | Source
+        if self.table is not None:
+            other = open_table(str(self.table))
+            there = other.schema
+        else:
+            assert self.file is not None
+            other = Source.parse({"type": SUFFIXES[self.file.suffix.lower()], "path": [str(self.file)]})
+            there = other.columns()
+        if self.column not in there:
+            near = did_you_mean(self.column, there.names)
+            raise SpecError(f"`refers`: {self.file or self.table} has no column {self.column!r}.{near}", fix=f"It has: {', '.join(there.names[:20])}.")
+        return other, there
