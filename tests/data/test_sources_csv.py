@@ -248,7 +248,7 @@ def test_a_file_that_lacks_a_column_is_an_error_and_another_order_is_none(tmp_pa
     write(tmp_path, "b;a\ny;2\n", "2.csv")
     assert read(tmp_path / "*.csv") == TWO, "each file has its own dialect and order"
     write(tmp_path, "a,c\n1,x\n", "3.csv")
-    with pytest.raises(SourceError, match=r"3.csv has no column 'b'"):
+    with pytest.raises(SourceError, match=r"3.csv has no column 'b'.* write `new_columns: add` under `data`"):
         read(tmp_path / "*.csv")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modelinscale.api import Project
-from modelinscale.core.errors import NotSupportedYet, SpecError
+from modelinscale.core.errors import NotSupportedYet, SourceError, SpecError
 from modelinscale.data.lake import Table, open_table
 
 
@@ -22,7 +22,8 @@ def write(project: Path, name: str, header: str, lines: list[str]) -> None:
 
 
 def collect(project: Path, *settings: str) -> tuple[Table, list[str]]:
-    lines = ["name: m", "target: y", "model: linear", "data:", "  source: rows/*.csv", "  key: id", *(f"  {s}" for s in settings)]
+    source = [] if any(s.startswith("source:") for s in settings) else ["  source: rows/*.csv"]
+    lines = ["name: m", "target: y", "model: linear", "data:", *source, "  key: id", *(f"  {s}" for s in settings)]
     (project / "model.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     outcome = Project(project).run(until="collect")
     return open_table(Project(project).describe("lake").facts["uri"]), list(outcome.notes)
@@ -64,6 +65,16 @@ def test_a_column_that_comes_up_is_taken_in_where_asked_for(project: Path) -> No
     write(project, "c", "id,x,y", ["80,1,0"])
     table, _ = collect(project, "new_columns: add")
     assert cells(table, "id", "z")[-1] == (80, None)
+
+
+@pytest.mark.parametrize("more", ["new_columns: add", "source: {type: csv, path: rows/*.csv, sparse: true}"])
+def test_a_file_that_lacks_a_column_is_taken_in_once_what_its_refusal_names_is_done(project: Path, more: str) -> None:
+    before, _ = collect(project)
+    write(project, "b", "id,y", ["70,1"])
+    with pytest.raises(SourceError, match=r"b.csv has no column 'x'.*`new_columns: add` under `data` \(or `sparse: true` for the source\)"):
+        collect(project)
+    table, _ = collect(project, more)
+    assert (table.uri, cells(table, "id", "x", "y")[-1]) == (before.uri, (70, None, 1))
 
 
 def test_a_column_that_comes_up_is_left_out_otherwise(project: Path) -> None:

@@ -117,6 +117,9 @@ def _nearby(path: Path) -> str:
     return f"Check the path.{did_you_mean(path.name, names)} In {folder}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}."
 
 
+MAY_LACK = "If this file may lack columns, write `new_columns: add` under `data` (or `sparse: true` for the source): they are missing in its rows."
+
+
 def check_left_out(without: tuple[str, ...], names: list[str], where: Path | str) -> None:
     """Raises `SpecError` for columns to leave out that are not there."""
     unknown = [w for w in without if w not in names]

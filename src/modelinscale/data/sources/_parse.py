@@ -11,6 +11,7 @@ from modelinscale.core.schema import Column, Schema
 from modelinscale.data._cells import FALSE_WORDS, FIRST_MOMENT, NULL_WORDS, TRUE_WORDS
 from modelinscale.data.arrow import BROKEN, arrow_type
 from modelinscale.data.sources._dialect import Dialect
+from modelinscale.data.sources._files import MAY_LACK
 from modelinscale.data.sources._records import all_ends
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Parser:
             near = did_you_mean(lacking[0], dialect.names)
             raise SourceError(
                 f"{path} has no column {', '.join(map(repr, lacking[:10]))}.{near}",
-                fix=f"It has {len(dialect.names)}: {', '.join(dialect.names[:20])}. Are separator and header right?",
+                fix=f"It has {len(dialect.names)}: {', '.join(dialect.names[:20])}. Are separator and header right? {MAY_LACK}",
             )
         self._dialect, self._schema, self._path = dialect, schema, path
         self._types = _fast_types(schema)

@@ -11,7 +11,7 @@ from modelinscale.core.errors import SourceError, did_you_mean
 from modelinscale.core.schema import Schema
 from modelinscale.data.arrow import INTERNAL
 from modelinscale.data.sources import Chunk, Cursor
-from modelinscale.data.sources._files import AGAIN, Files, check_left_out
+from modelinscale.data.sources._files import AGAIN, MAY_LACK, Files, check_left_out
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -121,7 +121,7 @@ def _check_columns(file: "pq.ParquetFile", path: Path, schema: Schema) -> None:
     lacking = [n for n in schema.names if n not in names]
     if lacking:
         near = did_you_mean(lacking[0], names)
-        raise SourceError(f"{path} has no column {', '.join(map(repr, lacking[:10]))}.{near}", fix=f"It has {len(names)}: {', '.join(names[:20])}.")
+        raise SourceError(f"{path} has no column {', '.join(map(repr, lacking[:10]))}.{near}", fix=f"It has {len(names)}: {', '.join(names[:20])}. {MAY_LACK}")
 
 
 def _batches(file: "pq.ParquetFile", start: int, size: int, names: list[str]) -> "Iterator[tuple[pa.RecordBatch, int]]":
