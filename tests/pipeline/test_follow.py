@@ -52,6 +52,32 @@ def send(client: Any, start: int, end: int) -> None:
         client.xadd("orders", {"id": f"r{i}", "n": str(i % 7), "y": "yes" if i % 2 else "no"})
 
 
+def test_who_waits_for_the_table_says_at_once_for_whom_and_how_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from modelinscale.core.errors import StoreError
+    from modelinscale.core.logs import to_stderr
+    from modelinscale.pipeline import _follow
+    from modelinscale.pipeline._followed import bringing
+
+    assert _follow.WAIT_S <= 60
+    monkeypatch.setattr(_follow, "WAIT_S", 0.6)
+    (tmp_path / "rows.csv").write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(60)))
+    project = Project(write(tmp_path, "rows.csv"))
+    to_stderr()
+    place = Place.of(project.spec, project.base)
+    with bringing(place, table_name(place)), pytest.raises(StoreError, match="is in use by process"):
+        project.follow(stop=threading.Event())
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1, said
+    assert said[0].startswith("warning waiting for the table, up to 0.6 s")
+    assert "is in use by process" in said[0]
+    stop = threading.Event()
+    stop.set()
+    project.follow(stop=stop)
+    assert capsys.readouterr().err == "", "nobody holds it: nothing is said"
+
+
 class Following:
     """A follower of a project, on a thread."""
 

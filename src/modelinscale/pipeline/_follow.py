@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Followed", "follow", "stopping"]
 
-WAIT_S = 600.0
-"""How long a collect that is at work is waited for."""
+WAIT_S = 60.0
+"""How long a collect that is at work, or a follower that is ending, is waited for. One that goes on is not: that never ends."""
 
 
 def follow(place: Place, stop: threading.Event, settings: Follow, news: Callable[[Followed], None], clock: Clock = now) -> Followed:
@@ -42,8 +43,26 @@ def follow(place: Place, stop: threading.Event, settings: Follow, news: Callable
     probes; ``follow/NAME.report`` has the report of all that came since the start.
     """
     table = _collect.table_name(place)
-    with bringing(place, table, wait_s=WAIT_S):
+    with _held(place, table, stop):
         return _Following(place, table, settings, news, clock).until(stop)
+
+
+@contextmanager
+def _held(place: Place, table: str, stop: threading.Event) -> Iterator[None]:
+    """Holds the table; tells at once whom it waits for. Raises `StoreError` when that takes longer than `WAIT_S`, or ``stop`` is set meanwhile."""
+    end, told = monotonic() + WAIT_S, False
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(bringing(place, table, wait_s=0.5 if told else 0.0))
+                break
+            except StoreError as error:
+                if " is in use by " not in error.message or stop.is_set() or monotonic() >= end:  # other refusals do not pass by waiting
+                    raise
+                if not told:
+                    log(__name__).warning(f"waiting for the table, up to {show_seconds(WAIT_S)}", extra={"table": table, "because": error.message})
+                told = True
+        yield
 
 
 class _Following:
