@@ -76,6 +76,13 @@ def test_the_card_reads_as_it_is_kept() -> None:
     assert found == GOLDEN.read_text(encoding="utf-8"), "if the change is meant, look at the card and keep it: write it to tests/golden/card.md"
 
 
+def test_a_linear_model_is_not_held_against_itself() -> None:
+    found = card(MANIFEST.but(family="linear"), STORY, INSIDE)
+    assert "constant baseline |" in found
+    assert "linear baseline" not in found
+    assert "Against the linear baseline" not in found
+
+
 def test_every_table_of_the_card_has_rows_of_one_width() -> None:
     lines = card(MANIFEST, STORY, INSIDE).splitlines()
     for above, below in pairwise(lines):

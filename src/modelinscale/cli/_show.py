@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from modelinscale.core.errors import MisError, UsageError, did_you_mean
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float | None, str], None]
 """Called with the step, the share of it done (0 to 1; None: not known) and a few words."""
+NEWS_S = 30.0
+"""Where there is no terminal, long work says at most this often how far it is."""
 
 
 def line(text: str = "") -> None:
@@ -129,9 +132,15 @@ def _bars() -> Iterator[Progress]:
         yield report
 
 
-def _lines() -> Progress:
+def _lines(seconds: Callable[[], float] = monotonic) -> Progress:
+    """A line for each step that is done and each family that begins to learn, and for long ones how far they are."""
+    told_at, family = seconds(), ""
+
     def report(step: str, share: float | None, note: str) -> None:
-        if share is not None and share >= 1:
+        nonlocal told_at, family
+        learning = note.partition(": ")[0] if step == "train" and share is not None and share < 1 else ""
+        if learning != family or (share is not None and share >= 1) or seconds() - told_at >= NEWS_S:
+            told_at, family = seconds(), learning
             aside(f"{step:<9} {note}")
 
     return report
@@ -255,7 +264,7 @@ def vacuumed(found: "Vacuum", *, as_json: bool) -> None:
 
 
 def _metrics(found: "Outcome") -> None:
-    baselines = list(found.baselines)
+    baselines = [name for name in found.baselines if name != found.family]
     header = ("on test rows", found.family or "model", "", *baselines)
     rows = []
     for name, m in found.metrics.items():

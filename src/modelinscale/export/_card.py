@@ -92,7 +92,9 @@ def _purpose(manifest: "Manifest", story: Story) -> str:
 
 def _quality(manifest: "Manifest", story: Story) -> str:
     found = story.evaluation
-    metrics, baselines, differences = found.get("metrics", {}), found.get("baselines", {}), found.get("differences", {})
+    metrics = found.get("metrics", {})
+    # A linear model is its own linear baseline.
+    baselines, differences = ({name: of for name, of in found.get(part, {}).items() if name != manifest.family} for part in ("baselines", "differences"))
     if not metrics:
         return ""
     header = ["metric", "this model", f"{found.get('confidence', 0.95):.0%} interval", *(f"{b} baseline" for b in baselines)]

@@ -159,6 +159,7 @@ def _try(
             raise ModelError(f"{family.type} cannot learn this: {why}.", fix="Choose another model, or `model: auto`.")
         if tolerant and effort.budget_s is not None and effort.budget_s < _LEAST_S:
             raise ModelError(f"the budget of {show_seconds(settings.budget)} was used up before its turn.", fix="Raise `train.budget`.")
+        effort.progress(0.0, f"begins, at most {show_seconds(effort.budget_s)}" if effort.budget_s is not None else "begins")
         train, valid = rows("train", family.form), rows("valid", family.form)
         totals = Totals.of(((block.target, block.weight) for block in train.blocks()), task)
         check_totals(totals, task)
