@@ -147,6 +147,20 @@ def test_lines_and_arrays_give_their_rows_in_any_blocks(tmp_path: Path, rows: li
     assert found == [{"a": r["a"], "w": r["w"] or None} for r in rows]
 
 
+def test_parquet_that_moved_once_it_was_read_stays_read_when_another_file_comes(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    pq.write_table(pa.table({"a": [1, 2]}), tmp_path / "old" / "x.parquet")
+    one = source(tmp_path / "old" / "*.parquet", "parquet")
+    schema = one.columns()
+    cursor = list(one.read(None, schema))[-1].cursor
+    (tmp_path / "old").rename(tmp_path / "new")
+    pq.write_table(pa.table({"a": [3]}), tmp_path / "new" / "y.parquet")
+    moved = source(tmp_path / "new" / "*.parquet", "parquet")
+    came = list(moved.read(cursor, schema))
+    assert [c.batch.to_pylist() for c in came] == [[{"a": 3}]]
+    assert list(moved.read(came[-1].cursor, schema)) == []
+
+
 def test_parquet_that_is_damaged_or_was_replaced_or_lacks_columns_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"a": [1, 2, 3], "b": ["x", "y", "z"]}), path)

@@ -113,3 +113,30 @@ def test_a_vacuum_leaves_what_a_model_was_trained_on(project: Path) -> None:
     shown = Project(project).describe("lake").facts
     assert {v["version"]: (v["what"], v["tags"]) for v in shown["versions"]} == {2: ("append", ["model-m-1"]), 4: ("append", []), 5: ("vacuum", [])}
     assert all("@" in v["by"] for v in shown["versions"])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_path_is_told_without_its_way_back_and_rows_kept_under_the_long_one_are_not_read_again(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import polars as pl
+
+    for name in ("rows", "p", "elsewhere/deep"):
+        (tmp_path / name).mkdir(parents=True)
+    frame = pl.DataFrame({"id": range(60), "x": [i % 7 for i in range(60)], "y": [i % 2 for i in range(60)]})
+    frame.write_csv(tmp_path / "rows" / "a.csv") if suffix == "csv" else frame.write_parquet(tmp_path / "rows" / "a.parquet")
+    (tmp_path / "p" / "model.yaml").write_text(f"target: y\ndata: {{source: ../rows/*.{suffix}}}\n", encoding="utf-8")
+    with monkeypatch.context() as before:
+        before.setattr("modelinscale.spec._source._at", lambda base, path: str(base / path))
+        Project(tmp_path / "p").run(until="collect")
+    uri = Project(tmp_path / "p").describe("lake").facts["uri"]
+    assert list(open_table(uri).cursor["files"]) == [str(tmp_path / "p" / ".." / "rows" / f"a.{suffix}")]  # type: ignore[index]
+    frame = frame.with_columns(id=pl.col("id") + 100)
+    frame.write_csv(tmp_path / "rows" / "b.csv") if suffix == "csv" else frame.write_parquet(tmp_path / "rows" / "b.parquet")
+    Project(tmp_path / "p").run(until="collect")
+    assert open_table(uri).n_rows == 120
+    assert set(open_table(uri).cursor["files"]) == {str(tmp_path / "rows" / f"{name}.{suffix}") for name in "ab"}  # type: ignore[index]
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "deep")
+    (tmp_path / "p" / "model.yaml").write_text(f"target: y\ndata: {{source: [gone/../no.{suffix}, ../link/../no.{suffix}]}}\n", encoding="utf-8")
+    told = Project(tmp_path / "p")
+    assert told.spec.source_at(told.base).plain()["path"] == [str(tmp_path / "p" / f"no.{suffix}"), f"{tmp_path}/p/../link/../no.{suffix}"]

@@ -1,6 +1,8 @@
 """The short form of a source: a path or an address, its type told by suffix or scheme."""
 
+import os
 from collections.abc import Mapping
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +105,26 @@ def type_of(path: str) -> str:
     raise SpecError(f"the type of {path!r} cannot be told from its suffix.{near}", fix=f"Known: {', '.join(SUFFIXES)}; or write `{{type: csv, path: {path}}}`.")
 
 
+def _at(base: Path, path: str | Path) -> str:
+    """A path from ``base``; ``..`` is taken out of it where it means the same without: behind a link it leads elsewhere."""
+    parts = (base / path).parts
+    last = len(parts) - parts[::-1].index("..") if ".." in parts else 0
+    long, rest = os.path.join(*parts[:last], ""), parts[last:]  # noqa: PTH118
+    short = os.path.normpath(long)
+    if not last or has_magic(long) or os.path.realpath(long) != os.path.realpath(short):
+        return str(base / path)
+    return str(Path(short, *rest))
+
+
 def located(settings: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """Source settings with relative ``path`` and secrets' files taken from ``base``, the folder of model.yaml."""
     moved: dict[str, Any] = anchored(dict(settings), base)
     path = moved.get("path")
+    at = _at if moved.get("type") in SUFFIXES.values() else lambda base, path: str(base / path)
     if isinstance(path, (str, Path)):
-        moved["path"] = str(base / path)
+        moved["path"] = at(base, path)
     elif isinstance(path, (list, tuple)):
-        moved["path"] = [str(base / p) for p in path]
+        moved["path"] = [at(base, p) for p in path]
     label = moved.get("label")
     if isinstance(label, Mapping) and "table" in label:
         moved["label"] = {**label, "table": str(base / str(label["table"]))}

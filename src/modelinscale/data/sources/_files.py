@@ -179,7 +179,8 @@ class Places:
             return Place(**known)
         for other, facts in self._files.items():
             place = Place(**facts)
-            if Path(other).name == path.name and not Path(other).exists() and _starts_with(path, place):
+            same = os.path.normpath(other) == str(path)  # once kept with its ``..``
+            if Path(other).name == path.name and (same or (not Path(other).exists() and _starts_with(path, place))):
                 del self._files[other]
                 self._files[str(path)] = facts
                 return place

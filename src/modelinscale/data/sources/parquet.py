@@ -1,5 +1,6 @@
 """Parquet files: streamed in batches of rows, types as their writer declared them."""
 
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,6 +157,8 @@ def _footer(path: Path) -> int:
 def _moved_here(path: Path, places: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
     """The place kept for a file of this name whose own path is gone, if it is this very file."""
     for other, facts in places.items():
-        if Path(other).name == path.name and not Path(other).exists() and facts["footer"] == _footer(path):
-            return places.pop(other)
+        same = os.path.normpath(other) == str(path)  # once kept with its ``..``
+        if Path(other).name == path.name and (same or (not Path(other).exists() and facts["footer"] == _footer(path))):
+            places[str(path)] = places.pop(other)  # here too where nothing is left to read: the next cursor must know it
+            return places[str(path)]
     return None
