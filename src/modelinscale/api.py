@@ -148,13 +148,16 @@ class Project:
 
     def _move(self, action: str, number: int) -> dict[str, Any]:
         from modelinscale.pipeline._place import Place
+        from modelinscale.pipeline._register import refit_note
 
-        with Place.of(self.spec, self.base).store.shared():
+        place = Place.of(self.spec, self.base)
+        with place.store.shared():
             before = self.tracker.aliases(self.spec.name).get("champion")
             # The line comes first and its hash goes with the move: a move that failed is in the log, one that is not in the log cannot be.
             head = self.audit.write(action, f"{self.spec.name} version {number}", before=before)
             self.tracker.alias(self.spec.name, "champion", number, anchor=head)
-        return {"name": self.spec.name, "champion": number, "before": before}
+            refit = refit_note(place)
+        return {"name": self.spec.name, "champion": number, "before": before, "notes": [refit] if refit else []}
 
     def forget(self, persons: Sequence[str], *, dry_run: bool = False) -> Forgotten:
         """Removes persons, named as the source names them, from everything that is stored; tells which models learned from them."""

@@ -1,7 +1,11 @@
 """What the command line says: how far long work is, and how good a model is beside what it is held against."""
 
+import random
+from pathlib import Path
+
 import pytest
 
+from modelinscale.api import Project
 from modelinscale.cli import _show
 from modelinscale.pipeline import Outcome
 
@@ -36,3 +40,18 @@ def test_a_linear_model_is_not_shown_beside_itself(capsys: pytest.CaptureFixture
     )
     _show._metrics(found)
     assert capsys.readouterr().out.splitlines()[0].split() == ["on", "test", "rows", "linear", "constant"]
+
+
+def test_a_model_no_better_than_always_the_same_answer_is_called_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chance = random.Random(1)
+    rows = [(part, chance.random()) for part in ("train",) * 200 + ("valid",) * 60 + ("test",) * 60]
+    turned = [f"{part},{x:.4f},{'yes' if (x > 0.5) == (part != 'test') else 'no'}" for part, x in rows]  # what was learned is wrong where it is tested
+    (tmp_path / "rows.csv").write_text("part,x,y\n" + "\n".join(turned) + "\n")
+    (tmp_path / "model.yaml").write_text("data: {source: rows.csv, split: {type: column, column: part}}\ntarget: y\nfeatures: {x: number}\nmodel: linear\n")
+    found = Project(tmp_path).run()
+    assert found.no_better
+    assert any(note.startswith("The model is no better than always the same answer: roc_auc 0, and 0.5 for that.") for note in found.notes)
+    assert found.notes[-1] == "version 1 is champion: the first version; it is no better than always the same answer."
+    assert "no better than always the same answer" in Project(tmp_path).card()
+    _show.outcome(found, as_json=False)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("next: more rows or other features")

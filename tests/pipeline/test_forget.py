@@ -100,6 +100,22 @@ def test_who_cannot_be_found_is_told(tmp_path: Path) -> None:
     assert sum(Project(tmp_path).forget(["nobody"]).rows.values()) == 0
 
 
+def test_a_champion_that_learned_from_erased_rows_is_pointed_out_until_another_is_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("row,who,x,shop,y\n" + "\n".join(lines()) + "\n")
+    (tmp_path / "model.yaml").write_text(SPEC.replace("PERSONAL", ""))
+    assert Project(tmp_path).run().notes[-1].startswith("version 1 is champion")
+    Project(tmp_path).forget([PERSON])
+    told = "the champion, version 1, learned from rows that were erased since, and is still the one that answers: "
+    assert Project(tmp_path).describe().notes[-1] == f"{told}`mis run` makes a version without them."
+    Project(tmp_path).run()
+    todo = f"{told}`mis promote 2` puts one without them in its place."
+    assert Project(tmp_path).promote("1")["notes"] == [todo]
+    assert Project(tmp_path).run().notes[-1] == todo
+    assert Project(tmp_path).describe().facts["refit"] == todo
+    assert Project(tmp_path).promote("2")["notes"] == []
+    assert todo not in Project(tmp_path).run().notes
+
+
 def test_nobody_is_looked_for_under_other_keys_than_those_that_made_the_pseudonyms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIS_KEY", KEY)
     (tmp_path / "rows.csv").write_text("row,who,x,shop,y\n" + "\n".join(lines()) + "\n")

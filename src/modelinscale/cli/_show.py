@@ -100,7 +100,7 @@ def misused(error: BaseException, *, as_json: bool) -> int:
 
 
 def stopped() -> None:
-    aside("stopped; what was done so far is kept, run it again to go on.")
+    aside("stopped; what was committed and every step that is done are kept: run it again to go on.")
 
 
 @contextmanager
@@ -204,7 +204,9 @@ def outcome(found: "Outcome", *, as_json: bool, next_step: bool = True) -> None:
         line(f"  · {note}")
     if found.version is not None:
         line(f"{found.name} version {found.version} ({', '.join(found.aliases) or 'no alias'}): {found.package}")
-        if next_step:
+        if next_step and found.no_better:
+            line("next: more rows or other features, then mis run again; as it is, nobody gains from mis serve")
+        elif next_step:
             line("next: mis serve" if "champion" in found.aliases else f"next: mis promote {found.version}, to serve it instead of the champion")
 
 
@@ -349,7 +351,7 @@ def forgotten(found: "Forgotten", *, as_json: bool) -> None:
             for m in found.models
         ]
         table(("version", "alias", "", "golden rows removed", "still holds the value"), shown)
-        line(f"they {'would be' if found.dry_run else 'are'} marked to be learned again; `mis run` does it.")
+        line(f"they {'would be' if found.dry_run else 'are'} marked to be learned again; `mis run` does it, and says what to promote.")
         if any(m.still_holds for m in found.models):
             line("a package that still holds the value must be removed once another version is champion.")
     for note in found.notes:
@@ -389,6 +391,8 @@ def moved(found: Mapping[str, Any], *, as_json: bool) -> None:
     else:
         before = f" (before: {found['before']})" if found.get("before") is not None else ""
         line(f"{found['name']}: champion is version {found['champion']}{before}")
+        for note in found.get("notes", ()):
+            line(f"  · {note}")
 
 
 def contract(document_: Mapping[str, Any], told: Sequence[str], out: Path | None, *, as_json: bool) -> None:

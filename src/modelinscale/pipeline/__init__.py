@@ -37,6 +37,8 @@ class Outcome:
     package: Path | None = None
     aliases: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    no_better: bool = False
+    """Whether always the same answer does as well on the test rows, by the main metric."""
 
     @property
     def fresh(self) -> bool:

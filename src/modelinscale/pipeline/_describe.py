@@ -69,12 +69,13 @@ def _project(place: Place) -> Described:
         )
         for v in versions
     ]
-    notes = [] if versions else ["no version yet: `mis run` makes one."]
+    refit = _register.refit_note(place)
+    notes = [refit] if refit else [] if versions else ["no version yet: `mis run` makes one."]
     if table:
         notes.insert(0, f"table {table['table']}: {table['n_rows']:,} rows in version {table['version']}")
     return Described(
         f"{spec.name}: predicts {spec.target}",
-        {"name": spec.name, "target": spec.target, "table": table, "versions": versions},
+        {"name": spec.name, "target": spec.target, "table": table, "versions": versions, "refit": refit},
         [Table("", ("version", "alias", "made", "on test rows", "package"), rows)],
         notes,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -45,13 +45,36 @@ def work(context: Context, folder: Path) -> Facts:
         columns=context.rows.take(context.index("test"), list(spec.evaluate.slices)) if spec.evaluate.slices else None,
         costs=_costs(context, "test"),
     )
-    notes = [*context.judged_notes(), *found.notes, *_outdone(found, model.model.type)]
+    notes = [*context.judged_notes(), *found.notes, *_no_better(found), *_outdone(found, model.model.type)]
     if (context.folder("prepare") / HONEST).is_file():
         context.progress("evaluate", 0.7, "what the forced split hides")
         notes.append(_inflation(context, model, found.main, found.metrics[found.main].value))
     write_array(folder / "valid_scores.npy", scores)
     context.valid_scores = scores
     return {"evaluation": found.plain(), "decision": decision.plain(), "notes": notes}
+
+
+def no_better(evaluation: Mapping[str, Any]) -> bool:
+    """Whether always the same answer does as well on the test rows, by the main metric of an evaluation as plain data; False where it is not defined."""
+    from modelinscale.core.kinds import load
+
+    main = evaluation.get("main", "")
+    difference = evaluation.get("differences", {}).get("constant", {}).get(main, {}).get("value")
+    if difference is None:
+        return False
+    higher = cast("type[Metric]", load("metrics", main)).better == "higher"
+    return bool(difference <= 0 if higher else difference >= 0)
+
+
+def _no_better(found: Evaluation) -> list[str]:
+    """A note when the model is no better than none."""
+    if not no_better(found.plain()):
+        return []
+    model, constant = found.metrics[found.main].value, found.baselines["constant"][found.main].value
+    return [
+        f"The model is no better than always the same answer: {found.main} {model:.4g}, and {constant:.4g} for that."
+        " Do not rely on it: it needs more rows, or features that say more."
+    ]
 
 
 def _outdone(found: Evaluation, family: str) -> list[str]:

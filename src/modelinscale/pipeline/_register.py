@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelinscale.pipeline._evaluate import no_better
 from modelinscale.pipeline._export import PACKAGE
 from modelinscale.pipeline._place import Facts, Place, Result, as_plain
 
@@ -52,7 +53,8 @@ def work(context: Context, folder: Path) -> Facts:
         spec.name, identity=exported.identity, write=lambda target, number: copy_package(source, target, version=number), main=main, run=run, tags=tags
     )
     _keep_rows(context, registered.version.number)
-    note = f"version {registered.version.number} is {' and '.join(registered.version.aliases) or 'without alias'}: {registered.because}."
+    but = "; it is no better than always the same answer" if no_better(context.facts("evaluate")["evaluation"]) else ""
+    note = f"version {registered.version.number} is {' and '.join(registered.version.aliases) or 'without alias'}: {registered.because}{but}."
     return {"version": registered.version.number, "package": str(registered.version.folder.relative_to(context.place.store.path())), "notes": [note]}
 
 
@@ -73,6 +75,31 @@ def stands(place: Place, facts: Facts) -> bool:
 def aliases(place: Place, number: int) -> tuple[str, ...]:
     """The aliases a version has now: they may have moved since it was registered."""
     return tuple(sorted(alias for alias, at in tracker(place).aliases(place.spec.name).items() if at == number))
+
+
+def refit_note(place: Place) -> str | None:
+    """What to do when the champion learned from rows that were erased since; None where it did not."""
+    from modelinscale.track import CHAMPION
+
+    versions = {v.number: v for v in tracker(place).versions(place.spec.name)}
+    champion = next((v for v in versions.values() if CHAMPION in v.aliases), None)
+    if champion is None or not _refit(champion.folder):
+        return None
+    # Of those made without the rows the newest: what is served instead should know the rows of today.
+    instead = max((n for n, v in versions.items() if v.folder.is_dir() and not _refit(v.folder)), default=None)
+    todo = "`mis run` makes a version without them" if instead is None else f"`mis promote {instead}` puts one without them in its place"
+    return f"the champion, version {champion.number}, learned from rows that were erased since, and is still the one that answers: {todo}."
+
+
+def _refit(folder: Path) -> str:
+    """Why a package should be learned again; "" for one that cannot be read, which whoever opens it is told."""
+    from modelinscale.core.errors import PackageError
+    from modelinscale.package.manifest import read_manifest
+
+    try:
+        return read_manifest(folder).refit
+    except PackageError:
+        return ""
 
 
 def _main(context: Context) -> Main | None:

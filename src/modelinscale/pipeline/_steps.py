@@ -85,6 +85,7 @@ def _outcome(context: Context) -> Outcome:
     notes = [note for step in ("prepare", "train", "evaluate") for note in facts.get(step, {}).get("notes", ())]
     # What collect and register say is news only when they were done now.
     notes = [*(facts["collect"]["notes"] if done["collect"].fresh else ()), *notes, *(registered["notes"] if registered and done["register"].fresh else ())]
+    refit = _register.refit_note(context.place) if registered else None
     return Outcome(
         name=spec.name,
         steps=tuple(done.values()),
@@ -95,5 +96,6 @@ def _outcome(context: Context) -> Outcome:
         version=str(registered["version"]) if registered else None,
         package=context.place.store.path(registered["package"]) if registered else None,
         aliases=_register.aliases(context.place, registered["version"]) if registered else (),
-        notes=tuple(notes),
+        notes=(*notes, refit) if refit else tuple(notes),
+        no_better=_evaluate.no_better(evaluation),
     )
