@@ -7,6 +7,7 @@ import pytest
 
 from modelinscale.api import Project
 from modelinscale.core.errors import DataError, MisError, SpecError
+from modelinscale.data.sources._sql import dead
 from modelinscale.testing.databases import PASSWORD as DATABASE_PASSWORD
 from modelinscale.testing.databases import NoServer, Server, postgres
 from modelinscale.testing.traces import traces
@@ -78,3 +79,11 @@ def pg() -> object:
             yield server
     except NoServer as reason:
         pytest.skip(str(reason))
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["Incorrect datetime value: 'Mary O'Brien 4111' for column `x` at row 1", "Duplicate entry 'O'Brien' for key 'x'", "bad cell \"O'Brien", "no: O'Brien"],
+)
+def test_a_cell_with_quotes_in_it_is_not_told_either(words: str) -> None:
+    assert "Brien" not in str(dead("mysql://db/shop", "read", RuntimeError(words), of_cells=True))

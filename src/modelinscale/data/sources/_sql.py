@@ -170,7 +170,7 @@ def dead(place: str, doing: str, error: BaseException, *, of_cells: bool = False
     """What is said when the connection breaks or is refused; ``of_cells``: or a cell cannot be computed, whose value a database quotes."""
     words = first_line(error)
     if of_cells:
-        words = re.sub(r"\"[^\"]*(\"|$)|'[^']*('|$)|(?<=: ).*", MASK, words)
+        words = re.sub(r"[\"'].*|(?<=: ).*", MASK, words)  # to the end: a cell may hold quotes itself
     if about_certificates(words):
         return SourceError(f"{place}: cannot {doing}: {plain(words)}.", fix=CHECK)
     first = "Check address, user and password, and whether the server answers. " if doing == "connect" else ""
