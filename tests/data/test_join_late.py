@@ -122,6 +122,21 @@ def test_rows_older_than_asked_stay_as_they_are(tmp_path: Path, monkeypatch: pyt
     assert [order for order, value in shop.found().items() if value == 1] == [10, 11]
 
 
+def test_rows_read_before_it_was_asked_for_are_corrected_in_whatever_order_they_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "now", lambda: START + timedelta(hours=20))
+    shop = Shop(tmp_path, correct="0s")
+    asked = Shop(tmp_path, correct="10h").source
+    shop.order(0, 15)
+    shop.collect()
+    shop.source = asked
+    for hour in (2, 3):
+        shop.order(0, hour)
+        shop.collect()
+    shop.balance(0, 14)
+    shop.collect()
+    assert shop.found() == {0: 0, 1: 1, 2: 0, 3: 0}
+
+
 def test_rows_too_young_are_not_brought_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shop = Shop(tmp_path, wait="1h")
     monkeypatch.setattr(module, "now", lambda: START + timedelta(hours=3))

@@ -176,9 +176,11 @@ class Joined(Source):
                 ready = self._ready(unit, main)
                 for chunk, own in zip(_with(ready, taken, rights, main, schema), ready, strict=True):
                     if late:
-                        newest = newest_of(own, main, [name for one in late.values() for name in one.other.join.as_of or ()])
-                        places.append((own.cursor, max(newest, places[-1][1] if places else newest)))
-                        places = kept_places(places, _oldest(late, now().replace(tzinfo=None)))
+                        newest, at = newest_of(own, main, [name for one in late.values() for name in one.other.join.as_of or ()]), now().replace(tzinfo=None)
+                        # Rows that were read before this was asked for may be of any moment up to now.
+                        before = places[-1][1] if places else newest if after is None else microseconds(at)
+                        places.append((own.cursor, max(newest, before)))
+                        places = kept_places(places, _oldest(late, at))
                         chunk = chunk._replace(cursor={**chunk.cursor, "others": dict(read_to), "places": [list(place) for place in places]})
                     yield chunk
                 if len(ready) < len(unit):
