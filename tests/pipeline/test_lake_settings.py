@@ -75,6 +75,9 @@ def test_a_file_that_lacks_a_column_is_taken_in_once_what_its_refusal_names_is_d
         collect(project)
     table, _ = collect(project, more)
     assert (table.uri, cells(table, "id", "x", "y")[-1]) == (before.uri, (70, None, 1))
+    with (project / "model.yaml").open("a") as file:
+        file.write("features: {x: number}\n")
+    assert [c["name"] for c in Project(project).check().columns] == ["id", "x", "y"], "a check takes what a run takes"
 
 
 def test_a_column_that_comes_up_is_left_out_otherwise(project: Path) -> None:

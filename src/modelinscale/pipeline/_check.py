@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from modelinscale.core.errors import MisError, SpecError
-from modelinscale.pipeline._collect import treatments_of
+from modelinscale.pipeline._collect import source_of, treatments_of
 from modelinscale.pipeline._look import look, named
 from modelinscale.pipeline._personal import look_personal
 from modelinscale.pipeline._place import Place
@@ -22,7 +22,8 @@ def check(spec: ModelSpec, base: Path) -> dict[str, Any]:
     from modelinscale.evaluate import check as suits
     from modelinscale.train import find_task, row_weights
 
-    seen = look(spec.source_at(base), spec.data.columns, spec.target, treatments_of(Place.of(spec, base)), as_text(spec.data.clean))
+    place = Place.of(spec, base)
+    seen = look(source_of(place), spec.data.columns, spec.target, treatments_of(place), as_text(spec.data.clean))
     named(spec, seen.schema)
     task = find_task(seen.frame[spec.target], spec.target, spec.task, spec.positive)
     suits(spec.evaluate, task)

@@ -76,7 +76,7 @@ def job(place: Place) -> Job:
     from modelinscale.data.treatment import treated_schema
 
     spec = place.spec
-    source, table = _source(place), table_name(place)
+    source, table = source_of(place), table_name(place)
     _cursor_tells_nobody(place, source)
     lake = place.store.uri("lake", table)
     reads = _reads(place, source, lake, as_text(spec.data.clean))
@@ -198,7 +198,7 @@ def _content(source: Source, uri: str, version: int) -> str:
     return identity(None if cursor is None else source.content(cursor))
 
 
-def _source(place: Place) -> Source:
+def source_of(place: Place) -> Source:
     """The source; where columns may come up, files that are older than they lack them."""
     from modelinscale.data.sources._files import Files
 
