@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from modelinscale.api import Project
 from modelinscale.core.errors import MisError, SourceError, SpecError
 from modelinscale.data.arrow import BROKEN
 from modelinscale.data.clean import clean
@@ -23,6 +25,7 @@ from modelinscale.data.collect import Collected, collect
 from modelinscale.data.contract import contract
 from modelinscale.data.lake import open_table
 from modelinscale.data.sources import Chunk, Cursor, Source
+from modelinscale.data.sources._sql_read import ANEW
 from modelinscale.testing import sources as suite
 from modelinscale.testing.databases import PASSWORD, NoServer, Server, mariadb, postgres
 
@@ -135,6 +138,28 @@ def test_a_table_of_sqlite_is_a_source_like_any_other(lite: tuple[str, sqlite3.C
     conforms(sql(url, table="t", rows=7, **more), lambda: grow(60, 64))
 
 
+def test_a_table_without_a_cursor_that_grew_is_collected_again_as_the_error_says(lite: tuple[str, sqlite3.Connection], tmp_path: Path) -> None:
+    url, db = lite
+    db.execute("CREATE TABLE t (id integer PRIMARY KEY, x real, y text)")
+    db.executemany("INSERT INTO t VALUES (?, ?, ?)", [(i, i / 7, "ny"[i % 2]) for i in range(50)])
+    spec = f"name: m\ndata: {{source: {{type: sql, url: '{url}', table: tMORE}}, checks: {{x: {{at_least: 1}}}}}}\ntarget: y\nfeatures: {{x: number}}\n"
+
+    def collect_now(more: str) -> tuple[int, int]:
+        (tmp_path / "model.yaml").write_text(spec.replace("tMORE", f"t{more}"))
+        found = Project(tmp_path).run(until="collect").collected
+        return found["n_rows"], found["n_quarantined"]
+
+    assert collect_now("") == (43, 7)
+    db.execute("INSERT INTO t VALUES (50, 9, 'n')")
+    with pytest.raises(SourceError, match="into a table of its own"):
+        collect_now("")
+    assert collect_now(", cursor: id") == (44, 7), "a cursor begins another table, and nothing needs moving"
+    (tmp_path / "model.yaml").write_text(spec.replace("tMORE", "t"))
+    shutil.move(Project(tmp_path).describe("lake").facts["uri"], tmp_path / "away")
+    assert ANEW.startswith("move the table's folder away (`mis show lake`")
+    assert collect_now("") == (44, 7), "moved away, it is read anew"
+
+
 def test_a_whole_table_is_read_once_and_then_only_compared(lite: tuple[str, sqlite3.Connection]) -> None:
     url, db = lite
     db.execute("CREATE TABLE t (id integer PRIMARY KEY, word text)")
@@ -145,7 +170,7 @@ def test_a_whole_table_is_read_once_and_then_only_compared(lite: tuple[str, sqli
     found, cursor = read(source)
     assert len(found) == 50
     db.execute("UPDATE t SET word = 'other' WHERE id = 3")
-    with pytest.raises(SourceError, match=r"t changed since it was read: 50 rows now, 50 then.*`cursor`"):
+    with pytest.raises(SourceError, match=r"t changed since it was read: 50 rows now, 50 then.*`cursor`.*everything once more, into a table of its own"):
         read(source, cursor)
 
 

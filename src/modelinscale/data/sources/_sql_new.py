@@ -14,7 +14,7 @@ from modelinscale.core.logs import log
 from modelinscale.core.schema import Schema
 from modelinscale.core.units import seconds
 from modelinscale.data.sources import Chunk, Cursor
-from modelinscale.data.sources._sql_read import Ordered, ordered, parts, refuse_nulls
+from modelinscale.data.sources._sql_read import ANEW, Ordered, ordered, parts, refuse_nulls
 
 if TYPE_CHECKING:
     from modelinscale.data.sources._sql import Database, Native, Relation
@@ -90,7 +90,7 @@ def refuse_changed(before: dict[str, str], now: dict[str, str], label: str) -> N
     if changed:
         raise SourceError(
             f"{label}: the type of a column changed since the last collect: {'; '.join(changed)}. Nothing was read.",
-            fix="Change it back or cast it in a `query`; or move the lake's table away and collect everything again.",
+            fix=f"Change it back or cast it in a `query`; or {ANEW}.",
         )
 
 
@@ -197,7 +197,7 @@ def _late(source: "Sql", db: "Postgres", relation: "Relation", order: Ordered, s
             if n * 2 >= state.n:
                 raise SourceError(
                     f"{relation.label} was written anew since the last collect (ALTER TABLE, pg_repack): {n:,} rows that are in the lake look new.",
-                    fix="Set `lag`: rows that far below the greatest cursor are looked at. Or move the lake's table away and collect again.",
+                    fix=f"Set `lag`: rows that far below the greatest cursor are looked at. Or {ANEW}.",
                 )
             return []
         log(__name__).warning("the table was written anew: rows that came late meanwhile are not seen", extra={"table": relation.label})

@@ -14,6 +14,7 @@ from modelinscale.core.errors import SourceError, needs
 from modelinscale.core.schema import Column
 from modelinscale.data.sources._sql import Native, Order, Relation, dead, first_line, number_less
 from modelinscale.data.sources._sql_adbc import Adbc, batches
+from modelinscale.data.sources._sql_read import ANEW
 from modelinscale.data.sources._tls import NO_TLS, Tls
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Postgres(Adbc):
         if low < max(end, seen or 0):
             raise SourceError(
                 f"{self.place}: transactions here are numbered up to {low}, and rows were collected up to {max(end, seen or 0)}.",
-                fix="It is not the database that was read before (restored from a dump?): move the lake's table away and collect again.",
+                fix=f"It is not the database that was read before (restored from a dump?): {ANEW}.",
             )
         if age + low - min(end, seen if seen is not None else end) >= 1 << 31:
             raise SourceError(

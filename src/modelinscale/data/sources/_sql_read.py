@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from modelinscale.data.sources._sql import Database, Native, Relation
 
+ANEW = "move the table's folder away (`mis show lake` says where it lies) and collect again: everything is then read anew"
+"""What to do when the rows in the lake are none that a read could go on from."""
 MOST_TIES = 1 << 20
 """Rows with one and the same cursor that are held until the next value comes."""
 _EXACT = frozenset(("int2", "int4", "int8", "text", "varchar", "bpchar", "name", "uuid", "timestamp", "timestamptz", "date", "float8"))

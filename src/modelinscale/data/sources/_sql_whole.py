@@ -9,7 +9,7 @@ from modelinscale.core.errors import SourceError
 from modelinscale.core.schema import Schema
 from modelinscale.data.sources import Chunk, Cursor
 from modelinscale.data.sources._sql_new import refuse_changed
-from modelinscale.data.sources._sql_read import Ordered, ordered, parts, refuse_nulls
+from modelinscale.data.sources._sql_read import ANEW, Ordered, ordered, parts, refuse_nulls
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from modelinscale.data.sources._sql import Database, Relation
     from modelinscale.data.sources.sql import Sql
 
-SET_CURSOR = "Name a `cursor` column whose value grows with every new row, and move the lake's table away once."
+SET_CURSOR = "Name a `cursor` column whose value grows with every new row: the next collect then reads everything once more, into a table of its own."
 
 
 def whole(source: "Sql", db: "Database", relation: "Relation", after: Cursor | None, schema: Schema) -> Iterator[Chunk]:
@@ -26,7 +26,7 @@ def whole(source: "Sql", db: "Database", relation: "Relation", after: Cursor | N
     Raises `SourceError` when they changed, or when a read was broken off and rows have no order to go on in.
     """
     if after and ("whole" not in after or after.get("form") != 1):
-        raise SourceError("the rows collected so far were read with a `cursor`.", fix="Put it back, or move the lake's table away and collect again.")
+        raise SourceError("the rows collected so far were read with a `cursor`.", fix=f"Put it back, or {ANEW}.")
     order = ordered(relation, (), source.key) if source.key or relation.primary else None
     if order and not order.unique and not source.key:
         order = None
@@ -42,7 +42,7 @@ def whole(source: "Sql", db: "Database", relation: "Relation", after: Cursor | N
         if order is None or after["at"] is None:
             raise SourceError(
                 f"{relation.label}: the last collect was broken off after {after['whole']:,} rows, and rows have no order in which to go on.",
-                fix=f"Name a `key` that tells rows apart and move the lake's table away. Or: {SET_CURSOR}",
+                fix=f"Name a `key` that tells rows apart, then {ANEW}. Or: {SET_CURSOR}",
             )
         where, n, total = [order.after(db, after["at"])], after["whole"], after["hash"]
     held: Chunk | None = None
