@@ -1,5 +1,6 @@
 """The report of a collect: true, mergeable, small, safe to open, and silent about what is personal."""
 
+import re
 from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -160,3 +161,13 @@ def test_a_collect_without_rows_has_a_report(tmp_path: Path) -> None:
     assert "Quarantine" not in _report_page.html(found, found)
     assert "| x | float | – | – | – | – | – |" in _report_page.markdown(found)
     assert _report_page.summary(found)[2][0][:3] == ("x", "float", "–")
+
+
+def test_a_bar_is_as_long_as_the_share_that_stands_beside_it() -> None:
+    schema = Schema(columns=(Column(name="id", type="string"), Column(name="shop", type="string")))
+    table = pa.table({"id": [f"c-{i:05d}" for i in range(1000)], "shop": ["a"] * 750 + ["b"] * 250}, schema=arrow_schema(schema))
+    found = Columns(schema)
+    found.see(table)
+    page = _report_page.html(report(FACTS, found))
+    assert page.count('<rect width="1.0" height=9 rx=2 /></svg><td class=n>&lt; 1%') == 5
+    assert re.findall(r'<rect width="([0-9.]+)" height=9 rx=2 /></svg><td class=n>(\d+%)', page) == [("60.0", "75%"), ("20.0", "25%")]

@@ -48,6 +48,10 @@ def _share(share: float) -> str:
     return "0" if share == 0 else "100 %" if share == 1 else "< 0.1 %" if share < 0.001 else f"{share:.1%}".replace("%", " %")
 
 
+def _part(share: float) -> str:
+    return "< 1%" if 0 < share < 0.005 else f"{share:.0%}"
+
+
 def _number(value: Any, type: str) -> str:
     if value is None:
         return _NONE
@@ -79,7 +83,7 @@ def _values(column: Mapping[str, Any]) -> str:
     if column["hidden"]:
         return "(personal: not shown)"
     total = max(1, sum(n for _, n in column.get("top", ())) + column.get("n_rest", 0))
-    return ", ".join(f"{value} {n / total:.0%}" for value, n in column.get("top", ())[:5])
+    return ", ".join(f"{value} {_part(n / total)}" for value, n in column.get("top", ())[:5])
 
 
 def _notes(found: Report, before: Report | None) -> list[str]:
@@ -180,11 +184,10 @@ def _histogram(bars: Mapping[str, Any], old: Mapping[str, Any] | None, type: str
 def _top(column: Mapping[str, Any]) -> str:
     top = column["top"][:5]
     total = max(1, sum(n for _, n in column["top"]) + column.get("n_rest", 0))
-    most = max(n for _, n in top)
     rows = ""
     for value, n in top:
-        bar = f'<svg width=80 height=9 role=img><rect width="{max(1.0, 80 * n / most):.1f}" height=9 rx=2 /></svg>'
-        rows += f'<tr><td class=value title="{escape(value)}">{escape(value)}<td>{bar}<td class=n>{n / total:.0%}'
+        bar = f'<svg width=80 height=9 role=img><rect width="{max(1.0, 80 * n / total):.1f}" height=9 rx=2 /></svg>'
+        rows += f'<tr><td class=value title="{escape(value)}">{escape(value)}<td>{bar}<td class=n>{escape(_part(n / total))}'
     return f"<table class=top>{rows}</table>"
 
 
