@@ -3,24 +3,26 @@
 import json
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modelinscale.core.errors import DataError, MisError, StoreError, Unreachable
+from modelinscale.core.errors import DataError, MisError, SourceError, StoreError, Unreachable
 from modelinscale.core.schema import Column, Schema
 from modelinscale.data.collect import Brought, Collected, collect
 from modelinscale.data.contract import Contract, contract, parse_checks
 from modelinscale.data.lake import open_table, table_exists
 from modelinscale.data.sources import Chunk, Cursor, Source
+from modelinscale.data.sources._sql import dead
 from modelinscale.data.tail import Follow, Step, tail
 from modelinscale.testing import brokers
 from modelinscale.testing.lists import Lists
@@ -65,10 +67,11 @@ def feed(n: int, **settings: Any) -> Feed:
 class Follower:
     """A follower on a thread, with its news."""
 
-    def __init__(self, source: Feed, folder: Path, *, rules: Contract = RULES, more: dict[str, Any] | None = None, **settings: Any) -> None:
+    def __init__(self, source: Source, folder: Path, *, rules: Contract = RULES, more: dict[str, Any] | None = None, **settings: Any) -> None:
         self.stop, self.steps, self.error = threading.Event(), list[Step](), list[BaseException]()
         self.rules, self.more = rules, more or {}
-        self.source, self.folder, self.how = source, folder, Follow.model_validate({"every": 0.1, "pause": 0.1, **settings})
+        self.source: Any = source
+        self.folder, self.how = folder, Follow.model_validate({"every": 0.1, "pause": 0.1, **settings})
         self._thread = threading.Thread(target=self._go)
         self._thread.start()
 
@@ -120,7 +123,7 @@ class Follower:
         return max((step.n_rows for step in list(self.steps)), default=0)
 
 
-def ids(folder: Path) -> list[str]:
+def ids(folder: Path) -> list[Any]:
     lake = str(folder / "lake")
     return [v for b in open_table(lake).blocks(["id"]) for v in b.column("id").to_pylist()] if table_exists(lake) else []
 
@@ -167,6 +170,39 @@ def test_a_source_out_of_reach_is_tried_again_and_what_came_before_is_committed(
     first, second = (i for i, what in enumerate(whats) if what == "waiting")
     assert whats[first : second + 1] in (["waiting", "waiting"], ["waiting", "committed", "waiting"]), "away is away until it answers"
     assert ids(tmp_path) == [f"r{i}" for i in range(60)]
+
+
+def test_a_database_that_cannot_be_read_for_a_while_is_waited_for(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "shop.db", isolation_level=None)) as db:
+        db.executescript("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER); INSERT INTO t VALUES (1, 1)")
+        source = Source.parse({"type": "sql", "url": f"sqlite:///{tmp_path / 'shop.db'}", "table": "t", "cursor": "id", "timeout": "100ms"})
+        follower = Follower(source, tmp_path, rules=contract(source.columns(), {}, ()))
+        follower.until(1)
+        db.execute("BEGIN EXCLUSIVE")
+        assert "database is locked" in follower.until_it_says("cannot").note
+        db.execute("INSERT INTO t VALUES (2, 2)")
+        db.execute("COMMIT")
+        follower.until(2)
+        follower.end()
+    assert ids(tmp_path) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ('connection to server at "127.0.0.1", port 5432 failed: Connection refused', Unreachable),
+        ("server closed the connection unexpectedly", Unreachable),
+        ("SSL connection has been closed unexpectedly", Unreachable),
+        ("FATAL:  the database system is starting up", Unreachable),
+        ("MySQL server has gone away (2006)", Unreachable),
+        ("Can't connect to MySQL server on '127.0.0.1' ([Errno 111] Connect call failed ('127.0.0.1', 44135)) (2003)", Unreachable),
+        ("Can't connect to MySQL server on 'db' ([SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed) (2003)", SourceError),
+        ('FATAL:  password authentication failed for user "mis"', SourceError),
+        ('FATAL:  database "nosuch" does not exist', SourceError),
+    ],
+)
+def test_what_a_database_says_tells_whether_to_wait_for_it(words: str, kind: type[SourceError]) -> None:
+    assert type(dead("db://host/shop", "read", RuntimeError(words))) is kind
 
 
 def test_a_source_out_of_reach_for_too_long_is_an_error(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from modelinscale.core.errors import SourceError
+from modelinscale.core.errors import SourceError, Unreachable
 from modelinscale.core.schema import Column
 from modelinscale.core.secrets import MASK, remember, reveal
 from modelinscale.data.sources._tls import CHECK, NO_TLS, Tls, about_certificates, plain
@@ -166,15 +166,28 @@ def first_line(error: BaseException) -> str:
     return re.sub(r"^(?:[A-Z_]+: )?(?:\[\w+\] )?(?:Failed to \w+(?: query)?: )?(?:could not begin COPY: )?(?:ERROR: +)?", "", text).rstrip(" .:")[:300]
 
 
+_AWAY = re.compile(
+    r"connection refused|connect call failed|timed out|timeout expired|network is unreachable|no route to host|reset by peer|broken pipe|closed the connection"
+    r"|no connection to the server|starting up|shutting down|in recovery mode|terminating connection|too many clients|too many connections|connection slots"
+    r"|could not translate host name|name or service not known|name resolution|gone away|lost connection|can't connect|database is locked",
+    re.IGNORECASE,
+)
+
+
 def dead(place: str, doing: str, error: BaseException, *, of_cells: bool = False) -> SourceError:
-    """What is said when the connection breaks or is refused; ``of_cells``: or a cell cannot be computed, whose value a database quotes."""
+    """What is said when the connection breaks or is refused; ``of_cells``: or a cell cannot be computed, whose value a database quotes.
+
+    `Unreachable` where the server may answer later: drivers tell that in words alone.
+    """
     words = first_line(error)
     if of_cells:
         words = re.sub(r"[\"'].*|(?<=: ).*", MASK, words)  # to the end: a cell may hold quotes itself
-    if about_certificates(words):
+    broken_off = re.search(r"closed unexpectedly|EOF detected", words) is not None
+    if about_certificates(words) and not broken_off:
         return SourceError(f"{place}: cannot {doing}: {plain(words)}.", fix=CHECK)
     first = "Check address, user and password, and whether the server answers. " if doing == "connect" else ""
-    return SourceError(f"{place}: cannot {doing}: {words}.", fix=f"{first}What was committed stays; the next collect goes on from there.")
+    kind = Unreachable if broken_off or _AWAY.search(words) else SourceError
+    return kind(f"{place}: cannot {doing}: {words}.", fix=f"{first}What was committed stays; the next collect goes on from there.")
 
 
 def number_less(value: str, lag: float) -> str:
