@@ -292,6 +292,14 @@ def test_a_path_that_is_not_there_is_told(api: Api, settings: dict[str, Any], sa
         ids(api.source("/url", **{"rows": "data.items", "columns": {"id": "int"}, **settings}))
 
 
+def test_a_next_page_named_nowhere_is_warned_of(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    more = {"rows": "data.items", "columns": {"id": "int"}}
+    for name, warned in (("meta.nxt", True), ("meta.next", False)):
+        caplog.clear()
+        ids(api.source("/token", page={"type": "cursor", "param": "from", "next": name}, **more))
+        assert any("is `page.next` right?" in r.message for r in caplog.records) == warned
+
+
 def test_a_collect_that_broke_off_goes_on_where_it_was(api: Api, tmp_path: Path) -> None:
     source = paged(api, "/number")
     schema = source.columns()

@@ -3,6 +3,7 @@
 import functools
 import gzip
 import http.server
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from modelinscale.core.errors import SourceError, SpecError
+from modelinscale.core.errors import SourceError, SpecError, UsageError
 from modelinscale.data.sources import Source
 from modelinscale.data.sources._objects import matcher
 from modelinscale.data.sources.objects import Objects
@@ -227,6 +228,16 @@ def test_what_cannot_be_reached_or_found_is_told(server: Server) -> None:
     nobody = Objects.model_validate({"url": "s3://bkt/x/*.csv", "options": {**server.options, "aws_endpoint": "http://127.0.0.1:1", "client_max_retries": "0"}})
     with pytest.raises(SourceError, match=r"Cannot list s3://bkt/x: it cannot be reached"):
         nobody.columns()
+    plain = Objects.model_validate({"url": "s3://bkt/x/*.csv", "options": {k: v for k, v in server.options.items() if k != "allow_http"}})
+    with pytest.raises(SourceError, match=r"Cannot list s3://bkt/x: its endpoint is http, .* Set `allow_http: 'true'`"):
+        plain.columns()
+
+
+def test_a_missing_client_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("obstore", "obstore.store"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UsageError, match=r"pip install 'modelinscale\[objects\]'"):
+        Objects.model_validate({"url": "s3://bkt/x/*.csv"}).columns()
 
 
 def test_a_damaged_object_is_named_by_its_address(server: Server) -> None:

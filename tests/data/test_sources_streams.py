@@ -497,6 +497,8 @@ def test_redis_refuses_a_key_that_is_no_stream_and_a_wrong_password(redis_server
         client.set("word", "x")
     with pytest.raises(SourceError, match="Is the key a stream"):
         Source.parse({"type": "redis", "url": redis_server, "stream": "word"}).columns()
+    with pytest.raises(SourceError, match=r"out of range. Check `url` and its database"):
+        Source.parse({"type": "redis", "url": f"{redis_server.rpartition('/')[0]}/99", "stream": "s"}).columns()
     monkeypatch.setenv("REDIS_PASSWORD", "open-sesame-1001")
     with started(brokers.redis(tmp_path, more=("--requirepass", "other"))) as address:
         host = address.removeprefix("redis://")
@@ -524,6 +526,8 @@ def test_nats_reads_only_the_subjects_asked_for(nats_server: str) -> None:
     assert [r["n"] for r in read(source)] == list(range(1, 30, 2))
     suite.from_every_cursor_the_rest_comes_once(source)
     suite.at_the_end_nothing_comes(source)
+    with pytest.raises(SourceError, match=r"refuses what was asked for: .*subject.* Check `subject`: has the stream 'other\.\*'\?"):
+        Source.parse({"type": "nats", "servers": [nats_server], "stream": "MIXED", "subject": "other.*"}).columns()
 
 
 def test_nats_refuses_a_wrong_token_without_telling_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

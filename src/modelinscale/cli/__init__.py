@@ -57,4 +57,6 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - whatever it is: Python's own way of telling would show values and secrets
         _show.crashed(error, as_json=as_json)
         sys.exit(1)
+    if code == 130:  # typer's own word for Ctrl-C
+        _show.stopped()
     sys.exit(code if isinstance(code, int) else 0)

@@ -180,9 +180,10 @@ def _explained(address: str | None, error: BaseException) -> MisError:
             f"{_place(address)} refuses our token.",
             fix="Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file) to the token the cluster was started with.",
         )
+    silent = " A cluster behind a token stays silent to a wrong one, and to none: look at RAY_AUTH_MODE and RAY_AUTH_TOKEN too." if "timeout" in chain else ""
     return ComputeError(
         f"{_place(address)} cannot be reached: {type(error).__name__}: {text[:500]}",
-        fix="Is it running, and is the address right? `auto` and `host:6379` are for a machine of the cluster, `ray://host:10001` for any other.",
+        fix=f"Is it running, and is the address right? `auto` and `host:6379` are for a machine of the cluster, `ray://host:10001` for any other.{silent}",
     )
 
 

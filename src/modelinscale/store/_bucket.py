@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
+from modelinscale.core.errors import needs
 from modelinscale.core.secrets import Address
 from modelinscale.core.units import Duration
 from modelinscale.store import Located, Store, checked
@@ -48,6 +49,7 @@ class Bucket(Store):
 
     @cached_property
     def _at(self) -> Remote:
+        needs("obstore", extra="objects")
         url = f"{self.scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
         return Remote(url, {**self.access(), **self.options}, self.cache, self.lease)
 

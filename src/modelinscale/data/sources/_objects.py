@@ -110,10 +110,10 @@ def _split(address: str) -> tuple[str, str]:
 
 
 def _in_bucket(pattern: str, access: Access) -> Iterator[Found]:
+    bucket, key = _split(pattern)
+    store = connect(bucket, access.options)  # says what to install, so it comes first
     import obstore
 
-    bucket, key = _split(pattern)
-    store = connect(bucket, access.options)
     try:
         if has_pattern(key):
             match, folder = matcher(key), _fixed(key).rstrip("/")

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from modelinscale.core.clock import Clock, now
 from modelinscale.core.errors import SourceError, SpecError
 from modelinscale.core.identity import canonical
+from modelinscale.core.logs import log
 from modelinscale.core.schema import Column, Schema
 from modelinscale.core.secrets import Address, remember, reveal
 from modelinscale.core.settings import Settings
@@ -19,7 +20,7 @@ from modelinscale.core.units import Duration, Size
 from modelinscale.data.arrow import BROKEN
 from modelinscale.data.sources import Chunk, Cursor, Source
 from modelinscale.data.sources._files import Names, check_left_out
-from modelinscale.data.sources._http import Client, no_plain_secrets
+from modelinscale.data.sources._http import Client, dig, document, no_plain_secrets
 from modelinscale.data.sources._http_pages import At, Page, Paging, Request, pages
 from modelinscale.data.sources._json import SHOWN_CHARS, Row, column, refuse_names
 from modelinscale.data.sources._messages import PlainType
@@ -180,6 +181,8 @@ class Http(Source):
                     if held is not None:
                         yield held
                     held = Chunk(_batch(schema, rows, broken), stand.cursor(), f"{shown(self.url)}, page {page.number}, from element {start + 1}")
+            if page.number == 1 and self.page is not None and self.page.next is not None and not _names_next(document(page.got), self.page.next):
+                log(__name__).warning("the first page does not name a next one, not even an empty one: is `page.next` right?", extra={"next": self.page.next})
         if held is not None:
             yield held._replace(cursor=stand.ended().cursor() if self.since else held.cursor)
 
@@ -348,3 +351,9 @@ def _revealed(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _revealed(v) for k, v in value.items()}
     return [_revealed(v) for v in value] if isinstance(value, list) else value
+
+
+def _names_next(whole: Any, path: str) -> bool:
+    """Whether the place where the next page is named is there at all, be it empty."""
+    holder, last = dig(whole, path.rpartition(".")[0], ""), path.rpartition(".")[2]
+    return last in holder if isinstance(holder, dict) else dig(whole, path, "") is not None

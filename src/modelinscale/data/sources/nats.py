@@ -406,6 +406,9 @@ class _Link:
             return future.result(self._source.timeout + 5.0)
         except j.NotFoundError:
             raise SourceError(f"there is no {name}.", fix="Check `stream`, or make it on the server; streams are not made by reading.") from None
+        except j.BadRequestError as error:  # it answers, and refuses what was asked for
+            fix = f"Check `subject`: has the stream {self._source.subject!r}?" if "subject" in str(error.description) else "Check `stream` and `subject`."
+            raise SourceError(f"{name}: {servers} refuses what was asked for: {error.description}.", fix=fix) from None
         except (e.AuthorizationError, e.InvalidUserCredentialsError) as error:
             raise SourceError(f"{name}: {servers} refuses this client: {error}.", fix="Check user, password or token.") from None
         except (e.Error, OSError, TimeoutError) as error:

@@ -145,13 +145,14 @@ class Redis(Stream):
         except e.ConnectionError as error:
             if about_certificates(str(error)):
                 raise SourceError(f"{self._name()}: no encrypted connection: {plain(str(error))}.", fix=CHECK) from None
-            raise Unreachable(f"{self._name()}: the server cannot be reached: {error}.", fix="Is it up? Is `url` right?") from None
+            raise Unreachable(f"{self._name()}: the server cannot be reached: {str(error).rstrip('.')}.", fix="Is it up? Is `url` right?") from None
         except (e.TimeoutError, e.BusyLoadingError, e.ClusterDownError, e.TryAgainError) as error:
-            raise Unreachable(f"{self._name()}: the server cannot be reached: {error}.", fix="Is it up? Is `url` right?") from None
+            raise Unreachable(f"{self._name()}: the server cannot be reached: {str(error).rstrip('.')}.", fix="Is it up? Is `url` right?") from None
         except e.ResponseError as error:
             if "no such key" in str(error).lower():
                 raise NothingYet(f"there is no {self._name()}.", fix="Check `stream` and the database in `url`, or send a first entry.") from None
-            raise SourceError(f"{self._name()}: {error}.", fix="Is the key a stream?") from None
+            fix = "Is the key a stream?" if "WRONGTYPE" in str(error) else "Check `url` and its database, and `stream`."
+            raise SourceError(f"{self._name()}: {error}.", fix=fix) from None
 
     def _state(self, client: "Client") -> "_State":
         with self._told():
