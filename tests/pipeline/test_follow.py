@@ -165,6 +165,29 @@ def test_files_that_come_later_into_an_empty_folder_are_followed(tmp_path: Path)
         follower.until(lambda one: one.n_rows == 3)
 
 
+def test_a_report_is_held_against_the_one_before_the_follower_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelinscale.data._follower.REPORT_S", 0.1)
+    (tmp_path / "rows.csv").write_text("x,y\n1,yes\n2,no\n")
+    write(tmp_path, "rows.csv")
+    report = tmp_path / ".mis" / "follow" / "o.report" / "report.md"
+    with following(tmp_path) as follower:
+        end = time.monotonic() + 30
+        while not report.exists():
+            assert time.monotonic() < end, "no report after 30 s"
+            time.sleep(0.02)
+        with (tmp_path / "rows.csv").open("a") as file:
+            file.write("3,yes\n")
+        follower.until(lambda one: one.n_rows == 3)
+        follower.end()
+    assert "Compared with" not in report.read_text(), "there was none before"
+    with (tmp_path / "rows.csv").open("a") as file:
+        file.write("4,no\n")
+    with following(tmp_path) as follower:
+        follower.until(lambda one: one.n_rows == 4)
+        follower.end()
+    assert "Compared with" in report.read_text()
+
+
 def test_lineage_and_audit_tell_of_one_run_from_start_to_end(redis: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modelinscale.pipeline._followed_told.RUNNING_S", 0.0)
     write(tmp_path, f"{{type: redis, url: '{redis.address}', stream: orders}}")

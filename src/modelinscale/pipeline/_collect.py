@@ -11,7 +11,7 @@ from modelinscale.core.identity import identity
 from modelinscale.pipeline._followed import bringing, followed
 from modelinscale.pipeline._look import named, schema_of
 from modelinscale.pipeline._place import Facts, Place, Result
-from modelinscale.pipeline._report import write_report
+from modelinscale.pipeline._report import report_before, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -121,7 +121,7 @@ def work(context: Context, folder: Path) -> Facts:
             context.progress("collect", 0.0, "reading")
 
             def report(found: Collected, brought: Brought) -> None:
-                write_report(folder, context.place, asked, found, brought)
+                write_report(folder, context.place, asked, found, brought, report_before(context.place, asked.table))
 
             collected = collect(asked.source, progress=context.report("collect"), report=report, **asked.how)
     content = _content(asked.source, asked.how["lake"], collected.version)

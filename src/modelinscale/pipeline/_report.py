@@ -24,15 +24,14 @@ def follower_folder(place: Place) -> Path:
     return place.store.path("follow", f"{place.spec.name}.report")
 
 
-def write_report(folder: Path, place: Place, job: Job, collected: Collected, brought: Brought, before: dict[str, Any] | None = None) -> None:
-    """``report.json``, ``report.md`` and ``report.html``, compared with ``before``; left out: the collect before into the same table."""
+def write_report(folder: Path, place: Place, job: Job, collected: Collected, brought: Brought, before: dict[str, Any] | None) -> None:
+    """``report.json``, ``report.md`` and ``report.html``, compared with ``before`` (`report_before` as this collect or follower began)."""
     from modelinscale.data import _report_page
     from modelinscale.data.report import report
 
     assert brought.columns is not None, "a report was asked for"
     brought.columns.hide(place.spec.data.personal)
     found = report(_facts(job, collected, brought), brought.columns)
-    before = before or report_before(place, job.table)
     with told(folder, "write"):
         folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / MARKDOWN, _report_page.markdown(found, before).encode("utf-8", "replace"))
