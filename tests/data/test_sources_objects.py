@@ -229,7 +229,7 @@ def test_what_cannot_be_reached_or_found_is_told(server: Server) -> None:
     with pytest.raises(SourceError, match=r"Cannot list s3://bkt/x: it cannot be reached"):
         nobody.columns()
     plain = Objects.model_validate({"url": "s3://bkt/x/*.csv", "options": {k: v for k, v in server.options.items() if k != "allow_http"}})
-    with pytest.raises(SourceError, match=r"Cannot list s3://bkt/x: its endpoint is http, .* Set `allow_http: 'true'`"):
+    with pytest.raises(SourceError, match=r"Cannot list s3://bkt/x: its endpoint is http, .* Set `allow_http: 'true'` under its `options`"):
         plain.columns()
 
 

@@ -132,7 +132,7 @@ def reason(text: str) -> tuple[str, str] | None:
     if "169.254.169.254" in text or "metadata" in text.lower():
         return "no credentials were found", "Write them by reference (`access_key: ${ENV:...}`), or set the usual variables (AWS_ACCESS_KEY_ID, ...)."
     if "BadScheme" in text:
-        return "its endpoint is http, and only https is spoken to unless you allow it", "Set `allow_http: 'true'` under `options`, or AWS_ALLOW_HTTP=true."
+        return "its endpoint is http, and only https is spoken to unless you allow it", "Set `allow_http: 'true'` under its `options`, or use https."
     if "error sending request" in text:
         return "it cannot be reached", "Check address, endpoint, network and certificate; then run again: it goes on where it stopped."
     if re.search(r"status code: 403|necessary privileges", text):
