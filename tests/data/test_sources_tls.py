@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +14,7 @@ from pydantic import ValidationError
 
 from modelinscale.core.errors import SourceError, SpecError
 from modelinscale.data.sources import Source
+from modelinscale.data.sources._tls import Tls
 from modelinscale.testing import brokers, databases
 from modelinscale.testing.certificates import Authority
 
@@ -336,3 +340,13 @@ def test_a_file_that_holds_no_certificate_is_told(made: Made, tmp_path: Path) ->
     none = f"${{FILE:{tmp_path / 'none'}}}"
     refused({"type": "redis", "url": "rediss://127.0.0.1:1/0", "stream": "s", "ca": none}, "`ca` holds no certificate")
     refused({"type": "redis", "url": "rediss://127.0.0.1:1/0", "stream": "s", "certificate": none}, "hold no certificate with its key")
+
+
+def test_a_key_that_a_killed_process_left_in_a_file_goes_with_the_next_connection(made: Made, tmp_path: Path) -> None:
+    tls = Tls(None, *(f"${{FILE:{path}}}" for path in made.client))
+    code = f"import os, signal\nfrom modelinscale.data.sources._tls import Tls\nwith Tls(*{tuple(tls)!r}).files():\n    os.kill(os.getpid(), signal.SIGKILL)"
+    where = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=where, check=False)
+    assert len(list(tmp_path.glob("mis-tls-*/key.pem"))) == 1
+    subprocess.run([sys.executable, "-c", code.replace("os.kill(os.getpid(), signal.SIGKILL)", "pass")], env=where, check=True)
+    assert list(tmp_path.glob("mis-tls-*")) == []

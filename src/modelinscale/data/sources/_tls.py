@@ -5,10 +5,10 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from modelinscale.core.errors import SourceError
+from modelinscale.core.files import Scratch
 from modelinscale.core.secrets import reveal
 
 CHECK = "Check `ca`, the names and dates of the server's certificate, and whether the server speaks TLS there."
@@ -41,11 +41,11 @@ class Tls(NamedTuple):
 
     @contextmanager
     def files(self) -> Iterator[tuple[Path | None, Path | None, Path | None]]:
-        """For libraries that take only files: a folder of this user's alone has them while the block runs."""
-        with TemporaryDirectory(prefix="mis-tls-") as folder:
+        """For libraries that take only files: a folder of this user's alone has them while the block runs. A killed process's goes with the next one."""
+        with Scratch("tls") as folder:
             found: list[Path | None] = []
             for name, reference in zip(("ca.pem", "certificate.pem", "key.pem"), self, strict=True):
-                path = Path(folder) / name
+                path = folder / name
                 if reference:
                     path.touch(mode=0o600)
                     path.write_text(reveal(reference) + "\n", encoding="utf-8")
