@@ -129,7 +129,7 @@ def reason(text: str) -> tuple[str, str] | None:
         return _CERTIFICATES.get(certificate[1], f"its certificate is refused ({certificate[1]})"), TRUST
     if "redirect" in text.lower() and "region" in text.lower():
         return _TOLD["PermanentRedirect"]
-    if "169.254.169.254" in text or "metadata" in text.lower():
+    if re.search(r"169\.254\.169\.254|//metadata[./]|/computeMetadata/", text):  # where clouds' machines ask who they are, once nothing else said it
         return "no credentials were found", "Write them by reference (`access_key: ${ENV:...}`), or set the usual variables (AWS_ACCESS_KEY_ID, ...)."
     if "BadScheme" in text:
         return "its endpoint is http, and only https is spoken to unless you allow it", "Set `allow_http: 'true'` under its `options`, or use https."
