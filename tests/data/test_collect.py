@@ -158,7 +158,7 @@ def test_an_error_of_the_source_keeps_what_was_committed(place: Place) -> None:
 def test_columns_that_the_table_does_not_have_are_told(place: Place) -> None:
     source = numbered(3)
     collected = place.collect(Lists(rows={**source.rows, "late": ("x", "y", "z")}))
-    assert collected.notes == ("the source has columns that the table does not have, left out: late.",)
+    assert collected.notes == ("the source has columns that the table does not have, left out: late (first in list, from row 1).",)
 
 
 def test_a_column_that_the_source_lacks_is_missing(place: Place) -> None:

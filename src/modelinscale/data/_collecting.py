@@ -23,8 +23,8 @@ from modelinscale.data.sources import Chunk, Cursor
 if TYPE_CHECKING:
     from modelinscale.data._keys import KeyIndex
 
-KEPT_NAMES = 100
-"""Columns of the source that the table does not have: so many are named."""
+KEPT_NAMES, SHOWN_NAMES, SHOWN_CHARS = 100, 20, 60
+"""Columns of the source that the table does not have: so many are counted, so many named, so much of a name."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,16 @@ class Collecting:
         self.share = BadShare(target.max_quarantined, is_new=table is None)
         self.watch = Watch.first(self._rules, self._facts, stretch)
         self._indexes: dict[Distinct, KeyIndex] = {}
-        self._known, self._unknown = frozenset(self.raw.names), dict[str, None]()
+        self._known, self._unknown = frozenset(self.raw.names), dict[str, str]()
         self._started = False
 
     def note_columns(self, chunk: Chunk) -> None:
-        """Remembers columns of the source that the table does not have."""
-        if len(self._unknown) < KEPT_NAMES:
-            self._unknown.update(dict.fromkeys(n for n in chunk.batch.schema.names if n not in self._known and not n.startswith(INTERNAL)))
+        """Remembers columns of the source that the table does not have, and which rows had them first."""
+        for name in (*chunk.batch.schema.names, *chunk.more):
+            if len(self._unknown) == KEPT_NAMES:
+                return
+            if name not in self._known and not name.startswith(INTERNAL):
+                self._unknown.setdefault(name, chunk.where)
 
     def _start(self) -> None:
         """What a killed collect left is undone, and the indexes are opened; put off until there is something to do."""
@@ -184,7 +187,7 @@ class Collecting:
         """What stands by now. Raises `DataError` when there is no table."""
         if self.table is None:
             raise DataError("the source has no rows.", fix="Check `source`: a header only, an empty table or stream, or rows all younger than `lag` or `wait`?")
-        left = [f"the source has columns that the table does not have, left out: {', '.join(self._unknown)}."] if self._unknown else []
+        left = [f"the source has columns that the table does not have, left out: {_left_out(self._unknown)}."] if self._unknown else []
         return Collected(
             version=self.table.rows_version,
             n_rows=self.table.n_rows,
@@ -195,6 +198,22 @@ class Collecting:
             reasons=tuple(self.brought.top()),
             notes=(*notes, *left),
         )
+
+
+def _left_out(unknown: Mapping[str, str]) -> str:
+    """The columns, by the rows that had them first. A name that is itself an e-mail address, a card number, ... is told by its kind."""
+    import polars as pl
+
+    from modelinscale.data._personal import masked
+
+    plain = [name if name.isprintable() else ascii(name)[1:-1] for name in unknown]  # a field of JSON may be called anything
+    shown = [name if len(name) <= SHOWN_CHARS else f"{name[:SHOWN_CHARS]}..." for name in masked(pl.Series(plain))]
+    places: dict[str, dict[str, None]] = {}
+    for name, where in list(zip(shown, unknown.values(), strict=True))[:SHOWN_NAMES]:
+        places.setdefault(where, {})[name] = None
+    words = "; ".join(f"{', '.join(names)} (first in {where})" for where, names in places.items())
+    over = len(unknown) - SHOWN_NAMES
+    return words if over <= 0 else f"{words}; and {over}{' or more' if len(unknown) >= KEPT_NAMES else ''} others"
 
 
 def _on(wanted: Contract, table: Table) -> Contract:

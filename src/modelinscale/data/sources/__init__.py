@@ -25,6 +25,8 @@ class Chunk(NamedTuple):
     cursor: Cursor
     where: str
     """Where these rows come from, for messages: ``orders.csv, from line 4182``."""
+    more: tuple[str, ...] = ()
+    """Columns that these rows have in the source, not asked for, and not left out by its own settings: told of, not brought."""
 
 
 class Source(Kind):

@@ -1,7 +1,7 @@
 """Sources made of files: which files a pattern means, and where in each of them a reader stands."""
 
 import os
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from glob import escape, glob, has_magic
@@ -39,6 +39,11 @@ class Files(Source):
     def present(self, schema: Schema, names: Collection[str]) -> Schema:
         """The columns to read from a file that has these: all, or with `sparse` those it has."""
         return schema.only([n for n in schema.names if n in names]) if self.sparse else schema
+
+    def more(self, schema: Schema, names: Iterable[str]) -> tuple[str, ...]:
+        """Of the columns that a file has those that neither the schema nor `without` names, in their order."""
+        known = {*schema.names, *self.without}
+        return tuple(n for n in names if n not in known)
 
     def found(self) -> list[Path]:
         """The files, sorted by name, each once. Raises `SourceError` when a named file or every match of a pattern is missing."""

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -113,31 +113,31 @@ class Csv(Files):
         places = Places(after)
         n_workers = max(1, min(4, os.cpu_count() or 1))
         with ThreadPoolExecutor(n_workers, thread_name_prefix="csv") as pool:
-            waiting: deque[tuple[Opened, Future[pa.RecordBatch], Place, int]] = deque()
-            for opened, parser, block in self._blocks(places.unread(files), schema):
-                waiting.append((opened, pool.submit(parser.parse, block.data, block.line, block.broken), block.place, block.line))
+            waiting: deque[_Parsing] = deque()
+            for opened, parser, block, more in self._blocks(places.unread(files), schema):
+                waiting.append(_Parsing(opened.path, pool.submit(parser.parse, block.data, block.line, block.broken), block.place, block.line, more))
                 if len(waiting) > n_workers:
                     yield from self._next(waiting.popleft(), places)
             while waiting:
                 yield from self._next(waiting.popleft(), places)
 
-    def _next(self, one: "tuple[Opened, Future[pa.RecordBatch], Place, int]", places: Places) -> Iterator[Chunk]:
-        opened, future, place, line = one
-        batch = future.result()
-        cursor = places.cursor(opened.path, place)
+    def _next(self, one: "_Parsing", places: Places) -> Iterator[Chunk]:
+        batch = one.batch.result()
+        cursor = places.cursor(one.path, one.place)
         if batch.num_rows:
-            yield Chunk(batch, cursor, f"{opened.path}, from line {line}")
+            yield Chunk(batch, cursor, f"{one.path}, from line {one.line}", one.more)
 
-    def _blocks(self, files: Generator[Opened, None, None], schema: Schema) -> "Iterator[tuple[Opened, Parser, _Block]]":
+    def _blocks(self, files: Generator[Opened, None, None], schema: Schema) -> "Iterator[tuple[Opened, Parser, _Block, tuple[str, ...]]]":
         with closing(files):  # whatever goes wrong, no file stays open
             for opened in files:
                 dialect = self._dialect_at(opened)
                 if dialect is None:
                     continue
                 parser = Parser(dialect, self.present(schema, dialect.names), opened.path)
+                more = self.more(schema, dialect.names)
                 start = replace(opened.place, form=_form(dialect, opened.content))
                 for block in _cut(opened.content, start, dialect, self.block, opened.path):
-                    yield opened, parser, block
+                    yield opened, parser, block, more
 
     def _dialect_at(self, opened: Opened) -> Dialect | None:
         """How the file is written: as found when it was first read, with the names read again; None for an empty file."""
@@ -181,6 +181,16 @@ class _Block:
     place: Place
     broken: str = ""
     """Why the data are one broken row."""
+
+
+class _Parsing(NamedTuple):
+    """A block that is being parsed, and where it was."""
+
+    path: Path
+    batch: "Future[pa.RecordBatch]"
+    place: Place
+    line: int
+    more: tuple[str, ...]
 
 
 class _Reads(Protocol):

@@ -337,7 +337,7 @@ def _with(unit: list[Chunk], taken: list[_Taken], rights: "list[Right]", main: S
         }
         if BROKEN in own:
             cells[BROKEN] = chunk.batch.column(BROKEN)
-        yield Chunk(pa.record_batch(cells), {"main": chunk.cursor}, chunk.where)
+        yield Chunk(pa.record_batch(cells), {"main": chunk.cursor}, chunk.where, tuple(n for n in chunk.more if n not in main))
         start += n
 
 

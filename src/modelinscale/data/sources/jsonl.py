@@ -82,10 +82,11 @@ class Jsonl(Files):
                     continue
                 arrays = [column(rows, c.name, c) for c in schema.columns]
                 names = list(schema.names)
+                more = tuple(sorted(self.more(schema, set[str]().union(*rows))))
                 if broken:
                     arrays.append(pa.array([broken.get(i) for i in range(len(rows))], pa.string()))
                     names.append(BROKEN)
-                yield Chunk(pa.record_batch(arrays, names=names), cursor, f"{opened.path}, from {found.word} {found.line}")
+                yield Chunk(pa.record_batch(arrays, names=names), cursor, f"{opened.path}, from {found.word} {found.line}", more)
 
 
 class _Block(NamedTuple):

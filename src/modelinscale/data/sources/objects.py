@@ -119,7 +119,7 @@ class Objects(Source):
                 if held is not None:
                     yield held
                 stands.at = {"name": one.name, "tag": one.tag, "place": chunk.cursor["files"][str(path)]}
-                held = Chunk(chunk.batch, stands.cursor(), chunk.where.replace(str(path), one.name))
+                held = Chunk(chunk.batch, stands.cursor(), chunk.where.replace(str(path), one.name), chunk.more)
         stands.finish(one)
         if held is not None:
             yield held._replace(cursor=stands.cursor())

@@ -82,12 +82,13 @@ class Parquet(Files):
                 start = known["read"]
             if start >= file.metadata.num_rows:
                 continue
-            names = list(self.present(schema, _names(file, path)).names)
+            own = _names(file, path)
+            names, more = list(self.present(schema, own).names), self.more(schema, own)
             _check_columns(file, path, schema.only(names))
             try:
                 for batch, first in _batches(file, start, self.rows, names):
                     places[str(path)] = {**about, "read": first + batch.num_rows}
-                    yield Chunk(batch.select(names), {"form": 1, "files": dict(places)}, f"{path}, from row {first + 1}")
+                    yield Chunk(batch.select(names), {"form": 1, "files": dict(places)}, f"{path}, from row {first + 1}", more)
             except (pa.ArrowException, OSError) as error:
                 raise _damaged(path, error) from error
 
