@@ -33,6 +33,8 @@ BLOCK_ROWS = 65_536
 FILE_ROWS, FILE_BYTES = 1 << 20, 1 << 30
 IO_BYTES = 64 << 20
 """Read ahead; the library's default buffers gigabytes on wide tables."""
+CACHE_BYTES = 32 << 20
+"""What is kept of the descriptions of files that were read; a million rows have 1.6 MB of it, and the library's default keeps a gigabyte."""
 REMEMBERED = 100
 """So many of the last batches' names are kept in each record: one that comes back within them is known."""
 

@@ -1,6 +1,7 @@
 """Units of a collect: chunks cleaned and treated, gathered until they make one commit."""
 
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +12,9 @@ from modelinscale.data.treatment import Treatment, treat
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+COMMIT_S = 60.0
+"""Rows of a slow source wait no longer than this for others to make a commit with: what a kill can cost, in time."""
 
 
 class Piece(NamedTuple):
@@ -61,18 +65,19 @@ class Unit:
         return pa.concat_tables(found)
 
 
-def units_of(pieces: Iterator[Piece], max_rows: int, max_bytes: int, *, pin: bool) -> Generator[Unit, None, None]:
-    """Pieces gathered up to a commit's size. A piece without rows still moves the cursor if rows follow or came before.
+def units_of(
+    pieces: Iterator[Piece], max_rows: int, max_bytes: int, *, max_s: float = COMMIT_S, pin: bool, clock: Callable[[], float] = time.monotonic
+) -> Generator[Unit, None, None]:
+    """Pieces gathered up to a commit's size, or for ``max_s`` seconds by ``clock``. A piece without rows still moves the cursor if rows follow or came before.
 
     ``pin``: or if there is no table yet. A source that is read from now on says in such a piece where that is.
     """
-    unit = Unit()
+    unit, began = Unit(), clock()
     for piece in pieces:
         unit.add(piece)
-        if unit.n_rows >= max_rows or unit.n_bytes >= max_bytes:
+        if unit.n_rows >= max_rows or unit.n_bytes >= max_bytes or (unit.n_rows and clock() - began >= max_s):
             yield unit
-            unit = Unit()
-            pin = False
+            unit, began, pin = Unit(), clock(), False
     if unit.n_rows or (pin and unit.pieces):
         yield unit
 

@@ -12,6 +12,7 @@ from modelinscale.data import _lake_change as change
 from modelinscale.data import _lake_keep as keeping
 from modelinscale.data._lake_base import (
     BLOCK_ROWS,
+    CACHE_BYTES,
     SEQ,
     Change,
     Commit,
@@ -460,7 +461,7 @@ def open_table(uri: str, version: int | None = None, *, options: Mapping[str, st
 
     with told(uri, "open"):
         try:
-            dataset = lance.dataset(uri, version=version, storage_options=where.storage)
+            dataset = lance.dataset(uri, version=version, storage_options=where.storage, metadata_cache_size_bytes=CACHE_BYTES)
         except ValueError as error:
             if version is None:
                 if where.folder is None and "was not found" in str(error):
