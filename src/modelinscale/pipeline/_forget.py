@@ -20,6 +20,7 @@ from modelinscale.core.files import write_bytes
 from modelinscale.core.personal import Keys
 from modelinscale.core.secrets import anchored, reveal
 from modelinscale.pipeline import _register
+from modelinscale.pipeline._collect import quarantine_name
 from modelinscale.pipeline._lineage import audit_of
 from modelinscale.pipeline._logged import SHORT, erase_logged
 from modelinscale.pipeline._place import Place, Result, results
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from modelinscale.package.manifest import Manifest
     from modelinscale.track import Version
 
-QUARANTINE = ".quarantine"
-"""What stands behind a table's name."""
 _PSEUDONYM = re.compile(r"[0-9a-f]{8}\.[0-9a-f]{32}")
 _NEXT = (("train", "rows"), ("evaluate", "model"), ("export", "evaluated"), ("register", "package"))
 """Each step after prepare, and the input that names the result of the step before."""
@@ -221,7 +220,7 @@ class _Forgetting:
         """Lines of rows in which a person's value stands as a word, with the other lines of those rows; short values in the person's own column only."""
         from modelinscale.data.lake import open_table, table_exists
 
-        uri = self.place.store.uri("lake", f"{name}{QUARANTINE}")
+        uri = self.place.store.uri("lake", quarantine_name(name))
         if not table_exists(uri):
             return 0
         table = open_table(uri)

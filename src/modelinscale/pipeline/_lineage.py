@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from modelinscale.core.clock import Clock, now
 from modelinscale.core.errors import MisError, StoreError
 from modelinscale.core.identity import identity
+from modelinscale.pipeline._collect import quarantine_name
 from modelinscale.pipeline._place import Place, Result
 from modelinscale.track.audit import Audit
 from modelinscale.track.lineage import Dataset, Sender, event, run_id
@@ -137,7 +138,7 @@ def collected_by(place: Place, facts: Mapping[str, Any]) -> list[Dataset]:
         }
         for column in facts["schema"]["columns"]
     }
-    quarantine = Dataset(*_at(place.store.uri("lake", f"{facts['table']}.quarantine")))
+    quarantine = Dataset(*_at(place.store.uri("lake", quarantine_name(facts["table"]))))
     lake = _lake(place, facts, {"columnLineage": {"fields": from_where}}, {"outputStatistics": {"rowCount": facts["n_added"]}})
     return [lake, Dataset(quarantine.namespace, quarantine.name, {}, {"outputStatistics": {"rowCount": facts["n_quarantined_now"]}})]
 

@@ -203,8 +203,6 @@ def parts_of(table: str) -> list[str]:
     >>> parts_of('shop."odd.name"')
     ['shop', 'odd.name']
     """
-    import re
-
     found = re.findall(r'"((?:[^"]|"")+)"|([^."]+)', table)
     return [(quoted or plain).replace('""', '"') for quoted, plain in found]
 

@@ -119,7 +119,8 @@ class Redis(Stream):
     def _connected(self) -> "Iterator[Client]":
         redis = needs("redis", extra="redis")
         tls = Tls(self.ca, self.certificate, self.certificate_key)
-        tls.context() if tls.is_asked else None  # a mistake in them is told before a connection is tried
+        if tls.is_asked:
+            tls.context()  # a mistake in them is told before a connection is tried
         with tls.files() as files:
             more = {name: str(path) for name, path in zip(("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), files, strict=True) if path}
             try:
