@@ -9,6 +9,7 @@ import pytest
 
 from modelinscale.api import Project
 from modelinscale.cli import main
+from modelinscale.core.errors import SourceError
 from modelinscale.data.lake import Table, open_table
 
 SUFFIXES = ("csv", "jsonl", "parquet")
@@ -18,7 +19,7 @@ def write(project: Path, file: str, **columns: Any) -> Path:
     path = project / "rows" / file
     path.parent.mkdir(exist_ok=True)
     frame = pl.DataFrame(columns)
-    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[path.suffix[1:]](path)
+    frame.write_csv(path) if path.suffix == ".csv" else frame.write_ndjson(path) if path.suffix == ".jsonl" else frame.write_parquet(path)
     return path
 
 
@@ -77,8 +78,8 @@ def test_a_column_left_out_is_told_of_with_the_file_that_had_it_first(
 
 def test_columns_that_the_source_leaves_out_itself_are_not_told_of(tmp_path: Path) -> None:
     first(tmp_path, "csv")
-    write(tmp_path, "0.csv", id=[70], x=[1], y=[0], z=["tall"])
-    _, notes = collect(tmp_path, "csv", "source: {type: csv, path: rows/*.csv, without: [z]}")
+    write(tmp_path, "b.csv", id=[70], x=[1], y=[0], z=["tall"])
+    _, notes = collect(tmp_path, "csv", "source: {type: csv, path: rows/*.csv, without: [z], sparse: true}")
     assert notes == []
 
 
@@ -112,3 +113,99 @@ def test_joined_sources_tell_of_the_columns_of_the_first(tmp_path: Path) -> None
     table, notes = collect(tmp_path, "csv", source)
     assert table.schema.names == ("id", "x", "y", "name")
     assert "left out: z (first in " in notes[0]
+
+
+def several(suffix: str) -> dict[str, dict[str, Any]]:
+    """Files with columns of their own: in different orders, whole numbers that get a point, text, a moment, and one file that lacks most."""
+    return {
+        f"a.{suffix}": {"id": list(range(60)), "x": [i * 7 % 10 for i in range(60)], "y": [i % 2 for i in range(60)]},
+        f"b.{suffix}": {"z": ["tall", "small"], "id": [70, 71], "y": [0, 1], "n": [4, 5], "x": [3, 4]},
+        f"c.{suffix}": {"id": [80, 81], "x": [1.5, 2.5], "y": [1, 0], "n": [0.25, 3.0], "at": ["2026-01-05 10:00:00", "2026-02-06 11:30:00"]},
+        f"d.{suffix}": {"id": [90], "y": [1], "z": ["wide"]},
+    }
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_first_collect_takes_what_collects_one_after_the_other_take(tmp_path: Path, suffix: str) -> None:
+    settings = ("new_columns: add", "widen: true")
+    slow, fast = tmp_path / "slow", tmp_path / "fast"
+    for folder in (slow, fast):
+        folder.mkdir()
+    for name, columns in several(suffix).items():
+        write(slow, name, **columns)
+        one_by_one, _ = collect(slow, suffix, *settings)
+        write(fast, name, **columns)
+    at_once, notes = collect(fast, suffix, *settings)
+    assert notes == []
+    assert at_once.schema.names == ("id", "x", "y", "z", "n", "at")
+    assert [(c.name, c.type) for c in at_once.schema.columns] == [(c.name, c.type) for c in one_by_one.schema.columns]
+    assert rows(at_once) == rows(one_by_one)
+    assert at_once.n_rows == 65
+    assert [column["name"] for column in Project(fast).check().columns] == list(at_once.schema.names), "a check takes what a run takes"
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_of_many_files_the_columns_of_each_are_taken(tmp_path: Path, suffix: str) -> None:
+    first(tmp_path, suffix)
+    for i in range(40):
+        more = {f"own_{i}": [i], "w": [0.5 if i == 33 else 1]} if i % 11 == 0 else {}
+        write(tmp_path, f"b{i:02}.{suffix}", id=[100 + i], x=[1], y=[0], **more)
+    table, notes = collect(tmp_path, suffix, "new_columns: add", "widen: true")
+    assert (notes, table.n_rows) == ([], 100)
+    assert table.schema.names == ("id", "x", "y", "own_0", "w", "own_11", "own_22", "own_33")
+    assert [row["w"] for row in rows(table) if row["w"] is not None] == [1.0, 1.0, 1.0, 0.5]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_model_yaml_says_of_a_column_holds_whichever_file_has_it(tmp_path: Path, suffix: str) -> None:
+    first(tmp_path, suffix)
+    write(tmp_path, f"b.{suffix}", id=[70], x=[1], y=[0], zip=["01067"], who=["Ann"], w=[3])
+    said = ("new_columns: add", "columns: {zip: string}", "personal: {who: drop}", f"source: {{type: {suffix}, path: rows/*.{suffix}, without: [w]}}")
+    table, notes = collect(tmp_path, suffix, *said)
+    assert (notes, table.schema.names, rows(table)[-1]["zip"]) == ([], ("id", "x", "y", "zip"), "01067")
+    write(tmp_path, f"c.{suffix}", id=[80], x=[1], y=[0], v=[1])
+    table, notes = collect(tmp_path, suffix, *said)
+    assert (notes, table.schema.names) == ([], ("id", "x", "y", "zip", "v"))
+
+
+def test_a_column_of_two_kinds_that_cannot_be_one_is_refused_naming_both_files(tmp_path: Path) -> None:
+    first(tmp_path, "parquet")
+    one = write(tmp_path, "b.parquet", id=[70], x=[1], y=[0], z=[4])
+    two = write(tmp_path, "c.parquet", id=[71], x=[1], y=[0], z=pl.Series([1]).cast(pl.Datetime("us")))
+    with pytest.raises(SourceError, match=rf"column 'z' is timestamp\[us\] in {two} and int64 in {one}\..*without: \[z\]"):
+        collect(tmp_path, "parquet", "new_columns: add")
+    collect(tmp_path, "parquet", "new_columns: add", "source: {type: parquet, path: rows/*.parquet, without: [z]}")
+
+
+def test_empty_files_bring_nothing(tmp_path: Path) -> None:
+    first(tmp_path, "csv")
+    for suffix in ("csv", "jsonl"):
+        (tmp_path / "rows" / f"b.{suffix}").write_text("", encoding="utf-8")
+    first(tmp_path, "jsonl")
+    for suffix in ("csv", "jsonl"):
+        assert collect(tmp_path, suffix, "new_columns: add")[0].n_rows == 60
+        (tmp_path / "rows" / f"c.{suffix}").write_text("", encoding="utf-8")
+        assert collect(tmp_path, suffix, "new_columns: add")[0].n_rows == 60
+
+
+def test_a_column_that_was_left_out_before_comes_with_the_next_file_that_has_it(tmp_path: Path) -> None:
+    first(tmp_path, "csv")
+    write(tmp_path, "b.csv", id=[70], x=[1], y=[0], z=["tall"])
+    collect(tmp_path, "csv")
+    write(tmp_path, "c.csv", id=[71], x=[1], y=[0])
+    assert collect(tmp_path, "csv", "new_columns: add")[0].schema.names == ("id", "x", "y")
+    write(tmp_path, "d.csv", id=[72], x=[1], y=[0], z=["small"])
+    assert [row["z"] for row in rows(collect(tmp_path, "csv", "new_columns: add")[0])[-3:]] == [None, None, "small"]
+
+
+def test_columns_come_up_in_joined_sources_as_well(tmp_path: Path) -> None:
+    first(tmp_path, "csv")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.csv").write_text("x,name\n" + "".join(f"{i},n{i}\n" for i in range(9)), encoding="utf-8")
+    said = ("new_columns: add", "source: [{type: csv, path: 'rows/*.csv'}, {type: csv, path: 'other/*.csv', join: {on: x}}]")
+    collect(tmp_path, "csv", *said)
+    write(tmp_path, "b.csv", id=[70, 71], x=[1, 9], y=[0, 1], z=["tall", "small"])
+    (tmp_path / "other" / "b.csv").write_text("x,name,size\n9,n9,4\n", encoding="utf-8")
+    table, notes = collect(tmp_path, "csv", *said)
+    assert (notes, table.schema.names) == ([], ("id", "x", "y", "name", "z", "size"))
+    assert [tuple(row.values()) for row in rows(table)[-2:]] == [(70, 1, 0, "n1", "tall", None), (71, 9, 1, "n9", "small", 4)]

@@ -14,7 +14,7 @@ from modelinscale.pipeline._place import Facts, Place, Result
 from modelinscale.pipeline._report import report_before, write_report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from modelinscale.core.schema import Schema
     from modelinscale.data._brought import Brought
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from modelinscale.pipeline._context import Context
 
 
+ALONE = 12
+"""Up to so many files that have not been read are looked at one by one, more in groups of so many: what a look reads is shared among a group."""
 KEPT_CLEAN = "clean"
 """Under this name a table keeps the cleaners whose bounds were found in its first rows."""
 
@@ -200,24 +202,37 @@ def _content(source: Source, uri: str, version: int) -> str:
 
 def source_of(place: Place) -> Source:
     """The source; where columns may come up, files that are older than they lack them."""
-    from modelinscale.data.sources._files import Files
+    from modelinscale.data.sources.joined import Joined
 
     source = place.spec.source_at(place.base)
-    return source.but(sparse=True) if place.spec.data.new_columns == "add" and isinstance(source, Files) else source
+    if place.spec.data.new_columns != "add":
+        return source
+    if isinstance(source, Joined):
+        others = tuple(other.model_copy(update={"source": _sparse(other.source)}) for other in source.others)
+        return source.model_copy(update={"main": _sparse(source.main), "others": others})
+    return _sparse(source)
+
+
+def _sparse(source: Source) -> Source:
+    from modelinscale.data.sources._files import Files
+
+    return source.but(sparse=True) if isinstance(source, Files) else source
 
 
 def _reads(place: Place, source: Source, lake: str, as_text: Any) -> Schema:
-    """The columns as the source gives them: those that the table knows, and what model.yaml lets it take in of what has come up since."""
+    """The columns as the source gives them: those that the table knows, and what model.yaml lets it take in of what has come up since.
+
+    For a new table those of the source; files are looked at one by one besides where numbers may get a point.
+    """
     from modelinscale.core.schema import Schema
 
     data = place.spec.data
     known = _known_schema(lake)
-    if known is None:
-        return schema_of(source, data.columns, place.spec.target, as_text)
-    if data.new_columns == "leave_out" and not data.widen:
-        return known
-    columns = {c.name: c for c in known.columns}
-    for found in (schema_of(source, data.columns, place.spec.target, as_text), *_unread(source, lake)):
+    start = schema_of(source, data.columns, place.spec.target, as_text) if known is None else known
+    if not data.widen and (known is None or data.new_columns == "leave_out"):
+        return start
+    columns = {c.name: c for c in start.columns}
+    for found in _arrived(place, source, lake, as_text, None if data.widen else start.names):
         for column in found.columns:
             before = columns.get(column.name)
             if before is None:
@@ -228,14 +243,29 @@ def _reads(place: Place, source: Source, lake: str, as_text: Any) -> Schema:
     return Schema(columns=tuple(columns.values()))
 
 
-def _unread(source: Source, lake: str) -> Iterator[Schema]:
-    """The columns of each file that the table has no row of yet."""
-    from modelinscale.data.lake import open_table
+def _arrived(place: Place, source: Source, lake: str, as_text: Any, known: Collection[str] | None) -> Iterator[Schema]:
+    """The columns of a source as it is now; of files only where the table has not all rows yet, and with columns that are not ``known`` if that is given."""
+    from modelinscale.data.lake import open_table, table_exists
     from modelinscale.data.sources._files import Files
 
-    if isinstance(source, Files):
-        read = (open_table(lake).cursor or {}).get("files", {})
-        yield from (source.but(path=(str(path),)).columns() for path in source.found() if str(path) not in read)
+    spec = place.spec
+    if not isinstance(source, Files):
+        yield schema_of(source, spec.data.columns, spec.target, as_text)
+        return
+    read = (open_table(lake).cursor or {}).get("files", {}) if table_exists(lake) else {}
+    files = [path for path in source.found() if not _same(read.get(str(path)), path)]
+    named = [(path, source.names_in(path, len(files))) for path in files]
+    files = [path for path, names in named if names and (known is None or not {*known, *source.without}.issuperset(names))]
+    step = 1 if source.typed or len(files) <= ALONE else ALONE
+    for part in (source.only(files[i : i + step]) for i in range(0, len(files), step)):
+        there = part.columns()
+        force = {name: kind for name, kind in spec.data.columns.items() if name in there}
+        yield schema_of(part, force, spec.target, as_text) if force or as_text else there
+
+
+def _same(place: Mapping[str, Any] | None, path: Path) -> bool:
+    """Whether a file was read, and has not grown since."""
+    return place is not None and place.get("size", path.stat().st_size) == path.stat().st_size
 
 
 def _known_schema(uri: str) -> Schema | None:

@@ -1,12 +1,13 @@
 """Sources made of files: which files a pattern means, and where in each of them a reader stands."""
 
 import os
-from collections.abc import Collection, Generator, Iterable, Iterator
+from abc import abstractmethod
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from glob import escape, glob, has_magic
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field
 
@@ -34,7 +35,7 @@ class Files(Source):
     without: Names = ()
     """Columns to leave out."""
     sparse: bool = False
-    """Whether a file may lack columns that others have: they are missing in its rows."""
+    """Whether a file may lack columns that others have: they are missing in its rows. The columns are then those of all files, not of the first."""
 
     def present(self, schema: Schema, names: Collection[str]) -> Schema:
         """The columns to read from a file that has these: all, or with `sparse` those it has."""
@@ -44,6 +45,25 @@ class Files(Source):
         """Of the columns that a file has those that neither the schema nor `without` names, in their order."""
         known = {*schema.names, *self.without}
         return tuple(n for n in names if n not in known)
+
+    @abstractmethod
+    def names_in(self, path: Path, of: int = 1) -> tuple[str, ...]:
+        """The columns of one file as its head or footer has them, those left out included; none for an empty file. ``of``: so many files are looked at."""
+
+    def union(self, files: Sequence[Path]) -> dict[str, Path]:
+        """Every column of some files with the first that has it: in the order of the files, and within a file in its own. Only heads and footers are read."""
+        found: dict[str, Path] = {}
+        for path in files:
+            for name in self.names_in(path, len(files)):
+                found.setdefault(name, path)
+        if found:
+            check_left_out(self.without, list(found), all_of(files))
+        return {name: path for name, path in found.items() if name not in self.without}
+
+    def only(self, files: Sequence[Path]) -> Self:
+        """The source of some of its files, to be looked at: they may lack columns, those that are left out as well."""
+        there = {name for path in files for name in self.names_in(path, len(files))} if self.without else ()
+        return self.but(path=tuple(str(path) for path in files), without=tuple(name for name in self.without if name in there), sparse=True)
 
     def found(self) -> list[Path]:
         """The files, sorted by name, each once. Raises `SourceError` when a named file or every match of a pattern is missing."""
@@ -123,6 +143,11 @@ def _nearby(path: Path) -> str:
 
 
 MAY_LACK = "If this file may lack columns, write `new_columns: add` under `data` (or `sparse: true` for the source): they are missing in its rows."
+
+
+def all_of(files: Sequence[Path]) -> str:
+    """The files in a message: the first, and how many more."""
+    return f"{files[0]}{f' (with {len(files) - 1:,} more)' if len(files) > 1 else ''}"
 
 
 def check_left_out(without: tuple[str, ...], names: list[str], where: Path | str) -> None:

@@ -32,6 +32,8 @@ HEAD_BYTES = 1 << 18
 """How much of a file tells how it is written."""
 SAMPLE_BYTES = 1 << 21
 """How much of the data tells the types of the columns."""
+LEAST_BYTES = 1 << 14
+"""Of each file, where many bring columns of their own."""
 N_PARTS = 12
 """Places of a large file that the sample is taken from, so that what starts later is seen."""
 
@@ -76,36 +78,46 @@ class Csv(Files):
         return value
 
     def columns(self) -> Schema:
-        """The columns of the first file, their types and habits from a sample spread over all files. Raises `SourceError` when there is none."""
+        """The columns of the first file (with `sparse`: of all), types and habits from a sample spread over all. Raises `SourceError` when there is none."""
         from modelinscale.data.infer import infer
 
         return infer(self.sample())
 
     def sample(self) -> "pa.Table":
-        """About 2 MiB of rows as text: the start of each file and parts further on. Columns that are left out are left out."""
+        """About 2 MiB of rows as text: the start of some files, with `sparse` of each that brings a column, and parts further on."""
         import pyarrow as pa
 
         files = self.found()
         step = max(1, len(files) // N_PARTS)
+        there = self.union(files) if self.sparse else {}
+        wanted = {*files[::step][:N_PARTS], *there.values()}
         tables: list[pa.Table] = []
-        names: tuple[str, ...] = ()
-        for path in files[::step][:N_PARTS]:
+        names: tuple[str, ...] = tuple(there)
+        for path in [path for path in files if path in wanted]:
             content = Content(path, self.encoding)
             try:
                 if content.peek(1) == b"":
                     continue
                 dialect = self._dialect(content)
                 names = names or dialect.names
-                batches = self._sampled(content, dialect, SAMPLE_BYTES // min(len(files), N_PARTS))
+                batches = self._sampled(content, dialect, max(LEAST_BYTES, SAMPLE_BYTES // len(wanted)))
                 tables.append(pa.Table.from_batches(batches, schema=arrow_schema(text_schema(dialect.names))))
             finally:
                 content.close()
-        if not names:
+        if not tables:
             raise SourceError(f"{files[0]} is empty.", fix="Give a file with at least a line of column names.")
-        check_left_out(self.without, list(names), files[0])
+        if not self.sparse:
+            check_left_out(self.without, list(names), files[0])
         kept = [n for n in names if n not in self.without]
-        there = [set(t.column_names) for t in tables]
-        return pa.concat_tables([t.select([n for n in kept if n in own]) for t, own in zip(tables, there, strict=True)], promote_options="default").select(kept)
+        own = [set(t.column_names) for t in tables]
+        return pa.concat_tables([t.select([n for n in kept if n in has]) for t, has in zip(tables, own, strict=True)], promote_options="default").select(kept)
+
+    def names_in(self, path: Path, of: int = 1) -> tuple[str, ...]:
+        content = Content(path, self.encoding)
+        try:
+            return self._dialect(content, spread=False).names if content.peek(1) else ()
+        finally:
+            content.close()
 
     def read(self, after: Cursor | None, schema: Schema) -> Iterator[Chunk]:
         """Chunks of about ``block`` bytes each. See the contract."""
@@ -151,9 +163,10 @@ class Csv(Files):
         finally:
             start.close()
 
-    def _dialect(self, content: Content) -> Dialect:
+    def _dialect(self, content: Content, *, spread: bool = True) -> Dialect:
+        """``spread``: parts further on tell the encoding as well, which names at the start do not need."""
         said = Declared(self.separator, self.quote, self.encoding, self.header, self.names)
-        parts = _parts(content, HEAD_BYTES) if content.seekable and self.encoding is None else []
+        parts = _parts(content, HEAD_BYTES) if spread and content.seekable and self.encoding is None else []
         return find_dialect(content.peek(HEAD_BYTES), parts, said, content.path, wide=content.wide is not None)
 
     def _sampled(self, content: Content, dialect: Dialect, size: int) -> "list[pa.RecordBatch]":

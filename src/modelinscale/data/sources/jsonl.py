@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SAMPLE_BYTES = 4 << 20
 """How much of the data tells the columns and their types."""
+HEAD_BYTES, MOST_ROWS = 1 << 16, 1000
+"""At least so much of a file tells its fields, and so many of its rows the types of those that it alone brings."""
 N_FILES = 8
 """Files that the sample is taken from."""
 
@@ -37,7 +39,7 @@ class Jsonl(Files):
     """Bytes parsed at a time; a row must fit into one block."""
 
     def columns(self) -> Schema:
-        """The fields of a sample, in the order in which they first occur. Raises `SourceError` when there is no row."""
+        """The fields of a sample, with `sparse` of the start of every file, as they first occur. Raises `SourceError` when there is no row."""
         from modelinscale.data.infer import infer
 
         return infer(self.sample())
@@ -48,26 +50,32 @@ class Jsonl(Files):
 
         files = self.found()
         chosen = files[:: max(1, len(files) // N_FILES)][:N_FILES]
+        there = self.union(files) if self.sparse else {}
+        brought: dict[Path, set[str]] = {}
+        for name, path in there.items():
+            brought.setdefault(path, set()).add(name)
         rows: list[Row] = []
         n_broken, why = 0, ""
-        for path in chosen:
-            content = Content(path)
-            try:
-                found = next(_cut(content, Place(), SAMPLE_BYTES // len(chosen), path), None)
-            finally:
-                content.close()
-            if found is not None:
-                good, broken = _rows(found)
-                rows += [r for i, r in enumerate(good) if i not in broken]
-                n_broken += len(broken)
-                why = why or next(iter(broken.values()), "")
+        looked_at = {*chosen, *brought}
+        for path in [path for path in files if path in looked_at]:
+            some, broken = _start(path, SAMPLE_BYTES // len(chosen)) if path in chosen else ([], {})
+            own = brought.get(path, set())
+            if own and not own <= {name for row in some for name in row}:
+                some += [row for row in _start(path, _head_bytes(len(files)))[0] if not own.isdisjoint(row)][:MOST_ROWS]
+            rows += some
+            n_broken += len(broken)
+            why = why or next(iter(broken.values()), "")
         if not rows:
             words = f"none of the first {n_broken} rows is a JSON object: {why}" if n_broken else "there is no row in it"
             raise SourceError(f"{files[0]}: {words}.", fix="Give one JSON object a line, or one array of objects.")
-        names = list(dict.fromkeys(name for row in rows for name in row))
+        names = list(dict.fromkeys([*there, *(name for row in rows for name in row)]))
         refuse_names(names, str(files[0]))
-        check_left_out(self.without, names, files[0])
+        if not self.sparse:
+            check_left_out(self.without, names, files[0])
         return pa.table({n: column(rows, n, None) for n in names if n not in self.without})
+
+    def names_in(self, path: Path, of: int = 1) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for row in _start(path, _head_bytes(of))[0] for name in row))
 
     def read(self, after: Cursor | None, schema: Schema) -> Iterator[Chunk]:
         """Chunks of about ``block`` bytes each. See the contract."""
@@ -87,6 +95,24 @@ class Jsonl(Files):
                     arrays.append(pa.array([broken.get(i) for i in range(len(rows))], pa.string()))
                     names.append(BROKEN)
                 yield Chunk(pa.record_batch(arrays, names=names), cursor, f"{opened.path}, from {found.word} {found.line}", more)
+
+
+def _head_bytes(n_files: int) -> int:
+    """How much of a file tells its fields: as much as of the only one, less of each where there are many."""
+    return max(HEAD_BYTES, min(SAMPLE_BYTES, 2 * SAMPLE_BYTES // n_files))
+
+
+def _start(path: Path, size: int) -> tuple[list[Row], dict[int, str]]:
+    """The rows at the start of a file without broken ones, and why those are broken."""
+    content = Content(path)
+    try:
+        found = next(_cut(content, Place(), size, path), None)
+    finally:
+        content.close()
+    if found is None:
+        return [], {}
+    rows, broken = _rows(found)
+    return [row for i, row in enumerate(rows) if i not in broken], broken
 
 
 class _Block(NamedTuple):
