@@ -254,8 +254,7 @@ def _arrived(place: Place, source: Source, lake: str, as_text: Any, known: Colle
         return
     read = (open_table(lake).cursor or {}).get("files", {}) if table_exists(lake) else {}
     files = [path for path in source.found() if not _same(read.get(str(path)), path)]
-    named = [(path, source.names_in(path, len(files))) for path in files]
-    files = [path for path, names in named if names and (known is None or not {*known, *source.without}.issuperset(names))]
+    files = [path for path, names in source.names_of(files) if names and (known is None or not {*known, *source.without}.issuperset(names))]
     step = 1 if source.typed or len(files) <= ALONE else ALONE
     for part in (source.only(files[i : i + step]) for i in range(0, len(files), step)):
         there = part.columns()

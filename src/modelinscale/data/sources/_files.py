@@ -47,14 +47,14 @@ class Files(Source):
         return tuple(n for n in names if n not in known)
 
     @abstractmethod
-    def names_in(self, path: Path, of: int = 1) -> tuple[str, ...]:
-        """The columns of one file as its head or footer has them, those left out included; none for an empty file. ``of``: so many files are looked at."""
+    def names_of(self, files: Sequence[Path]) -> Iterator[tuple[Path, tuple[str, ...]]]:
+        """Each file with its columns as head or footer has them, those left out included; none for an empty file."""
 
     def union(self, files: Sequence[Path]) -> dict[str, Path]:
         """Every column of some files with the first that has it: in the order of the files, and within a file in its own. Only heads and footers are read."""
         found: dict[str, Path] = {}
-        for path in files:
-            for name in self.names_in(path, len(files)):
+        for path, names in self.names_of(files):
+            for name in names:
                 found.setdefault(name, path)
         if found:
             check_left_out(self.without, list(found), all_of(files))
@@ -62,7 +62,7 @@ class Files(Source):
 
     def only(self, files: Sequence[Path]) -> Self:
         """The source of some of its files, to be looked at: they may lack columns, those that are left out as well."""
-        there = {name for path in files for name in self.names_in(path, len(files))} if self.without else ()
+        there = {name for _, names in self.names_of(files) for name in names} if self.without else ()
         return self.but(path=tuple(str(path) for path in files), without=tuple(name for name in self.without if name in there), sparse=True)
 
     def found(self) -> list[Path]:

@@ -1,7 +1,7 @@
 """JSON: one object a line, or one array of objects in a file; streamed, whatever the size."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -74,8 +74,9 @@ class Jsonl(Files):
             check_left_out(self.without, names, files[0])
         return pa.table({n: column(rows, n, None) for n in names if n not in self.without})
 
-    def names_in(self, path: Path, of: int = 1) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for row in _start(path, _head_bytes(of))[0] for name in row))
+    def names_of(self, files: Sequence[Path]) -> Iterator[tuple[Path, tuple[str, ...]]]:
+        for path in files:
+            yield path, tuple(dict.fromkeys(name for row in _start(path, _head_bytes(len(files)))[0] for name in row))
 
     def read(self, after: Cursor | None, schema: Schema) -> Iterator[Chunk]:
         """Chunks of about ``block`` bytes each. See the contract."""

@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -70,8 +70,9 @@ class Parquet(Files):
         tables = [_first_rows(path, names, rows) for path, names in brought.items()]
         return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
 
-    def names_in(self, path: Path, of: int = 1) -> tuple[str, ...]:
-        return tuple(_names(_open(path), path))
+    def names_of(self, files: Sequence[Path]) -> Iterator[tuple[Path, tuple[str, ...]]]:
+        for path in files:
+            yield path, tuple(_names(_open(path), path))
 
     def _row_bytes(self, schema: Schema) -> float:
         """As the footer of the first file says, where that is more: text as it is before it is compressed."""
