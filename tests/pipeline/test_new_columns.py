@@ -209,3 +209,21 @@ def test_columns_come_up_in_joined_sources_as_well(tmp_path: Path) -> None:
     table, notes = collect(tmp_path, "csv", *said)
     assert (notes, table.schema.names) == ([], ("id", "x", "y", "name", "z", "size"))
     assert [tuple(row.values()) for row in rows(table)[-2:]] == [(70, 1, 0, "n1", "tall", None), (71, 9, 1, "n9", "small", 4)]
+
+
+def test_objects_may_lack_columns_that_others_have(tmp_path: Path) -> None:
+    first(tmp_path, "csv")
+    said = ("new_columns: add", f"source: {{type: objects, url: 'file://{tmp_path}/rows/*.csv'}}")
+    collect(tmp_path, "csv", *said)
+    write(tmp_path, "b.csv", id=[70], y=[0], z=["tall"])
+    table, notes = collect(tmp_path, "csv", *said)
+    assert (notes, rows(table)[-1]) == ([], {"id": 70, "x": None, "y": 0, "z": "tall"})
+
+
+def test_objects_tell_of_columns_left_out_by_their_own_name(tmp_path: Path) -> None:
+    first(tmp_path, "csv")
+    said = f"source: {{type: objects, url: 'file://{tmp_path}/rows/*.csv'}}"
+    collect(tmp_path, "csv", said)
+    write(tmp_path, "b.csv", id=[70], x=[1], y=[0], z=["tall"])
+    _, notes = collect(tmp_path, "csv", said)
+    assert notes[0].endswith(f"left out: z (first in file://{tmp_path}/rows/b.csv, from line 2).")

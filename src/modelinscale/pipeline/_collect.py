@@ -215,7 +215,10 @@ def source_of(place: Place) -> Source:
 
 def _sparse(source: Source) -> Source:
     from modelinscale.data.sources._files import Files
+    from modelinscale.data.sources.objects import Objects
 
+    if isinstance(source, Objects):
+        return source.model_copy(update={"reader": {**source.reader, "sparse": True}})
     return source.but(sparse=True) if isinstance(source, Files) else source
 
 
