@@ -30,6 +30,8 @@ _WHITENED_COLUMNS = 600
 """Up to this many columns the minimum is sought in coordinates in which they are uncorrelated (a Cholesky factor: F^3 / 3 operations)."""
 _CELLS = 40_000_000
 """Most cells of a dense matrix: 320 MB."""
+_SCORED_ROWS = 4_096
+"""Rows scored at once; a power of two, as blocks of rows are, so that the last bits do not depend on how rows come."""
 _CELL_BYTES = 24
 """Of a cell at the fullest: the matrix, its squares, and what they are made from."""
 _REFRESH = 12
@@ -102,7 +104,10 @@ class Linear(Model):
         return problem.weights(W, task, strength=strength, n_rows=(1 + share) * len(new), before=(share, weights))
 
     def predict(self, weights: Weights, rows: Encoded) -> Scores:
-        z = _Design.parse(weights).matrix(rows) @ weights.arrays["coefficients"] + weights.arrays["intercept"]
+        design = _Design.parse(weights)
+        # Some rows at a time: as float64, copied from parts, they take several times what they took as encoded.
+        parts = [design.matrix(rows.slice(a, a + _SCORED_ROWS)) @ weights.arrays["coefficients"] for a in range(0, max(1, rows.n_rows), _SCORED_ROWS)]
+        z = np.concatenate(parts) + weights.arrays["intercept"]
         scores: F64 = np.asarray(z, np.float64) * float(weights.meta["scale"]) + float(weights.meta["center"])
         return scores if scores.shape[1] > 1 else scores[:, 0]
 
