@@ -29,8 +29,8 @@ _ROUNDS: dict[Part, int] = {"hour": 1440, "weekday": 7, "day": 31, "month": 12, 
 _FIRST: dict[Part, int] = {"weekday": 0, "day": 1, "month": 1, "yearday": 1}
 """What people call the first step of each round of days."""
 _COUNTED: tuple[Part, ...] = ("weekday", "day", "month")
-_STEP = 16_384
-"""Moments encoded at once: they stay in the processor's cache from the first operation to the last."""
+_STEP = 65_536
+"""Moments encoded at once: as many as stay in the processor's cache; fewer, and two threads take the interpreter from each other after every operation."""
 _CLIP = 5.0
 """How far from the centre ``since`` is bounded, in spreads."""
 

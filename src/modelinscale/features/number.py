@@ -21,8 +21,8 @@ from modelinscale.features._scaling import Scale, Scaling, draw
 if TYPE_CHECKING:
     import polars as pl
 
-_STEP = 16_384
-"""Values scaled at once: they stay in the processor's cache from the first operation to the last."""
+_STEP = 65_536
+"""Values scaled at once: as many as stay in the processor's cache; fewer, and two threads take the interpreter from each other after every operation."""
 _LARGEST = float(np.finfo(np.float64).max)
 
 
