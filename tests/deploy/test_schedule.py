@@ -22,7 +22,7 @@ name: fraud
 target: y
 compute: {type: local, memory: 2GiB}
 data:
-  source: {type: redis, url: "redis://:${ENV:REDIS_PASSWORD}@localhost:6379/0", stream: orders, ca: "${FILE:ca.pem}"}
+  source: {type: redis, url: "rediss://:${ENV:REDIS_PASSWORD}@localhost:6379/0", stream: orders, ca: "${FILE:ca.pem}"}
 """
 
 
