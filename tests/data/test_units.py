@@ -32,3 +32,10 @@ def test_rows_of_a_slow_source_wait_a_minute_at_most() -> None:
 
 def test_what_has_no_rows_makes_no_commit_however_long_it_takes() -> None:
     assert gathered(0, 0, 0, 5, every_s=100.0) == [5]
+
+
+def test_an_empty_piece_behind_a_full_commit_still_moves_the_cursor() -> None:
+    units = list(units_of(pieces(100, 0, 0), 100, 1 << 30, pin=False))
+    assert [(unit.n_rows, unit.pieces[-1].cursor) for unit in units] == [(100, {"n": 0}), (0, {"n": 2})]
+    stays = [piece._replace(cursor={"n": 0}) for piece in pieces(100, 0)]
+    assert [unit.n_rows for unit in units_of(iter(stays), 100, 1 << 30, pin=False)] == [100], "nothing moved"
