@@ -1,6 +1,7 @@
 """Joined rows that are corrected when what was known of them arrives late: as if everything had been there at once."""
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ from hypothesis import strategies as st
 from modelinscale.api import Project
 from modelinscale.core.errors import SpecError
 from modelinscale.data.clean import clean
+from modelinscale.data.collect import Collected, collect, open_quarantine
+from modelinscale.data.contract import contract, parse_checks
+from modelinscale.data.lake import open_table
 from modelinscale.data.sources import Cursor, Source
 from modelinscale.data.sources import joined as module
 from modelinscale.data.sources._late import MOST_PLACES, begin_again, kept_places
+from modelinscale.data.sources.redis import Redis
 from modelinscale.spec import loads
 from modelinscale.spec._source import settings_of
 
@@ -56,6 +61,11 @@ class Shop:
             self.rows |= {row["order"]: row for row in clean(chunk.batch, self.schema).batch.to_pylist()}
             self.cursor = json.loads(json.dumps(chunk.cursor))
 
+    def to_lake(self, folder: Path, checks: dict[str, Any], **how: Any) -> Collected:
+        """A collect into a table, by key, whose rows are `lake_rows`."""
+        rules = replace(contract(self.schema, parse_checks(checks), ("order",)), replaces=True)
+        return collect(self.source, lake=str(folder / "lake"), quarantine=str(folder / "quarantine"), contract=rules, **how)
+
     def expected(self, within: int | None = None, exact: bool = True) -> dict[int, int | None]:
         """For each order, all balances are looked at."""
         found: dict[int, int | None] = {}
@@ -66,6 +76,12 @@ class Shop:
 
     def found(self) -> dict[int, int | None]:
         return {order: row["balance"] for order, row in sorted(self.rows.items())}
+
+
+def lake_rows(folder: Path) -> dict[int, int | None]:
+    """The balance of each order in the table."""
+    found = [row for block in open_table(str(folder / "lake")).blocks() for row in block.to_pylist()]
+    return {row["order"]: row["balance"] for row in sorted(found, key=lambda row: row["order"])}
 
 
 STEP = st.one_of(
@@ -175,10 +191,72 @@ def test_what_cannot_be_corrected_is_told(left: str, right: str, more: str, told
         loads(text)
 
 
+def test_what_was_read_of_any_stream_cannot_be_read_again() -> None:
+    class Plugin(Redis):
+        type = "somebodys"
+
+    side = {"source": {"type": "csv", "path": "b.csv"}, "join": {"on": "k", "as_of": "t", "correct": "1d"}}
+    with pytest.raises(ValueError, match="what was read of a stream"):
+        module.Joined.model_validate({"main": Plugin(url="redis://h", stream="s"), "others": [side]})
+
+
+def test_a_bad_row_that_comes_again_stands_in_quarantine_once_and_where_it_is(tmp_path: Path) -> None:
+    shop, checks = Shop(tmp_path), {"customer": {"at_most": 5}}
+    shop.order(1, 1)
+    shop.order(9, 2)
+    shop.to_lake(tmp_path, checks)
+    for customer in (9, 1):
+        shop.balance(customer, 1)
+    shop.order(1, 4)
+    shop.order(9, 3)  # read with those before it when they come again: the file has grown
+    second = shop.to_lake(tmp_path, checks)
+    assert (second.n_quarantined, second.n_quarantined_now) == (2, 1)
+    assert "customer: not at most 5" in second.notes[0]
+    shop.balance(9, 2)
+    shop.balance(0, 0)
+    third = shop.to_lake(tmp_path, checks)
+    assert (third.n_quarantined, third.n_quarantined_now) == (2, 0)
+    assert lake_rows(tmp_path) == {order: value for order, value in shop.expected().items() if order not in (2, 4)}
+    found = [line for block in open_quarantine(str(tmp_path / "quarantine"), str(tmp_path / "lake")) for line in block.to_pylist()]
+    assert [line["row"] for line in found] == [3, 5]
+    lines = shop.orders.read_text().splitlines()
+    ours = [lines[int(line["place"].rsplit(" ", 1)[1]) + line["row_in_place"] - 2] for line in found]
+    assert [one.split(",")[0] for one in ours] == ["2", "4"]
+
+
+def test_bad_rows_that_come_again_say_nothing_of_what_the_source_gives_now(tmp_path: Path) -> None:
+    shop, checks = Shop(tmp_path), {"customer": {"at_most": 5}}
+    for i in range(400):
+        shop.order(9 if i % 3 == 0 else 1, i % 20)
+    n_bad = shop.to_lake(tmp_path, checks).n_quarantined
+    shop.balance(9, 0)
+    assert shop.to_lake(tmp_path, checks).n_quarantined == n_bad == 134
+
+
+def test_a_late_value_that_breaks_the_contract_leaves_the_row_as_it_was_and_is_told(tmp_path: Path) -> None:
+    shop, checks = Shop(tmp_path), {"balance": {"at_most": 1}}
+    shop.order(0, 5)
+    shop.to_lake(tmp_path, checks)
+    shop.balance(1, 0)
+    shop.balance(0, 4)
+    found = shop.to_lake(tmp_path, checks)
+    assert found.notes == ("1 row that came again breaks the contract, in quarantine or in the table as before: 1 × balance: not at most 1.",)
+    assert lake_rows(tmp_path) == {0: 0, 1: 0}
+    assert found.n_quarantined == 0
+
+
+def test_what_late_rows_changed_is_done_with_though_a_commit_ends_there(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.order(0, 5)
+    shop.to_lake(tmp_path, {})
+    shop.balance(0, 0)
+    assert shop.to_lake(tmp_path, {}, commit_rows=1).n_added == 2
+    assert shop.to_lake(tmp_path, {}, commit_rows=1).n_added == 0
+    assert lake_rows(tmp_path) == shop.expected()
+
+
 @pytest.mark.slow
 def test_a_table_is_corrected_by_key_and_holds_each_row_once(tmp_path: Path) -> None:
-    from modelinscale.data.lake import open_table
-
     (tmp_path / "orders.csv").write_text("order,customer,at,late\n" + "".join(f"{i},{i % 5},2026-01-01T{i % 24:02}:00:00,{i % 2}\n" for i in range(200)))
     balances = tmp_path / "balances.csv"
     balances.write_text("customer,known,balance\n0,2026-01-01T00:00:00,7\n")

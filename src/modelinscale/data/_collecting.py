@@ -1,5 +1,6 @@
 """Where a collect, or a follower, stands: units are judged, then written with the cursor after them in one transaction."""
 
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -10,9 +11,9 @@ from modelinscale.core.identity import identity
 from modelinscale.core.logs import log
 from modelinscale.core.schema import Schema
 from modelinscale.data._bad_share import BadShare
-from modelinscale.data._brought import Brought
+from modelinscale.data._brought import Brought, most_frequent, reasons_of
 from modelinscale.data._lake_base import Where
-from modelinscale.data._quarantined import quarantine
+from modelinscale.data._quarantined import of_new, quarantine
 from modelinscale.data._units import Unit
 from modelinscale.data._watch import Stretch, Watch
 from modelinscale.data.arrow import INTERNAL
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 KEPT_NAMES, SHOWN_NAMES, SHOWN_CHARS = 100, 20, 60
 """Columns of the source that the table does not have: so many are counted, so many named, so much of a name."""
+SHOWN_REASONS = 5
+"""Why rows that came again break the contract: so many reasons are told."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class Collecting:
         self.watch = Watch.first(self._rules, self._facts, stretch)
         self._indexes: dict[Distinct, KeyIndex] = {}
         self._known, self._unknown = frozenset(self.raw.names), dict[str, str]()
+        self._n_again_bad, self._again_reasons = 0, Counter[tuple[str, str]]()
         self._started = False
 
     def note_columns(self, chunk: Chunk) -> None:
@@ -116,12 +120,19 @@ class Collecting:
             self._start()
         rows = unit.rows()
         judged = self._rules.apply(rows, unit.faults(), self._indexes)
+        again = unit.again()
+        n_known, n_again = 0, int(again.sum())
+        if n_again:
+            judged, known = of_new(judged, again)
+            n_known = known.n_bad
+            self._n_again_bad += n_known
+            self._again_reasons.update(reasons_of(known))
         changed: dict[str, int] = {}
         for piece in unit.pieces:
             for name, n in piece.cleaned.changed.items():
                 changed[name] = changed.get(name, 0) + n
-        self.brought.see(judged, rows.num_rows, changed)
-        self.share.see(judged, rows.num_rows)
+        self.brought.see(judged, rows.num_rows - n_known, changed)
+        self.share.see(judged, rows.num_rows - n_again)
         self.watch.see(judged)
         unit.facts = self.watch.facts()
         return judged
@@ -148,7 +159,7 @@ class Collecting:
         seq, before, read = self._seq + 1, self.cursor, int(self._facts.get("n_read", 0))
         batch = f"{seq}-{identity(before)}"
         quarantine(to.quarantine, unit, judged, n_before=read, batch=batch, run=to.run, seq=seq)
-        facts = {**self._facts, **unit.facts, "n_read": read + unit.n_rows, "n_quarantined": self._n_quarantined + judged.n_bad}
+        facts = {**self._facts, **unit.facts, "n_read": read + unit.n_rows - int(unit.again().sum()), "n_quarantined": self._n_quarantined + judged.n_bad}
         commit: dict[str, Any] = {"batch": batch, "cursor": cursor, "run": to.run, "facts": facts}
         if rules.replaces:
             table = self.table or create_table(to.lake, rules.schema, run=to.run, facts=self._facts, read_schema=self.raw)
@@ -188,6 +199,10 @@ class Collecting:
         if self.table is None:
             raise DataError("the source has no rows.", fix="Check `source`: a header only, an empty table or stream, or rows all younger than `lag` or `wait`?")
         left = [f"the source has columns that the table does not have, left out: {_left_out(self._unknown)}."] if self._unknown else []
+        if self._n_again_bad:
+            why = "; ".join(f"{n:,} × {column or 'whole row'}: {reason}" for column, reason, n in most_frequent(self._again_reasons, SHOWN_REASONS))
+            rows = "1 row that came again breaks" if self._n_again_bad == 1 else f"{self._n_again_bad:,} rows that came again break"
+            left.append(f"{rows} the contract, in quarantine or in the table as before: {why}.")
         return Collected(
             version=self.table.rows_version,
             n_rows=self.table.n_rows,

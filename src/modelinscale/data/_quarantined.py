@@ -1,5 +1,6 @@
 """The quarantine: a table beside the lake's with one line for each fault of each refused row."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modelinscale.core.schema import Column, Schema
@@ -8,7 +9,9 @@ from modelinscale.data.contract import Judged
 from modelinscale.data.lake import create_table, open_table, table_exists
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 QUARANTINE = Schema(
     columns=(
@@ -20,8 +23,18 @@ QUARANTINE = Schema(
         Column(name="value", type="string"),
     )
 )
-"""``row`` counts the rows ever read, from 1; ``place`` and ``row_in_place`` (from 1) say where to look in the source; ``column`` is empty when the
-whole row is broken."""
+"""``row`` counts the rows ever read, from 1, those that came again once; ``place`` and ``row_in_place`` (from 1) say where to look in the source;
+``column`` is empty when the whole row is broken."""
+
+
+def of_new(judged: Judged, again: "NDArray[np.bool_]") -> tuple[Judged, Judged]:
+    """The verdict without the bad ones of those rows that came ``again`` (N,), and their part of it: they were told of when they first came."""
+    import pyarrow as pa
+
+    known = again[judged.entries.column("row").to_numpy()]
+    old = judged.entries.filter(pa.array(known))
+    n_old = len(old.column("row").unique())
+    return replace(judged, entries=judged.entries.filter(pa.array(~known)), n_bad=judged.n_bad - n_old), replace(judged, entries=old, n_bad=n_old)
 
 
 def quarantine(uri: str, unit: Unit, judged: Judged, *, n_before: int, batch: str, run: str, seq: int) -> None:
@@ -45,7 +58,7 @@ def _lines(unit: Unit, judged: Judged, n_before: int) -> "pa.Table":
     places = pa.array([p.where for p in unit.pieces], pa.string())
     return pa.table(
         {
-            "row": pa.array(rows + 1 + n_before),
+            "row": pa.array(np.cumsum(~unit.again())[rows] + n_before),
             "place": places.take(pa.array(piece)),
             "row_in_place": pa.array(rows - starts[piece] + 1),
             "column": judged.entries.column("column"),

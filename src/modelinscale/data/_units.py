@@ -11,7 +11,9 @@ from modelinscale.data.sources import Chunk, Cursor
 from modelinscale.data.treatment import Treatment, treat
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 COMMIT_S = 60.0
 """Rows of a slow source wait no longer than this for others to make a commit with: what a kill can cost, in time."""
@@ -23,11 +25,13 @@ class Piece(NamedTuple):
     cleaned: Cleaned
     cursor: Cursor
     where: str
+    again: bool = False
+    """See `Chunk`."""
 
 
 def piece_of(schema: Schema, treatments: tuple[Treatment, ...], chunk: Chunk) -> Piece:
     """The chunk's rows as ``schema`` has them, treated."""
-    return Piece(treat(clean(chunk.batch, schema), treatments), chunk.cursor, chunk.where)
+    return Piece(treat(clean(chunk.batch, schema), treatments), chunk.cursor, chunk.where, chunk.again)
 
 
 @dataclass
@@ -51,6 +55,12 @@ class Unit:
 
         return pa.Table.from_batches([p.cleaned.batch for p in self.pieces])
 
+    def again(self) -> "NDArray[np.bool_]":
+        """(N,) by row: whether it may have come before."""
+        import numpy as np
+
+        return np.repeat([p.again for p in self.pieces], [p.cleaned.batch.num_rows for p in self.pieces])
+
     def faults(self) -> "pa.Table":
         """What cleaning found, by row of the unit: row, column, reason, value."""
         import pyarrow as pa
@@ -73,12 +83,14 @@ def units_of(
     ``pin``: or if there is no table yet. A source that is read from now on says in such a piece where that is.
     """
     unit, began = Unit(), clock()
+    moved: Cursor | None = None  # the cursor of the last commit
     for piece in pieces:
         unit.add(piece)
         if unit.n_rows >= max_rows or unit.n_bytes >= max_bytes or (unit.n_rows and clock() - began >= max_s):
+            moved = piece.cursor
             yield unit
             unit, began, pin = Unit(), clock(), False
-    if unit.n_rows or (pin and unit.pieces):
+    if unit.n_rows or (pin and unit.pieces) or (moved is not None and unit.pieces and unit.pieces[-1].cursor != moved):
         yield unit
 
 

@@ -27,6 +27,8 @@ class Chunk(NamedTuple):
     """Where these rows come from, for messages: ``orders.csv, from line 4182``."""
     more: tuple[str, ...] = ()
     """Columns that these rows have in the source, not asked for, and not left out by its own settings: told of, not brought."""
+    again: bool = False
+    """Whether these rows may have come before, and come again to replace what stands there: those that break the contract were told of then."""
 
 
 class Source(Kind):

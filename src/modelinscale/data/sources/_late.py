@@ -65,7 +65,7 @@ def touched(
     until: Cursor,
     at: datetime,
 ) -> Iterator[Chunk]:
-    """Of rows that were read before, those that late rows may change; their chunks keep their place.
+    """Of rows that were read before, those that late rows may change. Their chunks keep their place and say that these come `again`.
 
     ``news``: for each source that corrects its late rows, the columns of the first they are looked up by (name there -> name here), the moment's column, and
     how old a row of the first may be (s). ``waits``: columns of moments, and how old a row must be (s) before it is joined at all.
@@ -88,6 +88,7 @@ def touched(
             old = pc.less_equal(typed.column(column), pa.scalar(at - timedelta(seconds=wait_s), pa.timestamp("us")))
             wanted = pc.and_(wanted, pc.fill_null(old, True).combine_chunks())
         if pc.any(wanted).as_py():
-            yield chunk._replace(batch=chunk.batch.filter(wanted))
-        if chunk.cursor == until:  # what comes after was never joined: it comes as new
+            yield chunk._replace(batch=chunk.batch.filter(wanted), again=True)
+        # What comes after was never joined: it comes as new. Chunks with other borders miss this place; then new rows come here as well, and are the same.
+        if chunk.cursor == until:
             return

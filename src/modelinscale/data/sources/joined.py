@@ -16,13 +16,13 @@ from modelinscale.core.settings import Also, Settings
 from modelinscale.core.units import Duration, Size
 from modelinscale.data.sources import Chunk, Cursor, Source
 from modelinscale.data.sources._late import Place, begin_again, kept_places, microseconds, newest_of, touched
+from modelinscale.data.sources._messages import Stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from modelinscale.data.join import Right
 
-_STREAMS = ("kafka", "nats", "redis")
 UNIT_ROWS = 1 << 20
 """Rows joined at a time when a side lies on disk, which is read once for them."""
 
@@ -124,7 +124,7 @@ class Joined(Source):
 
     @model_validator(mode="after")
     def _can_be_read_again(self) -> Self:
-        streams = [one.type for one in (self.main, *(o.source for o in self.others)) if one.type in _STREAMS]
+        streams = [one.type for one in (self.main, *(o.source for o in self.others)) if isinstance(one, Stream)]
         if streams and any(o.join.correct for o in self.others):
             raise SpecError(
                 f"`correct` reads rows again, and what was read of a stream ({streams[0]}) may be gone.",
@@ -337,7 +337,7 @@ def _with(unit: list[Chunk], taken: list[_Taken], rights: "list[Right]", main: S
         }
         if BROKEN in own:
             cells[BROKEN] = chunk.batch.column(BROKEN)
-        yield Chunk(pa.record_batch(cells), {"main": chunk.cursor}, chunk.where, tuple(n for n in chunk.more if n not in main))
+        yield Chunk(pa.record_batch(cells), {"main": chunk.cursor}, chunk.where, tuple(n for n in chunk.more if n not in main), chunk.again)
         start += n
 
 
