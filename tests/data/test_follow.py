@@ -172,6 +172,20 @@ def test_a_source_out_of_reach_is_tried_again_and_what_came_before_is_committed(
     assert ids(tmp_path) == [f"r{i}" for i in range(60)]
 
 
+def test_a_file_that_is_not_there_when_its_rows_are_measured_is_waited_for(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    follower = Follower(Source.parse({"type": "parquet", "path": str(tmp_path / "*.parquet")}), tmp_path)
+    follower.until_it_says("no file matches")
+    pq.write_table(pa.table({"id": ["a", "b"], "n": [1, 2]}), tmp_path / "part")
+    (tmp_path / "part").rename(tmp_path / "rows.parquet")
+    follower.until(2)
+    follower.end()
+    assert not follower.error
+    assert ids(tmp_path) == ["a", "b"]
+
+
 def test_a_database_that_cannot_be_read_for_a_while_is_waited_for(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "shop.db", isolation_level=None)) as db:
         db.executescript("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER); INSERT INTO t VALUES (1, 1)")

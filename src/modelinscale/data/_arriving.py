@@ -22,7 +22,9 @@ FIRST_PAUSE_S = 1.0
 class Arriving:
     """The rows of a source while they come."""
 
-    def __init__(self, source: Source, state: Collecting, how: "Follow", stop: Event) -> None:
+    def __init__(self, source: Source, state: Collecting, how: "Follow", stop: Event, *, block_bytes: int) -> None:
+        """``block_bytes``: how large a chunk may be, see `Source.within`."""
+        self._block_bytes, self._bounded = block_bytes, False
         self._state, self._how, self._stop = state, how, stop
         self.source = source
         """What is read: a stream may be asked how far behind its reader is only where it is read."""
@@ -42,6 +44,8 @@ class Arriving:
         pause, lost_at = FIRST_PAUSE_S, None
         while not self._stop.is_set():
             try:
+                if not self._bounded:  # here, since it may have to look at the first rows, which are out of reach or not there yet
+                    self.source, self._bounded = self.source.within(self._block_bytes, self._state.raw), True
                 with closing(_generator(self.source.follow(after, self._state.raw, every_s=self._how.every, stop=self._stop))) as arriving:
                     for chunk in arriving:
                         pause, lost_at, now, self.away = FIRST_PAUSE_S, None, monotonic(), ""

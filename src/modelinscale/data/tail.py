@@ -79,7 +79,7 @@ def tail(
     how, memory = settings or Follow(), compute.memory if compute else None
     how = how.model_copy(update={"size": min(how.size, room(memory) // 6)})  # as a commit of `collect`
     state = Collecting(Target(lake, quarantine, contract, run, max_quarantined, reads, facts or {}), report=report is not None, stretch="catching up")
-    arriving = Arriving(source.within(block(memory), state.raw), state, how, stop)
+    arriving = Arriving(source, state, how, stop, block_bytes=block(memory))
     work, place = partial(piece_of, state.raw, tuple(treatments)), compute or Local()
     with ThreadPoolExecutor(1, thread_name_prefix="lake") as writer, closing(arriving.commits()) as commits:
         follower = Follower(state, arriving, how, writer, Hooks(news, report, vacuum, time))
