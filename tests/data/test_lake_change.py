@@ -357,3 +357,19 @@ def test_a_durable_commit_is_on_the_disk_before_it_returns(uri: str, monkeypatch
     table.append(rows(2), batch="b", durable=True)
     files = {p.name for p in (Path(uri) / "data").iterdir()} | {p.name for p in (Path(uri) / "_versions").glob("*.manifest")}
     assert files <= set(synced)
+
+
+def test_versions_are_listed_though_another_process_removes_one_meanwhile(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = create_table(uri, SCHEMA, rows(1), batch="a").append(rows(2), batch="b")
+    whole, fails = lance.LanceDataset.versions, iter([True, True, False])
+
+    def versions(self: lance.LanceDataset) -> Any:
+        if next(fails):
+            raise ValueError(f"Not found: {uri}/_versions/18446744073709551613.manifest, manifest.rs:52:15")
+        return whole(self)
+
+    monkeypatch.setattr(lance.LanceDataset, "versions", versions)
+    assert [v.number for v in table.versions()] == [1, 2]
+    monkeypatch.setattr(lance.LanceDataset, "versions", lambda self: (_ for _ in ()).throw(ValueError("Not found: x/_versions/1.manifest")))
+    with pytest.raises(LakeError):
+        table.versions()

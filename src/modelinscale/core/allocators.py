@@ -6,12 +6,12 @@ import platform
 import sys
 
 _TRIM, _MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3)
-_MOST_KEPT, _MOST_HEAP, _SHARE = 512 << 20, 64 << 20, 16
+_MOST_KEPT, _MOST_HEAP, _SHARE = 128 << 20, 32 << 20, 16
 _POOL = "ARROW_DEFAULT_MEMORY_POOL"
 
 
 def keep_pages(memory: int | None) -> None:
-    """Lets freed memory be used again rather than given back at once, up to a sixteenth of ``memory`` (the budget in bytes; None: up to half a GiB).
+    """Lets freed memory be used again rather than given back at once, up to a sixteenth of ``memory`` (the budget in bytes; None: up to 128 MiB).
 
     glibc maps every array of more than some hundred kilobytes anew and unmaps it when it is freed: the kernel clears each page again, two fifths of the
     time of encoding. Arrow's rows go through jemalloc, for the same reason; its pages return after a second unused. What the user set in

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SMALL_BYTES = 8 << 20
 """A data file below this is worth joining with others."""
+_LISTED_AGAIN = 20
 TIER = 64
 """Commits of which the small ones join their files, and how many of the newest files say what small is."""
 
@@ -97,13 +98,24 @@ def versions(dataset: "lance.LanceDataset", uri: str) -> tuple[Version, ...]:
     """Every version that can still be read up to this one, oldest first."""
     found, before = [], 0
     with told(uri, "read"):
-        for one in dataset.versions():
+        for one in _listed(dataset):
             about, time = one["metadata"], one["timestamp"]
             assert isinstance(time, datetime), "the library gives local time"
             n_rows = int(about["total_rows"])
             found.append(Version(int(one["version"]), time.astimezone(UTC), n_rows, n_rows - before, int(about.get("total_files_size", 0))))
             before = n_rows
     return tuple(v for v in found if v.number <= int(dataset.version))
+
+
+def _listed(dataset: "lance.LanceDataset") -> list[Any]:
+    """What the library lists. It reads the record of one version after the other, and fails when another process removes one meanwhile: then anew."""
+    for left in range(_LISTED_AGAIN, -1, -1):
+        try:
+            return list(dataset.versions())
+        except ValueError as error:
+            if not left or not ("ot found" in str(error) and ".manifest" in str(error)):
+                raise
+    raise AssertionError("it returned or raised")
 
 
 def history(dataset: "lance.LanceDataset", uri: str, n: int | None) -> tuple[Past, ...]:
