@@ -24,7 +24,8 @@ from modelinscale.models._torch import torch
 from modelinscale.models._totals import mean_weight
 from modelinscale.models._words import weigh
 
-PREDICT_ROWS = 8192
+PREDICT_ROWS = 1024
+"""Rows scored at once: every member of the network holds its layers of all of them."""
 Arrays = dict[str, NDArray[Any]]
 
 
