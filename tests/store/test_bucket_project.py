@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,17 +21,8 @@ from modelinscale.pipeline._place import Place
 from modelinscale.store import Store
 from modelinscale.store._bucket import Bucket
 from modelinscale.testing.buckets import Server
-from modelinscale.testing.clouds import CLOUDS
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(params=sorted(CLOUDS))
-def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with CLOUDS[request.param]() as found:
-        monkeypatch.setenv("MIS_TEST_ID", "test")
-        monkeypatch.setenv("MIS_TEST_SECRET", found.secret)
-        yield found
 
 
 def store(server: Server, cache: Path, **more: object) -> Bucket:

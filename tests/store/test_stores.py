@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,14 +19,6 @@ from modelinscale.store.local import Local
 from modelinscale.testing import stores
 from modelinscale.testing.buckets import Server
 from modelinscale.testing.clouds import CLOUDS
-
-
-@pytest.fixture(params=sorted(CLOUDS))
-def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with CLOUDS[request.param]() as found:
-        monkeypatch.setenv("MIS_TEST_ID", "test")
-        monkeypatch.setenv("MIS_TEST_SECRET", found.secret)
-        yield found
 
 
 def bucket(server: Server, cache: Path, **settings: object) -> Bucket:
