@@ -263,6 +263,14 @@ def test_a_follower_gives_what_is_there_and_what_arrives_and_stops_when_told(fee
     assert len(read(source, after_ten, schema)) == 4
 
 
+def test_a_wait_that_ends_between_two_questions_to_a_server_is_only_a_wait(nats_server: str) -> None:
+    # The client asks twice within one wait; where the first answer takes the whole of it, it says so in an error of its own.
+    source = nats_feed(nats_server).source()
+    with source._connected() as link:  # type: ignore[attr-defined]
+        link.begin(1)
+        assert [m for wait_us in range(100, 3000, 10) for m in link.take(5, wait_us / 1e6)] == []
+
+
 def test_what_the_broker_knows_of_a_message_becomes_columns_where_asked(feed: Feed) -> None:
     feed.rows(ROWS[:3])
     words = {
