@@ -109,12 +109,17 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 def refuse_full(folder: Path, n_bytes: float, what: str) -> None:
     """Raises `StoreError` when the disk of a folder, which exists, has not so many bytes free: before the work, not in the middle of it."""
+    error = full(folder, n_bytes, what)
+    if error is not None:
+        raise error
+
+
+def full(folder: Path, n_bytes: float, what: str) -> StoreError | None:
+    """Why the disk of a folder, which exists, has no room for so many bytes; None where it has."""
     free = shutil.disk_usage(folder).free
-    if free < n_bytes:
-        raise StoreError(
-            f"{what} takes about {show_bytes(n_bytes)} on the disk of {folder}, and {show_bytes(free)} are free.",
-            fix=_SPACE,
-        )
+    if free >= n_bytes:
+        return None
+    return StoreError(f"{what} takes about {show_bytes(n_bytes)} on the disk of {folder}, and {show_bytes(free)} are free.", fix=_SPACE)
 
 
 def sweep(folder: Path, *, older_than_s: float = 3600.0) -> None:

@@ -70,11 +70,18 @@ class Need:
 
 def refuse(need: Need, memory: int | None) -> None:
     """Raises `DataError` when the work will not fit, before any of it is done."""
+    error = refusal(need, memory)
+    if error is not None:
+        raise error
+
+
+def refusal(need: Need, memory: int | None) -> DataError | None:
+    """Why the work will not fit, with the budget that would do; None where it will."""
     there = room(memory)
     if need.n_bytes <= there:
-        return
+        return None
     said = f"`compute.memory` is {show_bytes(memory)}" if memory is not None else f"{show_bytes(budget(None))} are free"
-    raise DataError(
+    return DataError(
         f"{need}, and {said}, of which {show_bytes(there)} are left for rows.",
         fix=f"{need.fix} Or set `compute.memory` to at least {show_bytes((need.n_bytes + BASE_BYTES) * 1.05)}, on a machine that has it.",
     )
