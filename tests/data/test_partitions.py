@@ -134,7 +134,7 @@ def test_words_read_as_codes_teach_and_encode_as_rows_do(tmp_path: Path) -> None
     assert list(coded) == ["often"], "words that hardly repeat, and numbers, come as rows"
 
     frame = chosen.read(list(features))
-    states = observe_piece(features, chosen)
+    states = observe_piece(features, chosen).settled(features)
     assert states == observe_all(features, frame)
     encoder = Encoder.of(features, states, "scaled")
     for name, block in encoder.encode(frame).blocks.items():
