@@ -10,7 +10,6 @@ import pytest
 
 from modelinscale.core.encoded import Encoded, Layout, Sparse
 from modelinscale.core.errors import StoreError
-from modelinscale.data import shuffle
 from modelinscale.data.rowfile import RowFile
 from modelinscale.encode import stored
 from modelinscale.encode.stored import Stored, write
@@ -98,13 +97,12 @@ def test_rows_are_shuffled_once_and_only_for_who_asks_for_batches(kept: Kept, tm
 def test_a_shuffle_that_is_killed_leaves_nothing_to_go_wrong(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [b.target for b in ordered(2_000).batches(7, 0, 100)]
     on_disk = kept(ordered(2_000))
-    monkeypatch.setattr(shuffle, "_BUCKET_BYTES", 4096)
+    monkeypatch.setattr(stored, "_SHUFFLE_BYTES", 1 << 14)
 
     class KilledError(BaseException):
         """Stands for the kill."""
 
     with monkeypatch.context() as patch:
-        patch.setattr(stored, "CHUNK_BYTES", 1 << 14)
         read = RowFile.read
 
         def killed(self: RowFile, start: int, n: int) -> Any:

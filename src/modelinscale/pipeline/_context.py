@@ -204,7 +204,7 @@ class Context:
         return together(found) if found else self._none(form)
 
     def _stored(self, part: str, form: Form) -> Examples:
-        from modelinscale.encode.stored import SHUFFLE_DISK, Packer, Stored, write
+        from modelinscale.encode.stored import Packer, Stored, shuffle_disk, write
 
         if self._scratch is None:
             name = f"rows-{self.done['prepare'].identity}" + ("" if self._parts is None else "-other")
@@ -216,9 +216,12 @@ class Context:
         if not folder.is_dir():
             numbers, weights = self.task.type == "regression", bool(self.spec.train.weight)
             n_rows = int(np.count_nonzero(self.parts == NAMES.index(part)))
-            times = 1 + SHUFFLE_DISK if part == "train" and learns(self.spec, "mlp") and form == "scaled" else 1
+            size = self.encoded_bytes(form)
+            needed = n_rows * size
+            if part == "train" and learns(self.spec, "mlp") and form == "scaled":
+                needed += shuffle_disk(n_rows, size, self._budget)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            refuse_full(folder.parent, times * n_rows * self.encoded_bytes(form), f"keeping {n_rows:,} encoded rows while they are learned from")
+            refuse_full(folder.parent, needed, f"keeping {n_rows:,} encoded rows while they are learned from")
             packer = Packer(self.maker(form).examples, self.layouts(form), numbers, weights)
             made = self.spec.compute.map(packer.rows, self.rows.chosen(self.parts, NAMES.index(part)))
             write(folder, packer.layouts, made, numbers=numbers, weights=weights)

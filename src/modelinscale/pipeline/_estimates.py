@@ -129,12 +129,12 @@ def _encoded(place: Place, size: Size, done: dict[str, Result]) -> int:
     Measured on the first rows once the features are learned; before that a row is taken to be as large as in the table.
     """
     from modelinscale.data.partitions import HELD
-    from modelinscale.encode.stored import SHUFFLE_DISK
+    from modelinscale.encode.stored import shuffle_disk
     from modelinscale.pipeline._context import HELD_ENCODED
 
     spec, budget = place.spec, place.spec.compute.memory
-    room = memory.room(None if budget is None else budget - libraries(spec))
-    rows = size.n_rows * size.row_bytes
+    within = None if budget is None else budget - libraries(spec)
+    room, rows = memory.room(within), size.n_rows * size.row_bytes
     held = rows if spec.compute.type == "local" and rows * HELD <= room else 0.0
     facts = done["prepare"].facts if "prepare" in done else {"n_train": size.n_rows, "n_valid": 0, "n_test": 0}
     n_train, n_valid = facts["n_train"], facts["n_valid"]
@@ -143,7 +143,7 @@ def _encoded(place: Place, size: Size, done: dict[str, Result]) -> int:
     for form in forms:
         row_bytes = _row_bytes(place, done, form) if "prepare" in done else 16 + size.row_bytes
         if held + used * row_bytes * HELD_ENCODED > room:
-            total += row_bytes * (n_train * (1 + SHUFFLE_DISK * (form == "scaled" and learns(spec, "mlp"))) + n_valid)
+            total += row_bytes * (n_train + n_valid) + (shuffle_disk(n_train, row_bytes, within) if form == "scaled" and learns(spec, "mlp") else 0)
     return int(total)
 
 
