@@ -93,7 +93,8 @@ class Loader:
 def _read(source: RowSource, order: Order, number: int, lanes: NDArray[np.int64]) -> Rows:
     """The rows of these lanes in the window with this number, as the epoch deals them."""
     ranges, dealt = order.chunk(number, lanes)
-    return source.gather(ranges).take(dealt) if ranges else source.read(0, 0)
+    rows, places = source.unsorted(ranges, dealt)
+    return rows.take(places)
 
 
 def _taken(held: list[Rows], n: int) -> Rows:

@@ -97,8 +97,8 @@ class RowSource(Protocol):
     def read(self, start: int, n: int) -> Rows:
         """Up to ``n`` rows from ``start``; fewer at the end. Safe from several threads."""
 
-    def gather(self, ranges: Sequence[tuple[int, int]], places: NDArray[np.int64] | None = None) -> Rows:
-        """The rows of several ranges (first row, how many; all there), one after the other; or the ones at these ``places`` of them, in that order."""
+    def unsorted(self, ranges: Sequence[tuple[int, int]], places: NDArray[np.int64]) -> tuple[Rows, NDArray[np.int64]]:
+        """The rows of several ranges (first row, how many; all there) as they are quickest read, and where in them the ones at these places of the ranges are."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,8 @@ class Held:
     def read(self, start: int, n: int) -> Rows:
         return self.rows.slice(start, min(start + n, len(self.rows)))
 
-    def gather(self, ranges: Sequence[tuple[int, int]], places: NDArray[np.int64] | None = None) -> Rows:
-        found = joined([self.rows.slice(start, start + n) for start, n in ranges] or [self.rows.slice(0, 0)])
-        return found if places is None else found.take(places)
+    def unsorted(self, ranges: Sequence[tuple[int, int]], places: NDArray[np.int64]) -> tuple[Rows, NDArray[np.int64]]:
+        return joined([self.rows.slice(start, start + n) for start, n in ranges] or [self.rows.slice(0, 0)]), places
 
 
 class RowFile:
@@ -155,12 +154,15 @@ class RowFile:
         """Up to ``n`` rows from ``start``; fewer at the end. Safe from several threads."""
         return self.gather([(start, max(0, min(n, self.n_rows - start)))])
 
-    def gather(self, ranges: Sequence[tuple[int, int]], places: NDArray[np.int64] | None = None) -> Rows:
-        """The rows of several ranges (first row, how many; all there), one after the other; or the ones at these ``places`` of them, in that order."""
+    def unsorted(self, ranges: Sequence[tuple[int, int]], places: NDArray[np.int64]) -> tuple[Rows, NDArray[np.int64]]:
+        return self.gather(ranges), places
+
+    def gather(self, ranges: Sequence[tuple[int, int]]) -> Rows:
+        """The rows of several ranges (first row, how many; all there), one after the other."""
         records = np.empty(sum(n for _, n in ranges), self._record)
         _fill(self._file, records, ranges)
         if not self.ragged:
-            return Rows(records if places is None else records.take(places))
+            return Rows(records)
         ragged = {}
         for i, name in enumerate(self.ragged):
             starts = np.concatenate([[0], np.cumsum(records[f"{_N}{i}"], dtype=np.int64)])
@@ -169,8 +171,7 @@ class RowFile:
             parts = [(int(records[f"{_AT}{i}"][a]), int(starts[b] - starts[a])) for a, b in pairwise(firsts.tolist()) if b > a]
             _fill(self._heaps[name], items, parts)
             ragged[name] = Ragged(starts, items)
-        found = Rows(records[list(self.dtype.names or ())], ragged)
-        return found if places is None else found.take(places)
+        return Rows(records[list(self.dtype.names or ())], ragged)
 
     def close(self) -> None:
         """Lets go of the files."""

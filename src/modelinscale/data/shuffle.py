@@ -82,11 +82,13 @@ class Shuffled:
         return self._file.row_bytes
 
     def read(self, start: int, n: int) -> Rows:
-        return self.gather([(start, max(0, min(n, self.n_rows - start)))])
+        n = max(0, min(n, self.n_rows - start))
+        rows, places = self.unsorted([(start, n)], np.arange(n))
+        return rows.take(places)
 
-    def gather(self, ranges: Sequence[tuple[int, int]], places: NDArray[np.int64] | None = None) -> Rows:
+    def unsorted(self, ranges: Sequence[tuple[int, int]], places: NDArray[np.int64]) -> tuple[Rows, NDArray[np.int64]]:
         if self._turns is None:
-            return self._file.gather(ranges, places)
+            return self._file.unsorted(ranges, places)
         pieces: list[tuple[int, int]] = []
         found: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]  # of each row of a range, where in the pieces it is
         ranges = [(first, n) for first, n in ranges if n]
@@ -100,8 +102,7 @@ class Shuffled:
             pieces += [(start, size) for start, size in zip(begin.tolist(), sizes.tolist(), strict=True) if size]
             found.append(_places(mine) + before)
             at, before = at + n_blocks, before + n
-        there = np.concatenate(found)
-        return self._file.gather(pieces, there if places is None else there[places])
+        return self._file.gather(pieces), np.concatenate(found)[places]
 
     def close(self) -> None:
         """Lets go of the files."""
@@ -155,7 +156,7 @@ def _merge(left: Path, place: Path, n_rows: int, seed: int, memory: int) -> None
             for pieces, made in _pieces(keyed, runs, step):
                 check("shuffling encoded rows")
                 kept.append(Rows(made.view(_KEY)))
-                out.append(file.gather(pieces, _places(((rows_of(seed, made) - first) // n_rows).astype(np.uint8))))
+                out.append(file.gather(pieces).take(_places(((rows_of(seed, made) - first) // n_rows).astype(np.uint8))))
 
 
 def _keep_turns(place: Path, n_rows: int, seed: int) -> None:
