@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelinscale.core.errors import StoreError
+from modelinscale.core.errors import InUse, StoreError
 from modelinscale.core.units import show_bytes
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _remove_if_dead(folder: Path) -> None:
 def held(path: Path, *, wait_s: float = 0.0, what: str = "this project") -> Iterator[None]:
     """Holds an exclusive lock while the block runs; the kernel lets go of it when the process dies, however it dies.
 
-    Waits up to ``wait_s`` seconds, then raises `StoreError` naming the holder.
+    Waits up to ``wait_s`` seconds, then raises `InUse` naming the holder.
     """
     with told(path, "lock"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +199,7 @@ def held(path: Path, *, wait_s: float = 0.0, what: str = "this project") -> Iter
                 if time.monotonic() >= end:
                     file.seek(0)
                     holder = file.read().decode().strip() or "another process"
-                    raise StoreError(f"{what} is in use by {holder}.", fix="Wait until it ends, or stop it.") from None
+                    raise InUse(f"{what} is in use by {holder}.", fix="Wait until it ends, or stop it.") from None
                 time.sleep(0.05)
         with told(path, "lock"):
             file.truncate(0)

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.clock import Clock, now
-from modelinscale.core.errors import NothingYet, StoreError, Unreachable
+from modelinscale.core.errors import InUse, NothingYet, StoreError, Unreachable
 from modelinscale.core.logs import log
 from modelinscale.core.units import show_seconds
 from modelinscale.pipeline import _collect
@@ -49,15 +49,15 @@ def follow(place: Place, stop: threading.Event, settings: Follow, news: Callable
 
 @contextmanager
 def _held(place: Place, table: str, stop: threading.Event) -> Iterator[None]:
-    """Holds the table; tells at once whom it waits for. Raises `StoreError` when that takes longer than `WAIT_S`, or ``stop`` is set meanwhile."""
+    """Holds the table; tells at once whom it waits for. Raises `InUse` when that takes longer than `WAIT_S`, or ``stop`` is set meanwhile."""
     end, told = monotonic() + WAIT_S, False
     with ExitStack() as held:
         while True:
             try:
                 held.enter_context(bringing(place, table, wait_s=0.5 if told else 0.0))
                 break
-            except StoreError as error:
-                if " is in use by " not in error.message or stop.is_set() or monotonic() >= end:  # other refusals do not pass by waiting
+            except InUse as error:  # other refusals do not pass by waiting
+                if stop.is_set() or monotonic() >= end:
                     raise
                 if not told:
                     log(__name__).warning(f"waiting for the table, up to {show_seconds(WAIT_S)}", extra={"table": table, "because": error.message})
