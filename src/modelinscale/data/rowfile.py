@@ -98,7 +98,7 @@ class RowSource(Protocol):
         """Up to ``n`` rows from ``start``; fewer at the end. Safe from several threads."""
 
     def unsorted(self, ranges: Sequence[tuple[int, int]], places: NDArray[np.int64]) -> tuple[Rows, NDArray[np.int64]]:
-        """The rows of several ranges (first row, how many; all there) as they are quickest read, and where in them the ones at these places of the ranges are."""
+        """The rows of several ranges (first row, how many; all there) as quickest read, and where in them the ones at these places of the ranges are."""
 
 
 @dataclass(frozen=True)
