@@ -124,7 +124,7 @@ class Stored(Examples):
 
         Raises `StoreError` when the disk has no room for that, before it is begun.
         """
-        for batch in Loader(self._in_order_of(seed), seed, n_rows, row_bytes=self.encoded_bytes).epoch(epoch, start):
+        for batch in Loader(self._in_order_of(seed), seed, n_rows, row_bytes=self.encoded_bytes, memory=room(self._memory)).epoch(epoch, start):
             yield self._read(batch.rows)
 
     def _in_order_of(self, seed: int) -> Shuffled:

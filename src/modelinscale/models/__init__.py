@@ -25,6 +25,9 @@ Scores = NDArray[np.float64]
 
 BLOCK_ROWS = 65_536
 """Rows of a block that a family goes through. Always as many, wherever the rows lie: sums over blocks are then the same to the last bit."""
+SCORED_ROWS = 16_384
+"""Rows that are scored at once where memory is short. Families score a power of two of rows at a time, at most this many, so that the last bits of a score
+are the same in blocks of as many, or of any multiple."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from modelinscale.core.seeds import derive, mixed
 from modelinscale.core.task import Task
 from modelinscale.data.split import NAMES, TEST, TRAIN, UNUSED, VALID
 from modelinscale.features import Feature, State
-from modelinscale.models import BLOCK_ROWS, Examples, Model, Weights
+from modelinscale.models import BLOCK_ROWS, SCORED_ROWS, Examples, Model, Weights
 from modelinscale.pipeline._needs import learns, libraries
 from modelinscale.pipeline._place import Facts, Place, Result
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 HELD_ENCODED = 4
 """Encoded rows are held in memory where it is allowed to be this many times their size: the blocks, and a family's own matrix of them."""
+_SCORED_SHARE = 4
+"""Blocks of encoded rows that are scored may be no more than so small a part of what there is for rows."""
 _LOOK_ROWS = 4_096
 """Rows that are encoded to see how large an encoded row is."""
 
@@ -278,15 +280,19 @@ class Context:
         if not n:
             return one.model.predict(one.weights, self._none(form).rows)
         scorer = Scorer(one.model, one.weights, self.encoder(form))
-        return np.concatenate(list(self._few(form, n).map(scorer.scores, lots(self.rows, self.judged, NAMES.index(part)))))
+        compute, n_rows = self._few(form, n)
+        return np.concatenate(list(compute.map(scorer.scores, lots(self.rows, self.judged, NAMES.index(part), n_rows))))
 
-    def _few(self, form: Form, n: int) -> Compute:
-        """``compute``, with no more blocks of encoded rows in work at once in one process than fit beside what else it holds."""
-        compute = self.spec.compute
-        if compute.in_process == 1 or n <= BLOCK_ROWS:
-            return compute
-        most = int(self.room / 2 / (BLOCK_ROWS * self.encoded_bytes(form) * HELD_ENCODED))
-        return compute if most >= compute.in_process else compute.but(workers=max(1, most))
+    def _few(self, form: Form, n: int) -> tuple[Compute, int]:
+        """``compute`` and the rows of a block: as many encoded rows in work at once in one process as fit beside what else it holds."""
+        compute, n_rows = self.spec.compute, BLOCK_ROWS
+        if n <= SCORED_ROWS:
+            return compute, n_rows
+        most = self.room / _SCORED_SHARE / (self.encoded_bytes(form) * HELD_ENCODED)
+        while n_rows > SCORED_ROWS and n_rows * compute.in_process > most:
+            n_rows //= 2
+        fit = max(1, int(most / n_rows))
+        return compute if fit >= compute.in_process else compute.but(workers=fit), n_rows
 
     # -- learned
 
