@@ -68,6 +68,17 @@ class Coded(NamedTuple):
 
         return pl.Series("", pa.concat_arrays([self.words, pa.nulls(1, self.words.type)]))
 
+    def slim(self) -> "Coded":
+        """Without words that are in no row, where most may be such: a file of the lake has the words of all its rows."""
+        import pyarrow as pa
+
+        n_words = len(self.words)
+        if n_words <= len(self.codes) // 8:
+            return self
+        there = np.bincount(self.codes, minlength=n_words + 1)[:n_words] > 0
+        place = np.cumsum(there, dtype=np.int32)
+        return Coded(self.words.filter(pa.array(there)), np.append(place - 1, place[-1:]).take(self.codes))
+
     def counts(self) -> "tuple[pa.Array, NDArray[np.int64]]":
         """The words that occur, and how often; they take no memory of the others."""
         import pyarrow as pa
@@ -159,12 +170,8 @@ def _coded(column: "pa.ChunkedArray", mask: NDArray[np.bool_] | None) -> Coded |
     else:
         return None
     codes = (cells.fill_null(len(words)) if cells.null_count else cells).to_numpy()
-    if len(words) > len(codes) // 8:  # many of them may be of other rows of the file
-        there = np.bincount(codes, minlength=len(words) + 1)[:-1] > 0
-        if there.sum() > len(codes) // 2:
-            return None
-        place = np.cumsum(there, dtype=np.int32) - 1
-        words, codes = words.filter(pa.array(there)), np.append(place, there.sum(dtype=np.int32)).take(codes)
+    if len(words) > len(codes) // 2 and np.count_nonzero(np.bincount(codes)) > len(codes) // 2:  # they may be of other rows of the file
+        return None
     return Coded(words, codes if mask is None else codes[mask])
 
 

@@ -134,6 +134,7 @@ class Encoder:
         feature, state = self.features[name], self.states[name]
         if coded is None:
             return feature.encode(state, to_input(_column(frame, name), feature.input), self.form)
+        coded = coded.slim()
         each = feature.encode(state, coded.distinct(), self.form)
         assert not isinstance(each, Sparse), name
         return each.take(coded.codes, axis=0)
