@@ -135,8 +135,7 @@ def test_an_epoch_entered_at_any_row_gives_the_rest(n: int, batch: int, data: st
     assert numbers(list(Loader(source, 1, batch).epoch(0, start))).tolist() == straight[start:].tolist()
 
 
-def test_a_file_and_rows_in_memory_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "WINDOW_ROWS", 32)  # many chunks
+def test_a_file_and_rows_in_memory_give_the_same_batches(tmp_path: Path) -> None:
     with file_of(tmp_path / "rows", 20_011, ragged=True) as file:
         assert file.row_bytes == Held(rows(20_011, ragged=True)).row_bytes, "the order depends on it"
         one, other = (list(Loader(source, 5, 999).epoch(2)) for source in (file, Held(rows(20_011, ragged=True))))
@@ -144,11 +143,11 @@ def test_a_file_and_rows_in_memory_give_the_same_batches(tmp_path: Path, monkeyp
         assert all(whole(b.rows) for b in one)
 
 
-def test_workers_may_come_and_go_within_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_shuffled", [False, True])
+def test_workers_may_come_and_go_within_an_epoch(tmp_path: Path, is_shuffled: bool) -> None:
     """Over five epochs 1, 2, 3 and again 1 workers, stopped at random: every row exactly once an epoch."""
-    monkeypatch.setattr(loading, "WINDOW_ROWS", 64)
     chance, n = random.Random(3), 30_007
-    with file_of(tmp_path / "rows", n) as file:
+    with shuffled_file(tmp_path, n, 5) if is_shuffled else file_of(tmp_path / "rows", n) as file:
         orders = []
         for epoch in range(5):
             seen: list[NDArray[np.int64]] = []

@@ -155,7 +155,12 @@ class RowFile:
         return self.gather([(start, max(0, min(n, self.n_rows - start)))])
 
     def unsorted(self, ranges: Sequence[tuple[int, int]], places: NDArray[np.int64]) -> tuple[Rows, NDArray[np.int64]]:
+        self.ask(ranges)
         return self.gather(ranges), places
+
+    def ask(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Has the disk read ranges that `gather` will want: all at once, where it would wait for one after the other."""
+        _ask(self._file, self._record.itemsize, ranges)
 
     def gather(self, ranges: Sequence[tuple[int, int]]) -> Rows:
         """The rows of several ranges (first row, how many; all there), one after the other."""
@@ -169,6 +174,7 @@ class RowFile:
             firsts = np.cumsum([0, *(n for _, n in ranges)])
             items = np.empty(starts[-1], ITEM)
             parts = [(int(records[f"{_AT}{i}"][a]), int(starts[b] - starts[a])) for a, b in pairwise(firsts.tolist()) if b > a]
+            _ask(self._heaps[name], ITEM.itemsize, parts)
             _fill(self._heaps[name], items, parts)
             ragged[name] = Ragged(starts, items)
         return Rows(records[list(self.dtype.names or ())], ragged)
@@ -266,15 +272,18 @@ def _dtype(fields: Sequence[Sequence[Any]]) -> "np.dtype[Any]":
     return np.dtype([(name, base, tuple(shape)) for name, base, shape in fields])
 
 
+def _ask(file: int, size: int, ranges: Sequence[tuple[int, int]]) -> None:
+    """270 MB/s in place of 155 where none is in the page cache, for 9 ns a row where all are."""
+    if len(ranges) > 1 and hasattr(os, "posix_fadvise"):
+        for first, n in ranges:
+            os.posix_fadvise(file, first * size, n * size, os.POSIX_FADV_WILLNEED)
+
+
 def _fill(file: int, values: NDArray[Any], ranges: Sequence[tuple[int, int]]) -> None:
     """Reads ranges of items (first, how many) into an array, one after the other; the system gives at most 2 GiB at a time."""
     if not len(values):
         return
     size, view, done = values.dtype.itemsize, memoryview(values.view(np.uint8).data), 0
-    if len(ranges) > 1 and hasattr(os, "posix_fadvise"):
-        # The disk is asked for all of them at once: 270 MB/s in place of 155 where none is in the page cache, for 9 ns a row where all are.
-        for first, n in ranges:
-            os.posix_fadvise(file, first * size, n * size, os.POSIX_FADV_WILLNEED)
     for first, n in ranges:
         at, end = first * size, done + n * size
         while done < end:

@@ -90,18 +90,20 @@ class Shuffled:
         if self._turns is None:
             return self._file.unsorted(ranges, places)
         pieces: list[tuple[int, int]] = []
+        near: list[tuple[int, int]] = []
         found: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]  # of each row of a range, where in the pieces it is
         ranges = [(first, n) for first, n in ranges if n]
         blocks = [(first // _BLOCK, (first + n - 1) // _BLOCK - first // _BLOCK + 1) for first, n in ranges]
+        self._turns.ask(blocks)
         kept, at, before = self._turns.gather(blocks).fixed, 0, 0
         for (first, n), (block, n_blocks) in zip(ranges, blocks, strict=True):
             turns, skip = kept["run"][at : at + n_blocks].reshape(-1), first - block * _BLOCK
             mine, begin = turns[skip : skip + n], kept["at"][at]
-            begin = begin + np.bincount(turns[:skip], minlength=len(begin))
-            sizes = np.bincount(mine, minlength=len(begin))
-            pieces += [(start, size) for start, size in zip(begin.tolist(), sizes.tolist(), strict=True) if size]
+            near += _parts(begin, np.bincount(turns, minlength=len(begin)))
+            pieces += _parts(begin + np.bincount(turns[:skip], minlength=len(begin)), np.bincount(mine, minlength=len(begin)))
             found.append(_places(mine) + before)
             at, before = at + n_blocks, before + n
+        self._file.ask(near)  # whole blocks: an epoch wants the other half of one next, and pieces are short
         return self._file.gather(pieces), np.concatenate(found)[places]
 
     def close(self) -> None:
@@ -216,6 +218,10 @@ def _places(turns: NDArray[np.uint8]) -> NDArray[np.int64]:
     found = np.empty(len(turns), np.int64)
     found[np.argsort(turns, kind="stable")] = np.arange(len(turns))
     return found
+
+
+def _parts(firsts: NDArray[np.int64], sizes: NDArray[np.int64]) -> list[tuple[int, int]]:
+    return [(first, n) for first, n in zip(firsts.tolist(), sizes.tolist(), strict=True) if n]
 
 
 def _made(folder: Path) -> Path:
