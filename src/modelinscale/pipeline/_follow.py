@@ -101,21 +101,17 @@ class _Following:
         None if told to stop meanwhile.
         """
         from modelinscale.data.sources._messages import from_the_first
-        from modelinscale.data.tail import FIRST_PAUSE_S
+        from modelinscale.data.tail import Patience
 
-        pause, start, was_empty = FIRST_PAUSE_S, now(), False
+        patience, was_empty = Patience(self._settings), False
         while not stop.is_set():
             try:
                 job = _collect.job(self._place)
             except (Unreachable, NothingYet) as error:
-                if self._settings.give_up is not None and (now() - start).total_seconds() >= self._settings.give_up:
-                    raise
                 was_empty = was_empty or isinstance(error, NothingYet)
-                pause = min(self._settings.every, self._settings.pause) if isinstance(error, NothingYet) else pause
-                log(__name__).warning("the source cannot be read yet", extra={"error": str(error), "next_try_s": pause})
+                pause_s = patience.pause_s(error)
                 self._status.waiting(error.message)
-                stop.wait(pause)
-                pause = min(pause * 2, self._settings.pause)
+                stop.wait(pause_s)
             else:
                 return replace(job, source=from_the_first(job.source)) if was_empty else job
         return None
