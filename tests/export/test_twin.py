@@ -16,6 +16,7 @@ from modelinscale.encode.tensors import to_input, to_numpy
 from modelinscale.encode.tensors import written_float as written_in_training
 from modelinscale.package import InputColumn, _cells
 from modelinscale.package._cells import BadCell, Reader
+from modelinscale.testing.examples import examples
 
 COLUMNS: list[tuple[Column, tuple[InputType, ...]]] = [
     (Column(name="x", type="float"), ("float64", "string")),
@@ -106,7 +107,7 @@ def test_text_is_read_alike(column: Column) -> None:
 ODD_TEXTS = st.lists(st.text(st.sampled_from("0123456789.,-+eE /:'$ %xTZ"), max_size=12), min_size=1, max_size=20)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(texts=ODD_TEXTS, column=st.sampled_from([c for c, _ in COLUMNS]))
 def test_any_text_is_read_alike(texts: list[str], column: Column) -> None:
     for input in next(inputs for c, inputs in COLUMNS if c is column):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from modelinscale.core.kinds import names
 from modelinscale.features import Feature
 from modelinscale.testing import features as suite
+from modelinscale.testing.examples import examples
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "number": [{"scale": "standard"}, {"clip": 3}, {}],
@@ -34,7 +35,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "int64": st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)) | st.datetimes(datetime(2024, 1, 1), datetime(2024, 3, 1)),
     "vector": st.lists(st.floats(width=32), min_size=3, max_size=3),
 }
-quick = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+quick = settings(max_examples=examples(6), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 def named(feature: Feature) -> str:
