@@ -154,7 +154,7 @@ STEPS = {
 @settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(ODD, ODD, ODD), min_size=1, max_size=8), st.integers(0, 8))
 def test_whole_rows_are_cleaned_the_same_in_parts_and_when_served(rows: list[tuple[str, str, str]], cut: int) -> None:
-    from modelinscale.package._cells import _Unreadable
+    from modelinscale.package._cell_words import Unreadable
     from modelinscale.package._clean import Chain
 
     schema = Schema(columns=tuple(Column(name=n, type="string") for n in STEPS))
@@ -175,7 +175,7 @@ def test_whole_rows_are_cleaned_the_same_in_parts_and_when_served(rows: list[tup
         for name, cell in row.items():
             try:
                 found = Chain(schema[name], [c.step() for c in cleaning.of(schema[name])], after[name])(cell)
-            except _Unreadable:
+            except Unreadable:
                 assert (i, name) in faults
                 continue
             assert (i, name) not in faults
