@@ -140,7 +140,8 @@ class Stored(Examples):
         return self._shuffled[seed]
 
     def _shuffle(self, target: Path, seed: int) -> None:
-        needed = shuffle_disk(len(self), self.row_bytes, self._memory)
+        size = sum(part.stat().st_size for part in self.folder.iterdir())
+        needed = shuffle_disk(len(self), size / max(1, len(self)), self._memory)
         files.refuse_full(target.parent, needed, f"shuffling {len(self):,} encoded rows")
         with files.new_folder(target) as side:
             shuffle(self._file, side, seed=seed, memory=_shuffle_memory(self._memory))
@@ -152,10 +153,12 @@ class Stored(Examples):
                 one = rows.ragged[f"f{i}"]
                 items = one.items
                 blocks[name] = Sparse(one.starts, np.ascontiguousarray(items["column"]), np.ascontiguousarray(items["value"]), layout.width)
-            elif layout.role == "dense" and not layout.width:
-                blocks[name] = np.zeros((len(rows), 0), np.float32)
-            else:
+            elif layout.role == "ids":
+                blocks[name] = np.ascontiguousarray(rows.fixed[f"f{i}"], np.int32)
+            elif layout.width:
                 blocks[name] = _own(rows.fixed[f"f{i}"])
+            else:
+                blocks[name] = np.zeros((len(rows), 0), np.float32)
         names = rows.fixed.dtype.names or ()
         target = np.ascontiguousarray(rows.fixed[_TARGET])
         target = target if target.dtype.kind == "f" else target.astype(np.int64)
@@ -193,19 +196,20 @@ def write(folder: Path, layouts: dict[str, Layout], examples: "Iterable[Examples
 
 
 def fields(layouts: dict[str, Layout], *, numbers: bool, weights: bool) -> "tuple[np.dtype[Any], list[str]]":
-    """The record of a row file and its ragged fields: target, weight, and a field for each feature by its place."""
+    """The record of a row file and its ragged fields: target, weight, and a field for each feature by its place; ids as narrow as they are few."""
     found: list[Any] = [(_TARGET, "<f8" if numbers else "<i4"), *([(_WEIGHT, "<f8")] if weights else [])]
     for i, layout in enumerate(layouts.values()):
         if layout.role == "ids":
-            found.append((f"f{i}", "<i4"))
+            found.append((f"f{i}", "u1" if layout.width <= 1 << 8 else "<u2" if layout.width <= 1 << 16 else "<i4"))
         elif layout.role == "dense" and layout.width:
             found.append((f"f{i}", "<f4", (layout.width,)))
     return np.dtype(found), [f"f{i}" for i, layout in enumerate(layouts.values()) if layout.role == "sparse"]
 
 
-def row_bytes(layouts: dict[str, Layout]) -> int:
-    """Bytes of an encoded row, without the items of words, which only the rows can tell."""
-    return 16 + sum(4 * (layout.width if layout.role == "dense" else 1 if layout.role == "ids" else 3) for layout in layouts.values())
+def row_bytes(layouts: dict[str, Layout], encoded_bytes: float) -> float:
+    """Bytes of a row on the disk, where one in memory takes ``encoded_bytes``: ids are narrower."""
+    dtype, _ = fields(layouts, numbers=True, weights=True)
+    return encoded_bytes - sum(4 - dtype[f"f{i}"].itemsize for i, layout in enumerate(layouts.values()) if layout.role == "ids")
 
 
 def shuffle_disk(n_rows: int, row_bytes: float, memory: int | None) -> float:
@@ -244,8 +248,6 @@ def packed(examples: Examples, layouts: dict[str, Layout], dtype: "np.dtype[Any]
 
 def _own(values: NDArray[Any]) -> NDArray[Any]:
     """A field of records as an array of its own. Copied with all columns of a row as one item: up to three times as fast as numbers of their own."""
-    if values.ndim == 1:
-        return np.ascontiguousarray(values)
     whole = np.dtype((np.void, values.dtype.itemsize * values.shape[1]))
     return np.ascontiguousarray(values.view(whole)).view(values.dtype)
 

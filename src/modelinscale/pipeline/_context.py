@@ -206,7 +206,7 @@ class Context:
         return together(found) if found else self._none(form)
 
     def _stored(self, part: str, form: Form) -> Examples:
-        from modelinscale.encode.stored import Packer, Stored, shuffle_disk, write
+        from modelinscale.encode.stored import Packer, Stored, row_bytes, shuffle_disk, write
 
         if self._scratch is None:
             name = f"rows-{self.done['prepare'].identity}" + ("" if self._parts is None else "-other")
@@ -218,7 +218,7 @@ class Context:
         if not folder.is_dir():
             numbers, weights = self.task.type == "regression", bool(self.spec.train.weight)
             n_rows = int(np.count_nonzero(self.parts == NAMES.index(part)))
-            size = self.encoded_bytes(form)
+            size = row_bytes(self.layouts(form), self.encoded_bytes(form))
             needed = n_rows * size
             if part == "train" and learns(self.spec, "mlp") and form == "scaled":
                 needed += shuffle_disk(n_rows, size, self._budget)
