@@ -22,7 +22,7 @@ from modelinscale.package.manifest import FILES, FileFacts, InputColumn, Lineage
 __all__ = ["Answer", "InputColumn", "Lineage", "Manifest", "Package", "Parity", "copy_package", "open_package", "start"]
 
 _SHOWN_FAULTS = 5
-_GRAPH_BYTES = 64 << 20
+_GRAPH_BYTES = 16 << 20
 """About how much the graph may hold of the rows it works on at once: within any `compute.memory` that a run can do with."""
 _DTYPES = {"float64": np.dtype(np.float64), "int64": np.dtype(np.int64), "vector": np.dtype(np.float32), "string": np.dtype(object)}
 
