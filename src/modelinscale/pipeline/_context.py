@@ -216,7 +216,7 @@ class Context:
         if not folder.is_dir():
             numbers, weights = self.task.type == "regression", bool(self.spec.train.weight)
             n_rows = int(np.count_nonzero(self.parts == NAMES.index(part)))
-            times = 1 + SHUFFLE_DISK if part == "train" and learns(self.spec, "mlp") and form == "scaled" else 1
+            times = 1 + SHUFFLE_DISK if part == "train" and learns(self.spec, "mlp", "network") and form != "plain" else 1
             folder.parent.mkdir(parents=True, exist_ok=True)
             refuse_full(folder.parent, times * n_rows * self.encoded_bytes(form), f"keeping {n_rows:,} encoded rows while they are learned from")
             packer = Packer(self.maker(form).examples, self.layouts(form), numbers, weights)
