@@ -1,17 +1,32 @@
 """What all tests share."""
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from modelinscale.core import secrets
-from modelinscale.testing import clusters, disks
+from modelinscale.testing import brokers, clusters, disks
 
 # No test may fail because the machine was busy: what a draw or an example takes is not judged by the clock.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What importing makes stays: looking for garbage in it, again and again, takes each process two seconds here and more in the tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"
 
@@ -51,6 +66,21 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
             yield folder
     except disks.NoMount as reason:
         pytest.skip(f"this machine lets nothing be mounted: {reason}")
+
+
+@pytest.fixture
+def redis_client(tmp_path: Path) -> Iterator[Any]:
+    """A client of a Redis server with nothing in it; its ``address`` is the server's."""
+    library = pytest.importorskip("redis", reason="the extra `redis` is not installed")
+    (tmp_path / "redis").mkdir()
+    with ExitStack() as stack:
+        try:
+            address = stack.enter_context(brokers.redis(tmp_path / "redis"))
+        except brokers.NoServer as reason:
+            pytest.skip(f"no server to test with: {reason}")
+        client = stack.enter_context(library.Redis.from_url(address))
+        client.address = address
+        yield client
 
 
 @pytest.fixture(scope="session")

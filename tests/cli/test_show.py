@@ -7,6 +7,7 @@ import pytest
 
 from modelinscale.api import Project
 from modelinscale.cli import _show
+from modelinscale.core.errors import UsageError
 from modelinscale.pipeline import Outcome
 
 
@@ -51,7 +52,16 @@ def test_a_model_no_better_than_always_the_same_answer_is_called_so(tmp_path: Pa
     found = Project(tmp_path).run()
     assert found.no_better
     assert any(note.startswith("The model is no better than always the same answer: roc_auc 0, and 0.5 for that.") for note in found.notes)
-    assert found.notes[-1] == "version 1 is champion: the first version; it is no better than always the same answer."
-    assert "no better than always the same answer" in Project(tmp_path).card()
+    assert found.aliases == ("challenger",), "one that is worse than that is registered, and not put in use"
+    assert found.notes[-1] == (
+        "version 1 is challenger: worse than always the same answer: roc_auc 0 against 0.5 for that. `mis promote 1` puts it in use all the same."
+    )
+    with pytest.raises(UsageError, match=r"has no champion.*`mis promote N`.*There is: 1 \(challenger\)"):
+        Project(tmp_path).package()
+    assert "no better than always the same answer" in Project(tmp_path).card("1")
     _show.outcome(found, as_json=False)
     assert capsys.readouterr().out.splitlines()[-1].startswith("next: more rows or other features")
+    assert Project(tmp_path).promote("1")["champion"] == 1
+    assert Project(tmp_path).package().manifest.version == 1
+    assert not [note for note in Project(tmp_path).run().notes if "challenger" in note], "what somebody decided is not decided again"
+    assert Project(tmp_path).run().aliases == ("challenger", "champion")

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from modelinscale.data.lake import open_table, table_exists
 from modelinscale.data.sources import Chunk, Cursor, Source
 from modelinscale.data.sources._sql import dead
 from modelinscale.data.tail import Follow, Step, tail
-from modelinscale.testing import brokers
+from modelinscale.testing import waits
 from modelinscale.testing.lists import Lists
 
 pytestmark = pytest.mark.slow
@@ -91,30 +91,25 @@ class Follower:
             self.error.append(error)
 
     def until(self, n_rows: int) -> None:
-        end = time.monotonic() + 30
-        while self.n_rows < n_rows and not self.error:
-            assert time.monotonic() < end, f"{self.n_rows} rows after 30 s"
-            time.sleep(0.02)
+        waits.until(lambda: self.n_rows >= n_rows or self.error, f"the commit of {n_rows} rows")
 
     def until_it_says(self, words: str) -> Step:
-        end = time.monotonic() + 30
-        while not self.error:
-            for step in list(self.steps):
-                if words in step.note:
-                    return step
-            assert time.monotonic() < end, f"nothing of {words!r} after 30 s"
-            time.sleep(0.02)
-        raise AssertionError(self.error)
+        def said() -> list[Step]:
+            return [step for step in list(self.steps) if words in step.note]
+
+        waits.until(lambda: said() or self.error, f"a word of {words!r}")
+        assert said(), self.error
+        return said()[0]
 
     def failed(self) -> str:
-        self._thread.join(30)
+        self._thread.join(waits.LONG_S)
         (error,) = self.error
         assert isinstance(error, MisError)
         return str(error)
 
     def end(self) -> list[Step]:
         self.stop.set()
-        self._thread.join(30)
+        self._thread.join(waits.LONG_S)
         assert not self._thread.is_alive()
         return [step for step in self.steps if step.what == "committed"]
 
@@ -153,7 +148,7 @@ def test_the_source_is_told_after_every_commit_and_again_after_a_start(tmp_path:
     assert source.told[-1] == {"row": 40}
     again = feed(40)
     follower = Follower(again, tmp_path)
-    time.sleep(0.3)
+    waits.until(lambda: again.told or follower.error, "telling the source")
     follower.end()
     assert again.told == [{"row": 40}]
 
@@ -162,9 +157,7 @@ def test_a_source_out_of_reach_is_tried_again_and_what_came_before_is_committed(
     follower = Follower(feed(60, outages=(3, 4)), tmp_path, every=60)
     follower.until(20)
     assert [s.note for s in follower.steps if s.what == "waiting"][:1] == ["the feed is away."]
-    end = time.monotonic() + 30
-    while len(follower.source.looks) < 10 and time.monotonic() < end:
-        time.sleep(0.02)
+    waits.until(lambda: len(follower.source.looks) >= 10, "ten looks")
     follower.end()
     whats = [step.what for step in follower.steps]
     first, second = (i for i, what in enumerate(whats) if what == "waiting")
@@ -293,6 +286,7 @@ class Bursts(Feed):
     """Ten rows at each command; in between nothing is there."""
 
     allowed: list[int] = []
+    pauses: list[int] = []
 
     def follow(self, after: Cursor | None, schema: Schema, *, every_s: float, stop: threading.Event) -> Iterator[Chunk | None]:
         while not stop.is_set():
@@ -302,12 +296,13 @@ class Bursts(Feed):
                 after = chunk.cursor
             else:
                 stop.wait(0.01)
+                self.pauses.append(1)
             yield chunk
 
 
 def test_windows_are_the_collects_that_later_ones_are_held_against(tmp_path: Path) -> None:
     rows = {"id": tuple(f"r{i}" for i in range(100)), "n": ("1",) * 100}
-    source = Bursts(rows=rows, chunk_rows=10, allowed=[1])
+    source = Bursts(rows=rows, chunk_rows=10, allowed=[1], pauses=[])
     follower = Follower(source, tmp_path, rules=rules(table={"rows": {"change": 0.5, "severity": "warn"}}), window=1.0)
     follower.until(10)
     for n in (20, 30, 40, 50):
@@ -327,11 +322,13 @@ def test_windows_are_the_collects_that_later_ones_are_held_against(tmp_path: Pat
 def test_what_rows_refer_to_is_read_again_in_every_window(tmp_path: Path) -> None:
     known = tmp_path / "known.csv"
     known.write_text("id\n" + "".join(f"r{i}\n" for i in range(10)))
-    source = Bursts(rows={"id": tuple(f"r{i}" for i in range(20)), "n": ("1",) * 20}, chunk_rows=10, allowed=[1])
+    source = Bursts(rows={"id": tuple(f"r{i}" for i in range(20)), "n": ("1",) * 20}, chunk_rows=10, allowed=[1], pauses=[])
     follower = Follower(source, tmp_path, rules=rules(id={"refers": {"file": str(known), "column": "id"}}), window=0.3)
     follower.until(10)
     known.write_text("id\n" + "".join(f"r{i}\n" for i in range(20)))
-    time.sleep(0.6)
+    time.sleep(0.4)  # longer than a window
+    n_pauses = len(source.pauses)
+    waits.until(lambda: len(source.pauses) > n_pauses + 2, "the end of the window")
     source.allowed.append(1)
     follower.until(20)
     follower.end()
@@ -389,37 +386,25 @@ def test_old_versions_leave_while_it_follows_and_that_of_a_model_stays(tmp_path:
 def test_it_says_how_far_behind_it_is(tmp_path: Path) -> None:
     follower = Follower(feed(20, outages=(4, 5)), tmp_path, every=0.2)
     follower.until_it_says("the feed is away.")
-    end = time.monotonic() + 30
-    while len(follower.source.looks) < 60 and time.monotonic() < end:
-        time.sleep(0.02)
-    time.sleep(1.2)
+    waits.until(lambda: len(follower.source.looks) >= 60, "sixty looks")
+    waits.until(lambda: [s.behind_s < 0.5 for s in list(follower.steps) if s.what == "idle"][-1:] == [True], "news of a follower that is not behind")
     follower.end()
     waiting = [step.behind_s for step in follower.steps if step.what == "waiting"]
     assert waiting[-1] > waiting[0]
-    assert [step.behind_s for step in follower.steps if step.what == "idle"][-1] < 0.5
 
 
 # -- the command
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Path]:
+def project(redis_client: Any, tmp_path: Path) -> Path:
     """A project whose source is a Redis stream of 300 rows."""
-    redis = pytest.importorskip("redis", reason="the extra `redis` is not installed")
-    (tmp_path / "redis").mkdir()
-    with ExitStack() as stack:
-        try:
-            address = stack.enter_context(brokers.redis(tmp_path / "redis"))
-        except brokers.NoServer as reason:
-            pytest.skip(f"no server to test with: {reason}")
-        (tmp_path / "address").write_text(address)
-        source = f"{{type: redis, url: '{address}', stream: orders}}"
-        (tmp_path / "model.yaml").write_text(
-            f"name: o\ntarget: y\nmodel: linear\ndata:\n  source: {source}\n  key: id\n  follow: {{every: 500ms, pause: 1s}}\n"
-        )
-        with redis.Redis.from_url(address) as client:
-            send(client, 0, 300)
-        yield tmp_path
+    address = redis_client.address
+    (tmp_path / "address").write_text(address)
+    source = f"{{type: redis, url: '{address}', stream: orders}}"
+    (tmp_path / "model.yaml").write_text(f"name: o\ntarget: y\nmodel: linear\ndata:\n  source: {source}\n  key: id\n  follow: {{every: 500ms, pause: 1s}}\n")
+    send(redis_client, 0, 300)
+    return tmp_path
 
 
 def send(client: Any, start: int, end: int) -> None:
@@ -472,10 +457,11 @@ def test_a_run_beside_a_follower_takes_the_table_as_it_stands_and_sigterm_ends_i
         assert process.stdout
         assert process.stderr
         out, err = process.stdout.read(), process.stderr.read()
-        assert (process.wait(30), err) == (0, "")
+        assert (process.wait(waits.LONG_S), err) == (0, "")
         assert json.loads(out.splitlines()[-1])["state"] == "stopped"
-        rest = json.loads(subprocess.run([MIS, "collect", "--json", "-f", str(project)], capture_output=True, text=True, check=True).stdout)
-        assert rest["table"]["n_rows"] == 345
+        rest = subprocess.run([MIS, "collect", "--json", "-f", str(project)], capture_output=True, text=True, check=False)
+        assert rest.returncode == 0, rest.stderr
+        assert json.loads(rest.stdout)["table"]["n_rows"] == 345
         assert json.loads((project / ".mis" / "follow" / "o.json").read_text())["state"] == "stopped"
 
 
@@ -492,7 +478,7 @@ def test_a_second_follower_of_a_table_is_refused_and_a_second_signal_ends_the_fi
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
         subprocess.run(["kill", "-CONT", str(process.pid)], check=True)
-        assert process.wait(10) in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
+        assert process.wait(waits.LONG_S) in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 COLLECTOR = """

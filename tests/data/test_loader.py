@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from modelinscale.core.errors import StoreError, UsageError
+from modelinscale.core.order import keys, rows_of, shuffled
 from modelinscale.data import loader as loading
+from modelinscale.data import shuffle as shuffling
 from modelinscale.data.loader import LANES, Loader
 from modelinscale.data.rowfile import ITEM, Held, Ragged, RowFile, Rows, RowWriter, joined
-from modelinscale.data.shuffle import Shuffler
+from modelinscale.data.shuffle import Shuffled, disk_bytes, run_rows, shuffle
 
 RECORD = np.dtype([("row", "<i8"), ("words", "<f4", (3,)), ("target", "<f8")])
 
@@ -54,6 +56,15 @@ def file_of(folder: Path, n: int, *, ragged: bool = False, parts: int = 3) -> Ro
         for part in np.array_split(np.arange(n), parts):
             writer.append(rows(len(part), int(part[0]) if len(part) else 0, ragged=ragged))
     return RowFile(folder)
+
+
+def shuffled_file(folder: Path, n: int, n_runs: int, *, ragged: bool = False) -> Shuffled:
+    """Rows shuffled with a memory that holds a run, of so many; seed 9."""
+    with file_of(folder / "rows", n, ragged=ragged) as file:
+        (folder / "out").mkdir()
+        memory = next(m for m in range(1, 1 << 30, 64) if run_rows(file.row_bytes, m) * n_runs >= n)
+        shuffle(file, folder / "out", seed=9, memory=memory)
+    return Shuffled(folder / "out")
 
 
 # -- the file
@@ -124,8 +135,7 @@ def test_an_epoch_entered_at_any_row_gives_the_rest(n: int, batch: int, data: st
     assert numbers(list(Loader(source, 1, batch).epoch(0, start))).tolist() == straight[start:].tolist()
 
 
-def test_a_file_and_rows_in_memory_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "WINDOW_ROWS", 32)  # many chunks
+def test_a_file_and_rows_in_memory_give_the_same_batches(tmp_path: Path) -> None:
     with file_of(tmp_path / "rows", 20_011, ragged=True) as file:
         assert file.row_bytes == Held(rows(20_011, ragged=True)).row_bytes, "the order depends on it"
         one, other = (list(Loader(source, 5, 999).epoch(2)) for source in (file, Held(rows(20_011, ragged=True))))
@@ -133,11 +143,11 @@ def test_a_file_and_rows_in_memory_give_the_same_batches(tmp_path: Path, monkeyp
         assert all(whole(b.rows) for b in one)
 
 
-def test_workers_may_come_and_go_within_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_shuffled", [False, True])
+def test_workers_may_come_and_go_within_an_epoch(tmp_path: Path, is_shuffled: bool) -> None:
     """Over five epochs 1, 2, 3 and again 1 workers, stopped at random: every row exactly once an epoch."""
-    monkeypatch.setattr(loading, "WINDOW_ROWS", 64)
     chance, n = random.Random(3), 30_007
-    with file_of(tmp_path / "rows", n) as file:
+    with shuffled_file(tmp_path, n, 5) if is_shuffled else file_of(tmp_path / "rows", n) as file:
         orders = []
         for epoch in range(5):
             seen: list[NDArray[np.int64]] = []
@@ -180,38 +190,30 @@ def test_more_workers_than_lanes_are_refused() -> None:
 # -- how well it mixes
 
 
-@pytest.mark.parametrize("shuffled", [False, True])
-def test_batches_are_spread_over_the_table_as_random_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shuffled: bool) -> None:
+@pytest.mark.parametrize("is_shuffled", [False, True])
+def test_batches_are_spread_over_the_table_as_random_ones(tmp_path: Path, is_shuffled: bool) -> None:
     """Counts of (batch, part of the table) against what chance gives: chi-squared, with the shuffled file as good as chance, the plain one near."""
     n, batch, n_parts = 200_000, 1000, 50
-    source: RowFile | Held = Held(rows(n))
-    if shuffled:
-        (tmp_path / "out").mkdir()
-        with Shuffler(tmp_path / "out", RECORD, seed=3, size_bytes=rows(n).nbytes, memory=rows(n).nbytes) as shuffler:
-            shuffler.append(rows(n), 0)
-        source = RowFile(tmp_path / "out")
+    source = shuffled_file(tmp_path, n, 5) if is_shuffled else Held(rows(n))
     batches = list(Loader(source, 3, batch).epoch(0))
     counts = np.stack([np.bincount(b.rows.fixed["row"] * n_parts // n, minlength=n_parts) for b in batches])
     expected = batch / n_parts
     chi = float(((counts - expected) ** 2 / expected).sum())
     freedom = (len(batches) - 1) * (n_parts - 1)
     z = (chi - freedom) / (2 * freedom) ** 0.5
-    if shuffled:
+    if is_shuffled:
         assert abs(z) < 4.5, f"z = {z:.1f}"
     means = np.array([b.rows.fixed["row"].mean() for b in batches])
     spread = means.std() / (n / 12**0.5 / batch**0.5)
-    assert spread < (1.2 if shuffled else 12), f"means of batches spread {spread:.2f} times as far as random ones"
-    if isinstance(source, RowFile):
+    assert spread < (1.2 if is_shuffled else 12), f"means of batches spread {spread:.2f} times as far as random ones"
+    if isinstance(source, Shuffled):
         source.close()
 
 
 def test_neighbours_part(tmp_path: Path) -> None:
     """Rows side by side in one epoch are not side by side in the next: of pairs within a batch few are again together."""
     n, batch = 100_000, 500
-    (tmp_path / "out").mkdir()
-    with Shuffler(tmp_path / "out", RECORD, seed=3, size_bytes=rows(n).nbytes, memory=rows(n).nbytes) as shuffler:
-        shuffler.append(rows(n), 0)
-    with RowFile(tmp_path / "out") as file:
+    with shuffled_file(tmp_path, n, 3) as file:
         of = np.empty((2, n), np.int64)
         for epoch in range(2):
             for i, one in enumerate(Loader(file, 3, batch).epoch(epoch)):
@@ -225,42 +227,65 @@ def test_neighbours_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ragged", [False, True])
-def test_a_shuffle_is_the_same_however_it_is_cut(tmp_path: Path, ragged: bool) -> None:
-    n, found = 5000, []
-    size = rows(n, ragged=ragged).nbytes
-    for i, (memory, cuts) in enumerate([(size * 8, [0, n]), (size, [0, 1, 777, 4000, n]), (size // 4, list(range(0, n + 1, 250)))]):
-        folder = tmp_path / str(i)
-        folder.mkdir()
-        with Shuffler(folder, RECORD, ("text",) if ragged else (), seed=9, size_bytes=size, memory=memory) as shuffler:
-            blocks = list(pairwise(cuts))
-            for start, stop in blocks[::-1] if i == 1 else blocks:
-                shuffler.append(rows(n, ragged=ragged).slice(start, stop), start)
-        with RowFile(folder) as file:
-            out = file.read(0, n)
+@pytest.mark.parametrize("n_runs", [1, 2, 7, 32, 33])
+def test_a_shuffle_is_the_order_of_the_keys_however_many_runs_memory_makes(tmp_path: Path, n_runs: int, ragged: bool) -> None:
+    n, chance = 10_007, np.random.default_rng(n_runs)
+    with shuffled_file(tmp_path, n, n_runs, ragged=ragged) as file:
+        out = file.read(0, n)
         assert whole(out)
-        found.append(out.fixed["row"].tolist())
-    assert found[0] == found[1] == found[2]
-    assert sorted(found[0]) == list(range(n))
-    assert found[0] != list(range(n))
-    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == [], "buckets are left"
+        assert (out.fixed["row"] == shuffled(n, 9)).all()
+        ranges = [(int(start), int(min(size, n - start))) for start, size in zip(chance.integers(0, n, 20), chance.integers(0, 5000, 20), strict=True)]
+        places = chance.permutation(sum(size for _, size in ranges))[:999]
+        expected = joined([out.slice(start, start + size) for start, size in ranges]).take(places)
+        as_read, there = file.unsorted(ranges, places)
+        found = as_read.take(there)
+        assert whole(found)
+        assert (found.fixed["row"] == expected.fixed["row"]).all()
+        assert len(file.read(n, 5)) == len(file.unsorted([], places[:0])[0]) == 0
+    assert {one.name for one in (tmp_path / "out").iterdir()} - {"text.heap"} == {"rows.bin", "about.json"} | ({"turns"} if n_runs > 1 else set())
 
 
-def test_a_shuffle_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-
-    def shuffle(blocks: list[Rows]) -> None:
-        with Shuffler(tmp_path / "out", RECORD, seed=1, size_bytes=10_000, memory=1000) as shuffler:
-            for block in blocks:
-                shuffler.append(block, 0)
-
-    with pytest.raises(ValueError, match="no field of name"):
-        shuffle([rows(500), Rows(np.zeros(3, np.dtype([("nothing", "<f4")])))])
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
-    with pytest.raises(StoreError):
-        RowFile(tmp_path / "out")
+def test_runs_are_merged_as_often_as_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shuffling, "MOST_RUNS", 3)
+    with shuffled_file(tmp_path, 5_000, 20, ragged=True) as file:
+        out = file.read(0, 5_000)
+    assert whole(out)
+    assert (out.fixed["row"] == shuffled(5_000, 9)).all()
 
 
-def test_too_little_memory_for_a_shuffle_is_told_beforehand(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    with pytest.raises(StoreError, match=r"100\.0 GiB of rows within 256 MiB.*compute.memory"):
-        Shuffler(tmp_path / "out", RECORD, seed=1, size_bytes=100 << 30, memory=256 << 20)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**40), first=st.integers(0, 2**50), n=st.integers(0, 50_000))
+def test_a_key_tells_its_row(seed: int, first: int, n: int) -> None:
+    assert (rows_of(seed, keys(seed, first, n)) == np.arange(first, first + n)).all()
+
+
+def test_a_table_in_memory_is_shuffled_by_its_keys() -> None:
+    assert (shuffled(50_000, 4) == np.argsort(keys(4, 0, 50_000))).all()
+
+
+def test_the_disk_a_shuffle_takes_is_what_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its fullest, which with many runs is before the unmerged ones are removed."""
+    most, n, seen = 0, 50_000, (tmp_path / "out")
+
+    def looked(doing: str) -> None:
+        nonlocal most
+        most = max(most, sum(one.stat().st_size for one in seen.rglob("*") if one.is_file()))
+
+    monkeypatch.setattr(shuffling, "check", looked)
+    for n_runs in (4, 40):
+        most = 0
+        folder = tmp_path / str(n_runs)
+        folder.mkdir()
+        seen = folder / "out"
+        with shuffled_file(folder, n, n_runs, ragged=True) as file:
+            said = disk_bytes(n, file.row_bytes, n * int(1.2 * file.row_bytes + 8) // n_runs)
+        assert 0.85 * said < most < 1.02 * said, n_runs
+
+
+def test_an_order_of_another_length_is_refused(tmp_path: Path) -> None:
+    shuffled_file(tmp_path / "a", 10_000, 3).close()
+    shuffled_file(tmp_path / "b", 4_000, 3).close()
+    (tmp_path / "a" / "out" / "turns").rename(tmp_path / "turns")
+    (tmp_path / "b" / "out" / "turns").rename(tmp_path / "a" / "out" / "turns")
+    with pytest.raises(StoreError, match=r"not as long as the rows.*mis run"):
+        Shuffled(tmp_path / "a" / "out")

@@ -120,7 +120,8 @@ def test_a_slice_of_the_lake_ends_where_the_table_ends(uri: str) -> None:
     assert table.slice(9_990, 20, ["i"])["i"].to_pylist() == list(range(9_990, 10_010))  # over the end of a file
 
 
-def test_words_read_as_codes_teach_and_encode_as_rows_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_rows", [7_000, 120])
+def test_words_read_as_codes_teach_and_encode_as_rows_do(n_rows: int, tmp_path: Path) -> None:
     at = np.arange(9_000)
     words = pa.array([None if i % 11 == 0 else "" if i % 13 == 0 else f"w{i % 29}" for i in at.tolist()])
     cells = {"often": words, "once": pa.array([f"id-{i}" for i in at.tolist()]), "number": pa.array(at % 7), "x": pa.array(np.cos(at))}
@@ -129,12 +130,13 @@ def test_words_read_as_codes_teach_and_encode_as_rows_do(tmp_path: Path) -> None
     place = str(tmp_path / "t")
     table = create_table(place, schema, pa.table(cells, schema=arrow_schema(schema)), batch="a")
     features = {"often": Category(keep=20), "once": Category(at_least=1, keep=500), "number": Category(), "x": Number()}
-    chosen = Chosen.of(Partition(place, table.version, 1_000, 7_000), at[:7_000] % 3 > 0)
+    chosen = Chosen.of(Partition(place, table.version, 1_000, n_rows), at[:n_rows] % 3 > 0)
     _, coded = chosen.read_coded(list(features), ["often", "once", "number"])
     assert list(coded) == ["often"], "words that hardly repeat, and numbers, come as rows"
 
+    assert len(coded["often"].slim().words) <= len(coded["often"].words), "of few rows, only their words are encoded"
     frame = chosen.read(list(features))
-    states = observe_piece(features, chosen)
+    states = observe_piece(features, chosen).settled(features)
     assert states == observe_all(features, frame)
     encoder = Encoder.of(features, states, "scaled")
     for name, block in encoder.encode(frame).blocks.items():

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -480,6 +481,27 @@ def test_kafka_brokers_that_go_away_and_come_back(cluster: brokers.MockCluster) 
         assert [r["n"] for r in read(source, first.cursor, schema)] == [5, 6, 7]
     finally:
         own.close()
+
+
+def dead(timeout_s: float) -> float:
+    """Seconds until brokers at a closed port are called unreachable."""
+    source, began = Source.parse({"type": "kafka", "servers": [f"127.0.0.1:{brokers.free_port()}"], "topic": "t", "timeout": timeout_s}), time.monotonic()
+    with pytest.raises(Unreachable, match=r"cannot be reached: .*Connection refused"):
+        source.columns()
+    return time.monotonic() - began
+
+
+def test_kafka_brokers_that_refuse_are_told_long_before_the_time_a_slow_one_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("confluent_kafka", reason="the extra `kafka` is not installed")
+    monkeypatch.setattr("modelinscale.data.sources.kafka.DOWN_S", 0.5)
+    assert dead(30) < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("timeout_s", [5, 30])
+def test_kafka_brokers_that_are_dead_are_told_within_seconds(timeout_s: float) -> None:
+    pytest.importorskip("confluent_kafka", reason="the extra `kafka` is not installed")
+    assert dead(timeout_s) < 12
 
 
 # -- Redis

@@ -1,5 +1,6 @@
 """Encoded rows on disk deal the batches that rows in memory deal, shuffled once, whole or not at all."""
 
+import errno
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from modelinscale.core.encoded import Encoded, Layout, Sparse
 from modelinscale.core.errors import StoreError
-from modelinscale.data import shuffle
+from modelinscale.data import rowfile
 from modelinscale.data.rowfile import RowFile
 from modelinscale.encode import stored
 from modelinscale.encode.stored import Stored, write
@@ -98,13 +99,12 @@ def test_rows_are_shuffled_once_and_only_for_who_asks_for_batches(kept: Kept, tm
 def test_a_shuffle_that_is_killed_leaves_nothing_to_go_wrong(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [b.target for b in ordered(2_000).batches(7, 0, 100)]
     on_disk = kept(ordered(2_000))
-    monkeypatch.setattr(shuffle, "_BUCKET_BYTES", 4096)
+    monkeypatch.setattr(stored, "_SHUFFLE_BYTES", 1 << 14)
 
     class KilledError(BaseException):
         """Stands for the kill."""
 
     with monkeypatch.context() as patch:
-        patch.setattr(stored, "CHUNK_BYTES", 1 << 14)
         read = RowFile.read
 
         def killed(self: RowFile, start: int, n: int) -> Any:
@@ -121,6 +121,24 @@ def test_a_shuffle_that_is_killed_leaves_nothing_to_go_wrong(kept: Kept, tmp_pat
     again = [b.target for b in Stored(tmp_path / "rows").batches(7, 0, 100)]
     np.testing.assert_array_equal(np.concatenate(expected), np.concatenate(again))
     assert sorted(p.name[:13] for p in tmp_path.iterdir()) == ["rows", "rows-shuffled"]
+
+
+def test_a_disk_that_fills_up_during_a_shuffle_is_told_and_nothing_stays(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_disk = kept(ordered(2_000))
+    monkeypatch.setattr(stored, "_SHUFFLE_BYTES", 1 << 14)
+    write, n_left = rowfile._write, 20
+
+    def refused(file: Any, values: Any) -> None:
+        nonlocal n_left
+        n_left -= 1
+        if n_left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(file, values)
+
+    monkeypatch.setattr(rowfile, "_write", refused)
+    with pytest.raises(StoreError, match=r"Cannot write .*: No space left on device.*`store` on another disk"):
+        list(on_disk.batches(7, 0, 100))
+    assert [p.name for p in tmp_path.iterdir()] == ["rows"]
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

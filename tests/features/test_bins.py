@@ -69,6 +69,20 @@ def test_counting_gives_what_sorting_gives(kind: str) -> None:
     assert not np.signbit(merged.at[merged.at == 0]).any()
 
 
+@pytest.mark.parametrize("spread", ["normal", "any bits", "tenths", "close to zero", "far below zero"])
+def test_no_more_bits_are_cleared_than_bins_fit(spread: str) -> None:
+    chance, n = np.random.default_rng(7), 5_000
+    values = {
+        "normal": chance.normal(size=n),
+        "any bits": chance.integers(0, 1 << 62, n).view(np.float64) * chance.choice([-1, 1], n),
+        "tenths": chance.normal(0, 1000, n).round(1),
+        "close to zero": chance.integers(-3_000, 3_000, n) * 5e-324,
+        "far below zero": -chance.uniform(1e9, 1.001e9, n),
+    }[spread]
+    n_bins = [len(np.unique((values.view(np.int64) & np.int64(-1 << cleared)).view(np.float64))) for cleared in range(64)]
+    assert Bins.of(values).cleared == next(cleared for cleared, n in enumerate(n_bins) if n <= LIMIT)
+
+
 def test_few_distinct_values_are_kept_exactly() -> None:
     values = np.random.default_rng(7).integers(0, 1000, 50_000) / 7
     mean, deviation = Bins.of(values).moments()

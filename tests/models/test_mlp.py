@@ -1,12 +1,15 @@
 """What the suite for all families does not say about the network."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from modelinscale.core import memory
 from modelinscale.core.encoded import Encoded
-from modelinscale.core.errors import StoreError
+from modelinscale.core.errors import DataError, StoreError
 from modelinscale.models import Effort, Examples, Weights
 from modelinscale.models import _network_training as training
 from modelinscale.models.mlp import Mlp
@@ -88,3 +91,53 @@ def test_the_callers_chance_and_threads_stay_as_they_were() -> None:
     MLP.fit(given.train, given.valid, given.task, Effort(n_threads=1))
     assert torch.equal(torch.rand(1), expected)
     assert torch.get_num_threads() == threads
+
+
+def test_its_optimiser_takes_the_steps_of_torchs_own_to_the_last_bit() -> None:
+    import torch
+
+    from modelinscale.models._adamw import AdamW
+
+    torch.manual_seed(3)
+    ours = [torch.nn.Parameter(torch.randn(7, 5)), torch.nn.Parameter(torch.randn(5)), torch.nn.Parameter(torch.randn(2))]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    one, other = AdamW(ours, 0.01), torch.optim.AdamW(theirs, lr=0.1, weight_decay=0.01, fused=True)
+    for i in range(20):
+        rows = torch.randn(11, 7)
+        for parameters in (ours, theirs):
+            ((rows @ parameters[0] + parameters[1]) ** 2).mean().backward()  # type: ignore[no-untyped-call]
+        other.param_groups[0]["lr"] = 0.1 / (i + 1)
+        one.step(0.1 / (i + 1))
+        other.step()
+        other.zero_grad(set_to_none=True)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert len(one.moments) == 2, "what never had a gradient is left alone"
+    assert all(p.grad is None for p in ours)
+
+
+WITHOUT = """
+import sys
+from modelinscale.models import Effort
+from modelinscale.models.mlp import Mlp
+from modelinscale.testing.models import planted
+given = planted("scaled", "binary", n_rows=200)
+Mlp(width=16, members=2, epochs=1).fit(given.train, given.valid, given.task, Effort())
+assert "torch" in sys.modules and "torch._dynamo" not in sys.modules
+"""
+
+
+@pytest.mark.slow
+def test_training_does_not_load_torchs_compiler_which_holds_as_much_memory_as_half_of_torch() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT], check=True)
+
+
+def test_a_training_over_its_budget_stops_with_a_reason() -> None:
+    given = planted("scaled", "binary")
+    with memory.guarded(memory.held() // 2), pytest.raises(DataError, match=r"training mlp: the process holds .* more than `compute.memory` allows"):
+        Mlp(width=64, epochs=1000, patience=1000).fit(given.train, None, given.task, Effort())
+
+
+def test_the_bytes_a_row_needs_grow_with_the_network() -> None:
+    given = planted("scaled", "binary", n_rows=200)
+    few, many = (Mlp(width=n, members=m, epochs=1) for n, m in ((16, 1), (64, 4)))
+    assert 0 < few.row_bytes(few.fit(given.train, None, given.task, Effort())) < many.row_bytes(many.fit(given.train, None, given.task, Effort()))

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from modelinscale.data.lake import open_table
 from modelinscale.pipeline._collect import table_name
 from modelinscale.pipeline._followed_news import Followed
 from modelinscale.pipeline._place import Place
-from modelinscale.testing import brokers
+from modelinscale.testing import waits
 
 pytestmark = pytest.mark.slow
 MIS = str(Path(sys.executable).parent / "mis")
@@ -32,24 +32,12 @@ def write(folder: Path, source: str, data: str = "", follow: str = "every: 200ms
     return folder
 
 
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Any]:
-    """A client of a server with nothing in it."""
-    library = pytest.importorskip("redis", reason="the extra `redis` is not installed")
-    (tmp_path / "redis").mkdir()
-    with ExitStack() as stack:
-        try:
-            address = stack.enter_context(brokers.redis(tmp_path / "redis"))
-        except brokers.NoServer as reason:
-            pytest.skip(f"no server to test with: {reason}")
-        client = stack.enter_context(library.Redis.from_url(address))
-        client.address = address
-        yield client
-
-
 def send(client: Any, start: int, end: int) -> None:
-    for i in range(start, end):
-        client.xadd("orders", {"id": f"r{i}", "n": str(i % 7), "y": "yes" if i % 2 else "no"})
+    """They are there at once or not at all."""
+    with client.pipeline(transaction=True) as together:
+        for i in range(start, end):
+            together.xadd("orders", {"id": f"r{i}", "n": str(i % 7), "y": "yes" if i % 2 else "no"})
+        together.execute()
 
 
 def test_who_waits_for_the_table_says_at_once_for_whom_and_how_long(
@@ -94,18 +82,18 @@ class Following:
             self.error.append(error)
 
     def until(self, what: Callable[[Followed], bool]) -> Followed:
-        end = time.monotonic() + 30
+        end = time.monotonic() + waits.LONG_S
         while not self.error:
             for one in list(self.news):
                 if what(one):
                     return one
-            assert time.monotonic() < end, f"not told in 30 s: {self.news[-3:]}"
+            assert time.monotonic() < end, f"not told in {waits.LONG_S:g} s: {self.news[-3:]}"
             time.sleep(0.02)
         raise self.error[0]
 
     def end(self) -> Followed:
         self.stop.set()
-        self._thread.join(30)
+        self._thread.join(waits.LONG_S)
         assert not self.error, self.error
         return self.done[0]
 
@@ -117,7 +105,7 @@ def following(folder: Path) -> Iterator[Following]:
         yield found
     finally:
         found.stop.set()
-        found._thread.join(30)
+        found._thread.join(waits.LONG_S)
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
@@ -136,14 +124,14 @@ def table_of(folder: Path) -> str:
 
 @pytest.mark.parametrize("columns", ["", ", columns: {id: string, n: int, y: string}"], ids=["told by messages", "declared"])
 @pytest.mark.parametrize("start", ["earliest", "latest"])
-def test_a_stream_with_nothing_in_it_is_waited_for_and_its_first_row_comes_in(redis: Any, tmp_path: Path, start: str, columns: str) -> None:
-    write(tmp_path, f"{{type: redis, url: '{redis.address}', stream: orders, start: {start}{columns}}}")
+def test_a_stream_with_nothing_in_it_is_waited_for_and_its_first_row_comes_in(redis_client: Any, tmp_path: Path, start: str, columns: str) -> None:
+    write(tmp_path, f"{{type: redis, url: '{redis_client.address}', stream: orders, start: {start}{columns}}}")
     with following(tmp_path) as follower:
         said = follower.until(lambda one: one.state == "waiting")
         assert said.note == "there is no redis stream orders."
-        send(redis, 0, 3)
+        send(redis_client, 0, 3)
         follower.until(lambda one: one.n_rows == 3)
-        send(redis, 3, 5)
+        send(redis_client, 3, 5)
         assert follower.until(lambda one: one.n_rows == 5).behind == 0
         assert follower.end().n_added == 5
 
@@ -171,10 +159,7 @@ def test_a_report_is_held_against_the_one_before_the_follower_began(tmp_path: Pa
     write(tmp_path, "rows.csv")
     report = tmp_path / ".mis" / "follow" / "o.report" / "report.md"
     with following(tmp_path) as follower:
-        end = time.monotonic() + 30
-        while not report.exists():
-            assert time.monotonic() < end, "no report after 30 s"
-            time.sleep(0.02)
+        waits.until(report.exists, "a report")
         with (tmp_path / "rows.csv").open("a") as file:
             file.write("3,yes\n")
         follower.until(lambda one: one.n_rows == 3)
@@ -188,13 +173,13 @@ def test_a_report_is_held_against_the_one_before_the_follower_began(tmp_path: Pa
     assert "Compared with" in report.read_text()
 
 
-def test_lineage_and_audit_tell_of_one_run_from_start_to_end(redis: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lineage_and_audit_tell_of_one_run_from_start_to_end(redis_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modelinscale.pipeline._followed_told.RUNNING_S", 0.0)
-    write(tmp_path, f"{{type: redis, url: '{redis.address}', stream: orders}}")
-    send(redis, 0, 10)
+    write(tmp_path, f"{{type: redis, url: '{redis_client.address}', stream: orders}}")
+    send(redis_client, 0, 10)
     with following(tmp_path) as follower:
         follower.until(lambda one: one.n_rows == 10)
-        send(redis, 10, 15)
+        send(redis_client, 10, 15)
         follower.until(lambda one: one.n_rows == 15)
         follower.end()
     found = events(tmp_path)
@@ -214,10 +199,10 @@ def test_lineage_and_audit_tell_of_one_run_from_start_to_end(redis: Any, tmp_pat
     assert Project(tmp_path).audit.verify().whole
 
 
-def test_a_check_that_stops_it_fails_the_run_and_leaves_a_report(redis: Any, tmp_path: Path) -> None:
+def test_a_check_that_stops_it_fails_the_run_and_leaves_a_report(redis_client: Any, tmp_path: Path) -> None:
     checks = '  checks: {n: [{at_most: {bound: 3, severity: quarantine}}], "*": {rows: {min: 1}}}\n'
-    write(tmp_path, f"{{type: redis, url: '{redis.address}', stream: orders}}", checks, follow="every: 200ms, window: 1s")
-    send(redis, 0, 14)
+    write(tmp_path, f"{{type: redis, url: '{redis_client.address}', stream: orders}}", checks, follow="every: 200ms, window: 1s")
+    send(redis_client, 0, 14)
     with pytest.raises(Exception, match="0 rows are fewer than 1"):
         Project(tmp_path).follow(stop=threading.Event())
     assert [e["eventType"] for e in events(tmp_path)] == ["START", "FAIL"]
@@ -231,14 +216,14 @@ def test_a_check_that_stops_it_fails_the_run_and_leaves_a_report(redis: Any, tmp
     assert "14 read, 8 added" in shown.stdout, shown.stderr
 
 
-def test_a_follower_that_was_killed_is_told_of_by_the_next_one_and_nothing_is_lost(redis: Any, tmp_path: Path) -> None:
-    write(tmp_path, f"{{type: redis, url: '{redis.address}', stream: orders}}")
-    send(redis, 0, 100)
+def test_a_follower_that_was_killed_is_told_of_by_the_next_one_and_nothing_is_lost(redis_client: Any, tmp_path: Path) -> None:
+    write(tmp_path, f"{{type: redis, url: '{redis_client.address}', stream: orders}}")
+    send(redis_client, 0, 100)
     with subprocess.Popen([MIS, "collect", "--follow", "--json", "-f", str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         while json.loads(process.stdout.readline())["n_rows"] < 100:
             pass
-        send(redis, 100, 150)
+        send(redis_client, 100, 150)
         process.send_signal(signal.SIGKILL)
     with following(tmp_path) as follower:
         follower.until(lambda one: one.n_rows == 150)
@@ -263,7 +248,7 @@ def test_old_versions_leave_but_not_while_a_run_is_at_work(tmp_path: Path, monke
     with following(tmp_path) as follower:
         follower.until(lambda one: one.n_rows == 1)
         place = Place.of(follower.project.spec, follower.project.base)
-        with place.store.lock("lock", wait_s=30):
+        with place.store.lock("lock", wait_s=waits.LONG_S):
             held = {v.number for v in open_table(table_of(tmp_path)).versions()}
             for n in range(1, 8):
                 add(n)
@@ -271,10 +256,7 @@ def test_old_versions_leave_but_not_while_a_run_is_at_work(tmp_path: Path, monke
             time.sleep(0.5)
             assert held <= {v.number for v in open_table(table_of(tmp_path)).versions()}
             open_table(table_of(tmp_path), max(held)).tag("model-o-1")
-        end = time.monotonic() + 20
-        while len(open_table(table_of(tmp_path)).versions()) > 6:
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        waits.until(lambda: len(open_table(table_of(tmp_path)).versions()) <= 6, "the end of old versions")
         follower.end()
     assert max(held) in {v.number for v in open_table(table_of(tmp_path)).versions()}
     vacuums = [line for line in lines(tmp_path) if line["action"] == "vacuum"]

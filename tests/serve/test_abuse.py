@@ -1,6 +1,7 @@
 """Broken, hostile and slow clients: each gets its 4xx, or is shut out; everybody else goes on being served."""
 
 import random
+import select
 import socket
 import struct
 import time
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from modelinscale.testing import waits
 from modelinscale.testing.servers import Running, head, predict, read_all, status
 
 GOOD = b'{"rows": [{"amount": 1}]}'
@@ -150,17 +152,15 @@ def test_http_1_0_closes_unless_asked_to_stay(server: Running) -> None:
 def test_a_connection_without_a_request_is_closed(server: Running) -> None:
     start = time.monotonic()
     assert server.say(b"") == b""
-    assert 0.5 < time.monotonic() - start < 4
+    assert time.monotonic() - start > 0.5
 
 
 @pytest.mark.parametrize("after", [b"GET /v2 HT", head("POST", "/predict", JSON_LINE, "Content-Length: 100", body=b'{"ro')])
 def test_slow_heads_and_bodies_are_shut_out(server: Running, after: bytes) -> None:
-    start = time.monotonic()
     with server.connect() as link:
         link.sendall(after)
-        reply = read_all(link)
+        reply = read_all(link)  # which waits at most two minutes
     assert status(reply) == 408
-    assert time.monotonic() - start < 4
 
 
 @pytest.mark.slow
@@ -170,7 +170,7 @@ def test_a_drip_of_bytes_does_not_keep_a_head_open(server: Running) -> None:
         link.sendall(b"GET /v2 HTTP/1.1\r\nHost: a\r\n")
         reply = b""
         link.settimeout(0.2)
-        while not reply and time.monotonic() - start < 6:
+        while not reply and time.monotonic() - start < waits.LONG_S:
             try:
                 link.sendall(b"X: y\r\n")
                 reply = link.recv(1000)
@@ -185,7 +185,7 @@ def test_a_connection_that_is_silent_after_its_answer_is_closed(server: Running)
         link.sendall(head("GET", "/v2", close=False))
         start = time.monotonic()
         assert status(read_all(link)) == 200
-        assert 1.5 < time.monotonic() - start < 5
+        assert time.monotonic() - start > 1.5
 
 
 def test_a_client_that_closes_its_side_first_still_gets_its_answer(server: Running) -> None:
@@ -221,10 +221,7 @@ def test_a_client_that_never_reads_is_shut_out_and_the_others_go_on(server: Runn
                 link.sendall(page * 10)
         except (TimeoutError, ConnectionError):
             assert server.healthy(), "back-pressure on one connection is no business of the others"
-        deadline = time.monotonic() + 8
-        while "mis_connections 1\n" not in server.get("/metrics").text:
-            assert time.monotonic() < deadline, "the connection stayed"
-            time.sleep(0.2)
+        waits.until(lambda: "mis_connections 1\n" in server.get("/metrics").text, "the end of the connection")
 
 
 def test_random_bytes_never_bring_it_down(server: Running) -> None:
@@ -245,16 +242,14 @@ def test_random_bytes_never_bring_it_down(server: Running) -> None:
 @pytest.mark.slow
 def test_too_many_connections_get_503(start: Any, packages: Any) -> None:
     with start(packages["binary"], max_connections=3) as up:
-        links = [up.connect() for _ in range(3)]
-        time.sleep(0.2)
+        links = [up.connect() for _ in range(3)]  # which it takes in the order in which they came
         with up.connect() as link:
             reply = read_all(link)
         assert status(reply) == 503
         assert b"retry-after: 1\r\n" in reply
         for link in links:
             link.close()
-        time.sleep(0.2)
-        assert up.healthy()
+        waits.until(up.healthy, "room for another")
 
 
 @pytest.mark.slow
@@ -263,15 +258,8 @@ def test_bodies_that_would_fill_the_memory_get_503(start: Any, packages: Any) ->
         links = [up.connect() for _ in range(4)]
         for link in links:
             link.sendall(head("POST", "/predict", JSON_LINE, f"Content-Length: {1 << 20}") + b" " * ((1 << 20) - 10))
-        time.sleep(0.5)
-        codes = []
+        answered, _, _ = select.select(links, [], [], waits.LONG_S)
+        assert {status(link.recv(1000)) for link in answered} == {503}
         for link in links:
-            link.settimeout(0.3)
-            try:
-                codes.append(status(link.recv(1000)))
-            except TimeoutError:
-                codes.append(0)
             link.close()
-        assert codes.count(503) >= 1
-        time.sleep(0.2)
-        assert up.healthy(), "what was held is given back"
+        waits.until(up.healthy, "what was held is given back, which")

@@ -40,6 +40,27 @@ def test_the_first_version_leads_and_what_cannot_be_compared_waits() -> None:
     assert "measured by m, the champion, version 4, by n" in other.because
 
 
+@pytest.mark.parametrize(
+    ("better", "new", "constant", "alias"),
+    [
+        ("higher", 0.4, 0.5, "challenger"),
+        ("higher", 0.5, 0.5, "champion"),
+        ("higher", 0.6, 0.5, "champion"),
+        ("lower", 0.6, 0.5, "challenger"),
+        ("lower", 0.4, 0.5, "champion"),
+        ("lower", 0.6, None, "champion"),
+    ],
+)
+@pytest.mark.parametrize("there_is_one", [False, True])
+def test_what_is_worse_than_always_the_same_answer_never_leads(
+    better: Literal["higher", "lower"], new: float, constant: float | None, alias: str, there_is_one: bool
+) -> None:
+    old = None if not there_is_one else version(Main("m", 0.0 if better == "higher" else 1.0, better))
+    found = place(Main("m", new, better, constant), old)
+    assert found.alias == alias
+    assert ("always the same answer: m" in found.because) == (alias == "challenger")
+
+
 def moves(*numbers: int) -> tuple[Move, ...]:
     return tuple(Move(n, "2024-05-01T00:00:00+00:00") for n in numbers)
 

@@ -180,11 +180,21 @@ def checked(found: "Checked", file: Path, *, as_json: bool) -> None:
 
 def plan(found: "Plan", *, as_json: bool) -> None:
     if as_json:
-        document({"steps": [{"step": s.step, "identity": s.identity, "done": s.done, "why": s.why} for s in found.steps]})
+        steps = [{"step": s.step, "identity": s.identity, "done": s.done, "why": s.why} for s in found.steps]
+        document({"steps": steps, "estimates": [one.plain() for one in found.estimates]})
         return
     for step in found.steps:
         line(f"  {'✓' if step.done else '•'} {step.step:<9} {step.why}")
-    line("nothing to do." if all(s.done for s in found.steps) else "`mis run` does what is marked •.")
+    for one in found.estimates:
+        line(f"  {'✗' if one.refusal else ' '} {one.of:<9} {one}")
+    if all(s.done for s in found.steps):
+        line("nothing to do.")
+        return
+    refused = [one for one in found.estimates if one.refusal]
+    for one in refused:
+        line(f"`mis run` would be refused: {one.refusal}\n  {one.fix}")
+    if not refused:
+        line("`mis run` does what is marked •.")
 
 
 def outcome(found: "Outcome", *, as_json: bool, next_step: bool = True) -> None:

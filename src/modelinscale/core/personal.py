@@ -22,6 +22,7 @@ KEY_CHARS = 16
 _BYTES = 16
 _ID_BYTES = 4
 _CHARS = 2 * _ID_BYTES + 1 + 2 * _BYTES
+_PSEUDONYM = re.compile(rf"[0-9a-f]{{{2 * _ID_BYTES}}}\.[0-9a-f]{{{2 * _BYTES}}}")
 _EMAIL = re.compile(r"[^@\s]+@([^@\s]+\.[^@\s]+)")
 _DIGITS = re.compile(r"(?:\d[ .-]?){12,19}")
 _MASKED = re.compile(r"\*\*\*(?:@[^@\s]+|\d{4})?|\d{1,3}\.\d{1,3}\.\*\.\*|[0-9a-f:]+::\*")
@@ -151,6 +152,11 @@ class Keys:
         for key in self._keys[:n]:
             value = blake2b(value, digest_size=_BYTES, key=key, person=b"mis.key.id").digest()
         return value[:_ID_BYTES].hex()
+
+
+def made_by(cell: Any) -> str | None:
+    """Which keys made a pseudonym (`Keys.id`); None for what is none."""
+    return cell[: 2 * _ID_BYTES] if isinstance(cell, str) and _PSEUDONYM.fullmatch(cell) else None
 
 
 class Treated(Settings):

@@ -24,3 +24,14 @@ def mixed(seed: "np.uint64", counters: NDArray[np.uint64]) -> NDArray[np.uint64]
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+def unmixed(seed: "np.uint64", words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The counters that `mixed` made these words of: each of its steps can be undone."""
+    with np.errstate(over="ignore"):
+        z = words ^ (words >> np.uint64(31)) ^ (words >> np.uint64(62))
+        z *= np.uint64(pow(0x94D049BB133111EB, -1, 1 << 64))
+        z ^= (z >> np.uint64(27)) ^ (z >> np.uint64(54))
+        z *= np.uint64(pow(0xBF58476D1CE4E5B9, -1, 1 << 64))
+        z ^= (z >> np.uint64(30)) ^ (z >> np.uint64(60))
+        return (z - seed) * np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64)) - np.uint64(1)

@@ -19,6 +19,31 @@ FIRST_PAUSE_S = 1.0
 """The pause after a first failed attempt; each further one is twice as long."""
 
 
+class Patience:
+    """How long a source that does not answer is waited for: pauses that grow, until it is given up."""
+
+    def __init__(self, how: "Follow") -> None:
+        self._how = how
+        self.answered()
+
+    def answered(self) -> None:
+        """The source answers (again)."""
+        self._pause_s, self._lost_at = FIRST_PAUSE_S, float("inf")
+
+    def pause_s(self, error: Unreachable | NothingYet) -> float:
+        """How long to wait before the next attempt. Raises ``error`` where it has been out of reach for longer than `Follow.give_up` allows.
+
+        A source that is there and empty is looked at as often as any other.
+        """
+        self._lost_at = min(self._lost_at, monotonic())
+        if self._how.give_up is not None and monotonic() - self._lost_at >= self._how.give_up:
+            raise error
+        pause_s = min(self._how.every, self._how.pause) if isinstance(error, NothingYet) else self._pause_s
+        log(__name__).warning("the source cannot be read now", extra={"error": str(error), "next_try_s": pause_s})
+        self._pause_s = min(pause_s * 2, self._how.pause)
+        return pause_s
+
+
 class Arriving:
     """The rows of a source while they come."""
 
@@ -41,14 +66,15 @@ class Arriving:
         """The chunks of one commit after the other, until told to stop; nothing when there is nothing to commit now."""
         after: Cursor | None = self._state.cursor
         since, closed = 0.0, 0.0
-        pause, lost_at = FIRST_PAUSE_S, None
+        patience = Patience(self._how)
         while not self._stop.is_set():
             try:
                 if not self._bounded:  # here, since it may have to look at the first rows, which are out of reach or not there yet
                     self.source, self._bounded = self.source.within(self._block_bytes, self._state.raw), True
                 with closing(_generator(self.source.follow(after, self._state.raw, every_s=self._how.every, stop=self._stop))) as arriving:
                     for chunk in arriving:
-                        pause, lost_at, now, self.away = FIRST_PAUSE_S, None, monotonic(), ""
+                        now, self.away = monotonic(), ""
+                        patience.answered()
                         self.had_all = chunk is None
                         if chunk is not None:
                             since = since if self._chunks else now
@@ -67,18 +93,14 @@ class Arriving:
                 if isinstance(error, NothingYet):
                     if after is not None:
                         raise
-                    self.source, pause = from_the_first(self.source), min(self._how.every, self._how.pause)
+                    self.source = from_the_first(self.source)
                 self.away, self.had_all = error.message, False
                 if self._chunks:
                     yield self._taken()
                     closed = monotonic()
-                lost_at = monotonic() if lost_at is None else lost_at
-                if self._how.give_up is not None and monotonic() - lost_at >= self._how.give_up:
-                    raise
-                log(__name__).warning("the source cannot be read now", extra={"error": str(error), "next_try_s": pause})
+                pause_s = patience.pause_s(error)
                 yield []
-                self._stop.wait(pause)
-                pause = min(pause * 2, self._how.pause)
+                self._stop.wait(pause_s)
         if self._chunks:
             yield self._taken()
 

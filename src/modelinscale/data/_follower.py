@@ -6,7 +6,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from modelinscale.core.clock import now
 from modelinscale.core.errors import Unreachable
@@ -14,6 +14,7 @@ from modelinscale.core.logs import log
 from modelinscale.data._arriving import Arriving
 from modelinscale.data._brought import Brought
 from modelinscale.data._collecting import Collected, Collecting
+from modelinscale.data._counts import Counts
 from modelinscale.data._units import Unit
 from modelinscale.data._windows import Windows
 from modelinscale.data.contract import Judged
@@ -35,27 +36,14 @@ KEPT_WARNINGS = 20
 What = Literal["committed", "idle", "waiting", "judged"]
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Step(Counts):
     """News of a follower."""
 
     what: What
     """Rows were committed, nothing is there now, the source is out of reach, or checks warn of what came."""
-    version: int | None
-    """Of the table, once there is one."""
-    n_rows: int
-    """In the table."""
-    n_added: int
-    """By this commit."""
-    n_quarantined: int
-    """By this commit."""
-    behind: int | None
-    """Rows that the source still has, where it can tell."""
-    behind_s: float
-    """How long ago the lake had everything that the source had; before that was ever so, since the start."""
     newest: datetime | None
     """The newest moment among the rows that came, in UTC without zone, where a column of moments is named."""
-    note: str = ""
-    """Why it waits, or the warnings."""
 
 
 @dataclass(frozen=True)
@@ -207,5 +195,5 @@ class Follower:
         place: dict[str, Any] = {"version": table.rows_version if table else None, "n_rows": table.n_rows if table else 0}
         late = 0.0 if behind == 0 else monotonic() - self._all_at
         self._hooks.news(
-            Step(what, n_added=n_added, n_quarantined=n_quarantined, behind=behind, behind_s=round(late, 3), newest=self._newest, note=note, **place)
+            Step(what=what, n_added=n_added, n_quarantined=n_quarantined, behind=behind, behind_s=round(late, 3), newest=self._newest, note=note, **place)
         )

@@ -8,6 +8,7 @@ From a file that was shuffled once (`data.shuffle`) batches are as good as drawn
 takes from 64 places.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from modelinscale.core.errors import UsageError
 from modelinscale.core.order import CHUNK_BYTES, LANES, WINDOW_ROWS, Order
 from modelinscale.core.seeds import derive
 from modelinscale.data.rowfile import Rows, RowSource, joined
+
+_AHEAD = 12
+"""A second chunk in memory, for no wait, may be no more than so small a part of what there is for rows."""
 
 
 class Batch(NamedTuple):
@@ -34,7 +38,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Loader:
-    """Deals the rows of a source in batches. Memory: two chunks of at most `CHUNK_BYTES` and a batch, however large the source."""
+    """Deals the rows of a source in batches. Memory: a chunk of at most `CHUNK_BYTES` (two where ``memory`` allows) and a batch, however large the source."""
 
     source: RowSource
     seed: int
@@ -44,6 +48,8 @@ class Loader:
     world: int = 1
     row_bytes: float | None = None
     """What decides how many rows are mixed at once: sources deal alike only where it is the same. None: what the source says."""
+    memory: int | None = None
+    """Bytes there are for rows (None: no limit). Where they are few no chunk is read while the one before is used; the batches are the same."""
 
     def __post_init__(self) -> None:
         if self.batch_rows < 1:
@@ -66,46 +72,46 @@ class Loader:
         order = Order(n, self.source.row_bytes if self.row_bytes is None else self.row_bytes, derive(self.seed, "epoch", epoch))
         mine = order.share(self.rank, self.world)
         chunks = self._chunks(order, mine, start)
-        held: list[Rows] = []
-        n_held = 0
+        rows, dealt = self.source.read(0, 0), np.zeros(0, np.int64)  # what is left of the chunk in use: its rows as read, and which come next
         for first in range(start, n, self.batch_rows):
             last = min(first + self.batch_rows, n)
             wanted = order.count(last, mine) - order.count(first, mine)
-            while n_held < wanted:
-                held.append(next(chunks))
-                n_held += len(held[-1])
-            yield Batch(_taken(held, wanted) if wanted else self.source.read(0, 0), last - first, last)
-            n_held -= wanted
+            parts: list[Rows] = []
+            while wanted:
+                if not len(dealt):
+                    del rows  # before the next is taken or read
+                    rows, dealt = next(chunks)
+                parts.append(rows.take(dealt[:wanted]))
+                wanted, dealt = wanted - len(parts[-1]), dealt[wanted:]
+            yield Batch(joined(parts) if parts else self.source.read(0, 0), last - first, last)
 
-    def _chunks(self, order: Order, mine: NDArray[np.int64], start: int) -> Iterator[Rows]:
-        """This worker's rows from ``start`` on, in order, a chunk read while the one before is used."""
+    def _chunks(self, order: Order, mine: NDArray[np.int64], start: int) -> Iterator[tuple[Rows, NDArray[np.int64]]]:
+        """This worker's rows from ``start`` on, a chunk at a time: as they lie in the source, and the places in them as the epoch deals them."""
         first = start // order.chunk_rows
         skip = order.count(start, mine) - order.count(first * order.chunk_rows, mine)
+        numbers = range(first, order.n_chunks)
+        waits = self.memory is not None and self.memory < _AHEAD * CHUNK_BYTES
+        for rows, dealt in (_read(self.source, order, number, mine) for number in numbers) if waits else self._ahead(order, numbers, mine):
+            yield rows, dealt[skip:]
+            del rows
+            skip = 0
+
+    def _ahead(self, order: Order, numbers: range, mine: NDArray[np.int64]) -> Iterator[tuple[Rows, NDArray[np.int64]]]:
+        """The chunks with these numbers, each read in a thread while the one before is used."""
         with ThreadPoolExecutor(1, thread_name_prefix="loader") as pool:
-            ahead: Future[Rows] | None = None
-            for number in range(first, order.n_chunks):
-                rows = (ahead or pool.submit(_read, self.source, order, number, mine)).result()
-                ahead = pool.submit(_read, self.source, order, number + 1, mine) if number + 1 < order.n_chunks else None
-                yield rows.slice(skip, len(rows)) if skip else rows
-                skip = 0
+            coming: deque[Future[tuple[Rows, NDArray[np.int64]]]] = deque()
+            for number in numbers:
+                coming.append(pool.submit(_read, self.source, order, number, mine))
+                if len(coming) > 1:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
 
 
-def _read(source: RowSource, order: Order, number: int, lanes: NDArray[np.int64]) -> Rows:
-    """The rows of these lanes in the window with this number, as the epoch deals them."""
+def _read(source: RowSource, order: Order, number: int, lanes: NDArray[np.int64]) -> tuple[Rows, NDArray[np.int64]]:
+    """The rows of these lanes in the window with this number as they lie in the source, and the places in them as the epoch deals them."""
     ranges, dealt = order.chunk(number, lanes)
-    return source.gather(ranges).take(dealt) if ranges else source.read(0, 0)
-
-
-def _taken(held: list[Rows], n: int) -> Rows:
-    """The first ``n`` rows, at least one, out of ``held``, which keeps the rest."""
-    parts: list[Rows] = []
-    while held and n >= len(held[0]):
-        parts.append(held.pop(0))
-        n -= len(parts[-1])
-    if n:
-        parts.append(held[0].slice(0, n))
-        held[0] = held[0].slice(n, len(held[0]))
-    return joined(parts)
+    return source.unsorted(ranges, dealt)
 
 
 __all__ = ["CHUNK_BYTES", "LANES", "WINDOW_ROWS", "Batch", "Loader"]

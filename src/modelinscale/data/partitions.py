@@ -54,18 +54,38 @@ class Partition:
 
 
 class Coded(NamedTuple):
-    """A column of N words as its W different ones, and which of them each row has."""
+    """A column of N words as W words, and which of them each row has."""
 
-    distinct: "pl.Series"
-    """(W + 1,): each once, then a missing one."""
+    words: "pa.Array"
+    """(W,) some may be alike, and some in no row."""
     codes: NDArray[np.int32]
-    """(N,)"""
+    """(N,); W where it is missing."""
 
-    def counts(self) -> "tuple[pl.Series, NDArray[np.int64]]":
-        """The words that occur, and how often."""
-        n = np.bincount(self.codes, minlength=len(self.distinct)).astype(np.int64)
+    def distinct(self) -> "pl.Series":
+        """(W + 1,): the words, then a missing one."""
+        import polars as pl
+        import pyarrow as pa
+
+        return pl.Series("", pa.concat_arrays([self.words, pa.nulls(1, self.words.type)]))
+
+    def slim(self) -> "Coded":
+        """Without words that are in no row, where most may be such: a file of the lake has the words of all its rows."""
+        import pyarrow as pa
+
+        n_words = len(self.words)
+        if n_words <= len(self.codes) // 8:
+            return self
+        there = np.bincount(self.codes, minlength=n_words + 1)[:n_words] > 0
+        place = np.cumsum(there, dtype=np.int32)
+        return Coded(self.words.filter(pa.array(there)), np.append(place - 1, place[-1:]).take(self.codes))
+
+    def counts(self) -> "tuple[pa.Array, NDArray[np.int64]]":
+        """The words that occur, and how often; they take no memory of the others."""
+        import pyarrow as pa
+
+        n = np.bincount(self.codes).astype(np.int64)
         there = np.flatnonzero(n)
-        return (self.distinct, n) if len(there) == len(n) else (self.distinct[there], n[there])
+        return self.words.take(pa.array(there, mask=there == len(self.words))), n[there]
 
 
 @dataclass(frozen=True)
@@ -108,7 +128,7 @@ class Chosen:
         memory.check(f"reading {self.where}")
         table, mask, coded = _slice(self.partition, columns, codes=True), self.mask, {}
         for name in words:
-            found = _coded(name, table.column(name), mask)
+            found = _coded(table.column(name), mask)
             if found is not None:
                 coded[name], table = found, table.drop_columns([name])
         rows = pl.from_arrow(spelled(table))
@@ -133,26 +153,31 @@ def _slice(partition: Partition, columns: Sequence[str], *, codes: bool = False)
     return table.slice(partition.start, partition.n_rows, columns, codes=codes)
 
 
-def _coded(name: str, column: "pa.ChunkedArray", mask: NDArray[np.bool_] | None) -> Coded | None:
+def _coded(column: "pa.ChunkedArray", mask: NDArray[np.bool_] | None) -> Coded | None:
     """A column of text as codes; None where it is no text, or where words hardly repeat."""
-    import polars as pl
     import pyarrow as pa
 
-    if pa.types.is_dictionary(column.type):  # kept as codes in the lake
-        found = column.unify_dictionaries().combine_chunks()
-        if len(found.dictionary) > len(found) // 2:
-            return None
+    if pa.types.is_dictionary(column.type) and column.num_chunks:  # kept as codes in the lake
+        if len({_memory(chunk.dictionary) for chunk in column.chunks}) > 1:
+            column = column.unify_dictionaries()
+        words, cells = column.chunk(0).dictionary, pa.chunked_array([chunk.indices for chunk in column.chunks])
     elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         head = column.slice(0, _LOOK_ROWS)
         if len(head.unique()) > len(head) // 2:
             return None
         found = column.combine_chunks().dictionary_encode()
+        words, cells = found.dictionary, found.indices
     else:
         return None
-    n_words = len(found.dictionary)
-    codes = found.indices.fill_null(n_words).to_numpy()
-    distinct = pl.Series(name, pa.concat_arrays([found.dictionary, pa.nulls(1, found.dictionary.type)]))
-    return Coded(distinct, codes if mask is None else codes[mask])
+    codes = (cells.fill_null(len(words)) if cells.null_count else cells).to_numpy()
+    if len(words) > len(codes) // 2 and np.count_nonzero(np.bincount(codes)) > len(codes) // 2:  # they may be of other rows of the file
+        return None
+    return Coded(words, codes if mask is None else codes[mask])
+
+
+def _memory(words: "pa.Array") -> tuple[int, ...]:
+    """Where an array lies: pieces read together share their dictionary, and to compare its words would take longer than to read the rows."""
+    return (words.offset, len(words), *(one.address for one in words.buffers() if one is not None))
 
 
 @lru_cache(maxsize=4)

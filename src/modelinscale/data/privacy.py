@@ -5,7 +5,7 @@ broken line, a cell that could not be read) is not shown at all while any column
 """
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.errors import LakeError, SpecError, did_you_mean
 from modelinscale.core.personal import Keys, Rule, Treat, shape
@@ -17,10 +17,11 @@ from modelinscale.data.clean import Cleaned, Faults
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from modelinscale.data.lake import Table
     from modelinscale.data.treatment import Treatment
     from modelinscale.package import InputColumn
 
-__all__ = ["Keys", "Privacy", "Rule", "key_id_of", "refuse_other_keys", "served_privacy"]
+__all__ = ["Keys", "Privacy", "Rule", "first_cell", "key_id_of", "refuse_other_keys", "served_privacy"]
 
 
 class Privacy:
@@ -95,19 +96,18 @@ def _by_value(cells: "pa.Array", treat: Treat, kind: "pa.DataType") -> "pa.Array
     return words.take(codes.indices).cast(kind)
 
 
+def first_cell(table: "Table", columns: Iterable[str]) -> Any:
+    """The first cell of these columns that is not missing; None where all are."""
+    blocks = (block for name in columns for block in table.blocks([name], n_rows=1024))
+    return next((cell for block in blocks for cell in block.column(0).to_pylist() if cell is not None), None)
+
+
 def key_id_of(uri: str, columns: Iterable[str]) -> str | None:
     """Which keys made the pseudonyms of a table (each names them); None where there is none yet."""
     from modelinscale.data.lake import open_table, table_exists
 
-    if not table_exists(uri):
-        return None
-    table = open_table(uri)
-    for name in columns:
-        for block in table.blocks([name], n_rows=1024):
-            first = next((v for v in block.column(0).to_pylist() if v is not None), None)
-            if first is not None:
-                return str(first).partition(".")[0]
-    return None
+    first = first_cell(open_table(uri), columns) if table_exists(uri) else None
+    return None if first is None else str(first).partition(".")[0]
 
 
 def refuse_other_keys(uri: str, treatments: "Iterable[Treatment]") -> None:

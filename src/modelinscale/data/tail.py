@@ -17,7 +17,7 @@ from modelinscale.core.memory import block, room
 from modelinscale.core.schema import Schema
 from modelinscale.core.settings import Settings
 from modelinscale.core.units import Duration, Size
-from modelinscale.data._arriving import FIRST_PAUSE_S, Arriving
+from modelinscale.data._arriving import Arriving, Patience
 from modelinscale.data._brought import Brought
 from modelinscale.data._collecting import Collected, Collecting, Target
 from modelinscale.data._follower import Follower, Hooks, Step
@@ -26,7 +26,7 @@ from modelinscale.data.contract import Contract
 from modelinscale.data.sources import Source
 from modelinscale.data.treatment import Treatment
 
-__all__ = ["FIRST_PAUSE_S", "Follow", "Step", "tail"]
+__all__ = ["Follow", "Patience", "Step", "tail"]
 
 
 class Follow(Settings):

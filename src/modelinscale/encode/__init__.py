@@ -6,11 +6,12 @@ Everywhere ``features`` maps the name of a column to its feature, and ``states``
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from modelinscale.core.encoded import Encoded, Form, Layout, Sparse, Values
 from modelinscale.core.errors import DataError, did_you_mean
 from modelinscale.core.graph import Graph
+from modelinscale.encode._tally import Tally
 from modelinscale.features import Feature, State, Tallied, form_of
 
 if TYPE_CHECKING:
@@ -36,26 +37,51 @@ def observe(features: Features, rows: "Rows", parts: "Parts", *, compute: "Compu
     """
     from modelinscale.data.split import TRAIN
 
-    return compute.reduce(partial(observe_piece, features), partial(merge_all, features), rows.chosen(parts, TRAIN), empty_all(features))
+    found = compute.reduce(partial(observe_piece, features), partial(_merge_seen, features), rows.chosen(parts, TRAIN), Seen({}, {}))
+    return found.settled(features)
 
 
-def observe_piece(features: Features, piece: "Chosen") -> States:
-    """The states of the chosen rows of one partition: what is sent to where the work is done."""
-    return observe_all(features, *piece.read_coded(list(features), tallied(features)))
+class Seen(NamedTuple):
+    """What is known of some rows while others are still looked at."""
+
+    states: States
+    tallies: dict[str, Tally]
+    """Instead of their states, of features that are `Tallied`."""
+
+    def settled(self, features: Features) -> States:
+        """The states."""
+        found = self.states | {name: one.settled(feature) for name, one in self.tallies.items() if isinstance(feature := features[name], Tallied)}
+        return {name: found.get(name) or feature.empty() for name, feature in features.items()}
 
 
-def observe_all(features: Features, frame: "pl.DataFrame", coded: "Mapping[str, Coded] | None" = None) -> States:
-    """The states of these rows alone: a partition's share, to be merged with the others' (`merge_all`). ``coded``: columns that are not in the frame."""
+def observe_piece(features: Features, piece: "Chosen") -> Seen:
+    """What the chosen rows of one partition hold: what is sent to where the work is done."""
+    return _look(features, *piece.read_coded(list(features), tallied(features)))
+
+
+def observe_all(features: Features, frame: "pl.DataFrame") -> States:
+    """The states of these rows alone: a partition's share, to be merged with the others' (`merge_all`)."""
+    return _look(features, frame, {}).settled(features)
+
+
+def _look(features: Features, frame: "pl.DataFrame", coded: "Mapping[str, Coded]") -> Seen:
     from modelinscale.encode.tensors import to_input
 
-    states = {}
+    seen = Seen({}, {})
     for name, feature in features.items():
-        one = (coded or {}).get(name)
-        if one is not None and isinstance(feature, Tallied):
-            states[name] = feature.tally(feature.empty(), *one.counts())
+        if isinstance(feature, Tallied):
+            words, counts = coded[name].counts() if name in coded else feature.counted(to_input(_column(frame, name), feature.input))
+            seen.tallies[name] = Tally.of(feature, words, counts)
         else:
-            states[name] = feature.observe(feature.empty(), to_input(_column(frame, name), feature.input))
-    return states
+            seen.states[name] = feature.observe(feature.empty(), to_input(_column(frame, name), feature.input))
+    return seen
+
+
+def _merge_seen(features: Features, a: Seen, b: Seen) -> Seen:
+    if not a.states and not a.tallies:
+        return b
+    tallies = {name: one.merged(feature, b.tallies[name]) for name, one in a.tallies.items() if isinstance(feature := features[name], Tallied)}
+    return Seen({name: features[name].merge(state, b.states[name]) for name, state in a.states.items()}, tallies)
 
 
 def tallied(features: Features) -> list[str]:
@@ -108,7 +134,8 @@ class Encoder:
         feature, state = self.features[name], self.states[name]
         if coded is None:
             return feature.encode(state, to_input(_column(frame, name), feature.input), form_of(feature, self.form))
-        each = feature.encode(state, coded.distinct, form_of(feature, self.form))
+        coded = coded.slim()
+        each = feature.encode(state, coded.distinct(), form_of(feature, self.form))
         assert not isinstance(each, Sparse), name
         return each.take(coded.codes, axis=0)
 

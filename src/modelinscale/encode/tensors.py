@@ -35,8 +35,10 @@ def to_input(values: "pl.Series", input: "InputType") -> "pl.Series":
     if input == "float64":
         if kind == pl.Float64:
             return values
-        if kind.is_numeric() or kind == pl.Boolean:
+        if kind.is_numeric():
             return values.cast(pl.Float64)
+        if kind == pl.Boolean:
+            return values.cast(pl.UInt8).cast(pl.Float64)  # twice as fast as in one step
         if kind == pl.String:
             return values.cast(pl.Float64, strict=False)
         if kind.is_temporal():

@@ -14,6 +14,7 @@ from modelinscale.core.schema import Column
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
 
 State = dict[str, Any]
 """A feature's learned state: plain JSON data (lists, dicts, strings, numbers), nothing else."""
@@ -89,5 +90,14 @@ class Tallied(Feature):
         """As `observe`: the state after ``counts[i]`` more rows of the value ``distinct[i]``, in graph-input form; values may come more than once."""
 
     def observe(self, state: State, values: "pl.Series") -> State:
-        found = values.value_counts(name="n")
-        return self.tally(state, found[values.name], found["n"].to_numpy().astype(np.int64))
+        return self.tally(state, *_counted(values))
+
+    def counted(self, values: "pl.Series") -> "tuple[pa.Array, NDArray[np.int64]]":
+        """What `tally` takes, of rows; words as Arrow has them."""
+        distinct, counts = _counted(values)
+        return distinct.to_arrow(), counts
+
+
+def _counted(values: "pl.Series") -> "tuple[pl.Series, NDArray[np.int64]]":
+    found = values.value_counts(name="n")
+    return found[values.name], found["n"].to_numpy().astype(np.int64)

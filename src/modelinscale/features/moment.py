@@ -159,17 +159,20 @@ class Moment(Feature):
         return [None, *whole, *timed, first, last, *(_EPOCH + timedelta(microseconds=us) for us in shown)]
 
     def _state(self, known: NDArray[np.int64], n_missing: int) -> State:
-        since = np.empty(len(known))
+        low, high = (int(known.min()), int(known.max())) if len(known) else (0, -1)
+        since, hours = np.empty(len(known)), np.empty(len(known), np.int64)
         for start in range(0, len(known), _STEP):
-            since[start : start + _STEP] = _since(*_split(known[start : start + _STEP]), 0)
-        hours, n_hours = _each(known // _HOUR_US)
+            here = slice(start, start + _STEP)
+            days = np.floor_divide(known[here], _HOUR_US, out=hours[here]) // 24
+            since[here] = _since(days, known[here] - days * DAY_US, 0)
+        hours, n_hours = _each(hours, low // _HOUR_US, high // _HOUR_US)
         distinct, place = np.unique(hours // 24, return_inverse=True)
         n, none = np.bincount(place, n_hours), np.zeros(len(distinct), np.int64)
         return {
             "n": len(known) + n_missing,
             "missing": n_missing,
-            "low": int(known.min()) if len(known) else None,
-            "high": int(known.max()) if len(known) else None,
+            "low": low if len(known) else None,
+            "high": high if len(known) else None,
             "hour": np.bincount(hours % 24, n_hours, 24).astype(np.int64).tolist(),
             # Of each day once: a table has far fewer days than rows. Counts as weights stay whole below 2**53.
             **{p: np.bincount(_step(p, distinct, none), n, _ROUNDS[p]).astype(np.int64).tolist() for p in _COUNTED},
@@ -192,13 +195,13 @@ class Moment(Feature):
         return scaling._replace(centre=scaling.centre - _first_day(state))
 
 
-def _each(hours: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _each(hours: NDArray[np.int64], low: int, high: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Each hour once, and how often it occurs: by counting, where they lie within a hundred years."""
-    if not len(hours) or int(hours.max()) - int(hours.min()) > 1 << 20:
+    if not 0 <= high - low <= 1 << 20:
         distinct, n = np.unique(hours, return_counts=True)
         return distinct, n
-    low = hours.min()
-    counts = np.bincount(hours - low)
+    hours -= low
+    counts = np.bincount(hours)
     there = np.flatnonzero(counts)
     return there + low, counts[there]
 
@@ -242,7 +245,9 @@ def _int64(values: "pl.Series") -> NDArray[np.int64]:
 
 def _since(days: NDArray[np.int64], us: NDArray[np.int64], first: int) -> NDArray[np.float64]:
     """Days since the start of day ``first``, with fraction: the difference of whole days comes first, which is exact."""
-    return (days - first).astype(np.float64) + us / float(DAY_US)
+    found = us / float(DAY_US)
+    found += days - first if first else days
+    return found
 
 
 def _drawn_since(days: "_Drawn", us: "_Drawn", first: int) -> str:

@@ -25,6 +25,9 @@ Scores = NDArray[np.float64]
 
 BLOCK_ROWS = 65_536
 """Rows of a block that a family goes through. Always as many, wherever the rows lie: sums over blocks are then the same to the last bit."""
+SCORED_ROWS = 16_384
+"""Rows that are scored at once where memory is short. Families score a power of two of rows at a time, at most this many, so that the last bits of a score
+are the same in blocks of as many, or of any multiple."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Examples:
     @property
     def encoded_bytes(self) -> float:
         """Bytes of an encoded row on average, its answer apart: the same wherever rows lie, since the order of batches depends on it."""
-        fixed = sum(4 * (layout.width if layout.role == "dense" else 1) for layout in self.layouts.values() if layout.role != "sparse")
+        fixed = sum(layout.row_bytes for layout in self.layouts.values())
         return fixed + 8 * self._n_items / max(1, len(self))
 
     @property

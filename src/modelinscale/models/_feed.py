@@ -7,7 +7,6 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from modelinscale.core import order
 from modelinscale.core.encoded import Encoded, Sparse
+from modelinscale.core.memory import check as check_memory
 from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
 from modelinscale.models import Examples
@@ -26,6 +26,8 @@ from modelinscale.models._words import weigh
 
 PREDICT_ROWS = 1024
 """Rows scored at once: every member of the network holds its layers of all of them."""
+_JUDGED_ROWS = 8 * PREDICT_ROWS
+"""Rows of a block of validation rows on disk: whole scorings, so that the last bits are those of rows in memory."""
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -44,8 +46,8 @@ class Feed(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def steps(self, seed: int, epoch: int, n_rows: int, start: int, stop: int) -> Iterator[Step]:
-        """``n_rows`` at a time, from row ``start`` of the epoch up to row ``stop``."""
+    def steps(self, seed: int, epoch: int, n_rows: int, start: int) -> Iterator[Step]:
+        """``n_rows`` at a time, from row ``start`` of the epoch on."""
 
     @abstractmethod
     def judged(self, network: Network) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -139,12 +141,11 @@ class _Held(Feed):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def steps(self, seed: int, epoch: int, n_rows: int, start: int, stop: int) -> Iterator[Step]:
+    def steps(self, seed: int, epoch: int, n_rows: int, start: int) -> Iterator[Step]:
         seed = _seed(seed)
         if self.deck is None or self.deck[0] != seed:
             self.deck = seed, order.shuffled(len(self), seed)
-        batches = order.batches(len(self), self.encoded_bytes, seed, epoch, n_rows, start)
-        for places in islice(batches, -(-(stop - start) // n_rows)):
+        for places in order.batches(len(self), self.encoded_bytes, seed, epoch, n_rows, start):
             index = self.deck[1][places]
             where = torch.from_numpy(index)
             yield Step(self.rows.batch(index), self.target[where], self.weight[where])
@@ -165,14 +166,15 @@ class _Streamed(Feed):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def steps(self, seed: int, epoch: int, n_rows: int, start: int, stop: int) -> Iterator[Step]:
-        for batch in islice(self.examples.batches(_seed(seed), epoch, n_rows, start), -(-(stop - start) // n_rows)):
+    def steps(self, seed: int, epoch: int, n_rows: int, start: int) -> Iterator[Step]:
+        for batch in self.examples.batches(_seed(seed), epoch, n_rows, start):
             rows, target, weight = self.make.all(batch)
             yield Step(rows.whole(), target, weight)
 
     def judged(self, network: Network) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         found = []
-        for block in self.examples.blocks():
+        for block in self.examples.blocks(_JUDGED_ROWS):
+            check_memory("scoring validation rows")
             rows, target, weight = self.make.all(block)
             found.append((scores(network, rows), target, weight))
         said, targets, weights = (torch.cat(parts) for parts in zip(*found, strict=True))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -20,9 +21,11 @@ from modelinscale.core.encoded import Encoded
 from modelinscale.core.errors import StoreError
 from modelinscale.core.files import write_bytes
 from modelinscale.core.identity import identity
+from modelinscale.core.memory import check
 from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Scores, Weights
+from modelinscale.models._adamw import AdamW, Moments
 from modelinscale.models._feed import Arrays, Feed, Rows, Step, feed, scores
 from modelinscale.models._matrix import Block, blocks_of
 from modelinscale.models._network import Network, Shape
@@ -140,16 +143,19 @@ class _Loop:
         round_steps = -(-min(n, _ROUND_ROWS) // batch_rows)
         epoch_rounds = -(-n // (round_steps * batch_rows))
         n_rounds = self.model.epochs * epoch_rounds
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.model.learning_rate, weight_decay=self.model.weight_decay, fused=True)
+        optimizer = AdamW(self.network.parameters(), self.model.weight_decay)
         self.average = self.best = self.network.arrays()
         if not self._resume(optimizer) and keep_start and self.valid is not None:
             self.at.best_loss = self._valid_loss(self.average)
         began, saved = time.monotonic() - self.at.seconds, time.monotonic()
+        steps: Iterator[Step] | None = None
         while self.at.round < n_rounds and not self._stale():
             epoch, part = divmod(self.at.round, epoch_rounds)
             torch.manual_seed(derive(self.effort.seed, "mlp", "round", self.at.round))
-            start, stop = (min(n, p * round_steps * batch_rows) for p in (part, part + 1))
-            for step in self.rows.steps(self.effort.seed, epoch, batch_rows, start, stop):
+            # One pass through the rows an epoch: what a round leaves of what was read is not read again in the next.
+            steps = self.rows.steps(self.effort.seed, epoch, batch_rows, part * round_steps * batch_rows) if steps is None or not part else steps
+            for step in islice(steps, round_steps):
+                check("training mlp")
                 self._step(optimizer, step)
                 if self._over(began):
                     break
@@ -165,19 +171,16 @@ class _Loop:
                 saved = time.monotonic()
         return self.best
 
-    def _step(self, optimizer: torch.optim.Optimizer, step: Step) -> None:
+    def _step(self, optimizer: AdamW, step: Step) -> None:
         self.network.train()
         batch = step.batch
         if batch.ids.shape[1]:
             hidden = (torch.rand(batch.ids.shape) < _OTHER_SHARE) & (batch.ids > 1)
             batch = replace(batch, ids=torch.where(hidden, 1, batch.ids))
-        for group in optimizer.param_groups:
-            group["lr"] = self.model.learning_rate * min(1.0, (self.at.step + 1) / _WARM_STEPS)
-        optimizer.zero_grad(set_to_none=True)
         loss = _loss(self.network(batch), step.target, step.weight, self.task)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        optimizer.step()
+        optimizer.step(self.model.learning_rate * min(1.0, (self.at.step + 1) / _WARM_STEPS))
         self.at.step += 1
         keep = min(_AVERAGE, (self.at.step + 1) / (self.at.step + 10))
         with torch.no_grad():
@@ -207,22 +210,21 @@ class _Loop:
 
     # -- checkpoints: one file, whole or not there
 
-    def _save(self, optimizer: torch.optim.Optimizer) -> None:
+    def _save(self, optimizer: AdamW) -> None:
         if self.effort.checkpoints is None:
             return
         arrays: Arrays = {}
         for name, p in self.network.named_parameters():
-            state = optimizer.state[p]
             found = {"now": p.detach(), "average": self.average[name], "best": self.best[name]}
-            if state:  # a table of no words takes no part
-                found |= {"m": state["exp_avg"], "v": state["exp_avg_sq"]}
+            if p in optimizer.moments:  # a table of no words takes no part
+                found |= {"m": optimizer.moments[p].first, "v": optimizer.moments[p].second}
             arrays.update({f"{kind}/{name}": np.asarray(value) for kind, value in found.items()})
         meta = json.dumps({"format": 1, "of": self.fingerprint, **self.at.plain()})
         file = io.BytesIO()
         np.savez(file, meta=np.frombuffer(meta.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
         write_bytes(self._file(), file.getvalue())
 
-    def _resume(self, optimizer: torch.optim.Optimizer) -> bool:
+    def _resume(self, optimizer: AdamW) -> bool:
         """Takes up a checkpoint of the very same training, if there is one."""
         if self.effort.checkpoints is None or not self._file().is_file():
             return False
@@ -239,13 +241,9 @@ class _Loop:
         self.network.load(kinds["now"])
         self.average, self.best = kinds["average"], kinds["best"]
         for name, p in self.network.named_parameters():
-            if name not in kinds["m"]:
-                continue
-            optimizer.state[p] = {
-                "step": torch.tensor(float(self.at.step)),
-                "exp_avg": torch.from_numpy(kinds["m"][name]),
-                "exp_avg_sq": torch.from_numpy(kinds["v"][name]),
-            }
+            if name in kinds["m"]:
+                moments = (torch.from_numpy(kinds[kind][name]) for kind in ("m", "v"))
+                optimizer.moments[p] = Moments(torch.tensor(float(self.at.step)), *moments)
         return True
 
     def _file(self) -> Path:

@@ -64,6 +64,13 @@ class Mlp(Model):
 
         return predict(weights, rows)
 
+    def row_bytes(self, weights: Weights) -> int:
+        from modelinscale.models._network import Shape
+
+        shape = Shape.parse(weights.meta["shape"])
+        through = 3 * len(shape.binned) * shape.n_bins  # numbers by bin: what is over the border, its share, that within 0 and 1
+        return 4 * (through + 2 * shape.n_inputs + shape.members * (shape.n_inputs + 2 * shape.width))
+
     def graph(self, weights: Weights, task: Task, layouts: dict[str, Layout], graph: Graph, blocks: dict[str, str]) -> str:
         """The mean over members is taken of the scores, so that it needs no logarithm of probabilities."""
         arrays, shape, one = weights.arrays, weights.meta["shape"], np.float32

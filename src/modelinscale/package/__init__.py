@@ -24,8 +24,8 @@ from modelinscale.package.manifest import FILES, FileFacts, InputColumn, Lineage
 __all__ = ["Answer", "InputColumn", "Lineage", "Manifest", "Package", "Parity", "copy_package", "open_package", "start"]
 
 _SHOWN_FAULTS = 5
-_GRAPH_BYTES = 256 << 20
-"""About how much the graph may hold of the rows it works on at once."""
+_GRAPH_BYTES = 64 << 20
+"""About how much the graph may hold of the rows it works on at once: within any `compute.memory` that a run can do with."""
 _IMAGE_COPIES = 12
 """Bytes that the graph holds for each byte of an image while it changes its size: as float32, and half of it once more."""
 _DTYPES = {"float64": np.dtype(np.float64), "int64": np.dtype(np.int64), "vector": np.dtype(np.float32), "string": np.dtype(object), "image": np.dtype(object)}

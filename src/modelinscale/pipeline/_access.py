@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.access import Allowed, decide
-from modelinscale.core.errors import SpecError, StoreError, did_you_mean
+from modelinscale.core.errors import StoreError
 from modelinscale.core.logs import log
 from modelinscale.pipeline import _collect
 from modelinscale.pipeline._lineage import audit_of
+from modelinscale.pipeline._look import named_by_roles
 from modelinscale.pipeline._place import Place
 from modelinscale.track.audit import actor
 
 if TYPE_CHECKING:
-    from modelinscale.core.schema import Schema
     from modelinscale.pipeline._describe import Described
-    from modelinscale.spec import ModelSpec
 
 SHOWN_ROWS = 20
 
@@ -33,18 +32,6 @@ def allowed(place: Place, columns: Sequence[str], what: str) -> Allowed:
         except StoreError as error:  # who may only read is still refused
             log(__name__).warning("a refusal could not be written to the audit log", extra={"reason": str(error)})
     return found
-
-
-def named_columns(spec: ModelSpec, schema: Schema) -> None:
-    """Raises `SpecError` where a role's rules name columns that the table does not have: they would protect nothing."""
-    wrong = [
-        f"access.roles.{role}: {name!r} is not a column.{did_you_mean(name, schema.names)}"
-        for role, names in spec.access.named().items()
-        for name in names
-        if name not in schema and name not in spec.data.personal
-    ]
-    if wrong:
-        raise SpecError(" ".join(wrong), fix="Names are written as the table has them, capitals too.")
 
 
 def faults_shown(place: Place, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -83,7 +70,7 @@ def rows(place: Place) -> Described:
     if not table_exists(uri):
         return Described("no table yet.", {"table": None}, [], ["`mis collect` makes it."])
     table = open_table(uri)
-    named_columns(place.spec, table.schema)
+    named_by_roles(place.spec, table.schema)
     may = allowed(place, table.schema.names, f"rows of {name}")
     columns = [n for n in table.schema.names if n not in may.hidden]
     found = table.slice(max(0, table.n_rows - SHOWN_ROWS), SHOWN_ROWS, columns).to_pylist() if columns else []

@@ -23,7 +23,7 @@ from modelinscale.core.seeds import derive, mixed
 from modelinscale.core.task import Task
 from modelinscale.data.split import NAMES, TEST, TRAIN, UNUSED, VALID
 from modelinscale.features import Feature, State
-from modelinscale.models import BLOCK_ROWS, Examples, Model, Weights
+from modelinscale.models import BLOCK_ROWS, SCORED_ROWS, Examples, Model, Weights
 from modelinscale.pipeline._needs import learns, libraries
 from modelinscale.pipeline._place import Facts, Place, Result
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 HELD_ENCODED = 4
 """Encoded rows are held in memory where it is allowed to be this many times their size: the blocks, and a family's own matrix of them."""
+_SCORED_SHARE = 4
+"""Blocks of encoded rows that are scored may be no more than so small a part of what there is for rows."""
 _LOOK_ROWS = 4_096
 """Rows that are encoded to see how large an encoded row is."""
 
@@ -204,7 +206,7 @@ class Context:
         return together(found) if found else self._none(form)
 
     def _stored(self, part: str, form: Form) -> Examples:
-        from modelinscale.encode.stored import SHUFFLE_DISK, Packer, Stored, write
+        from modelinscale.encode.stored import Packer, Stored, shuffle_disk, write
 
         if self._scratch is None:
             name = f"rows-{self.done['prepare'].identity}" + ("" if self._parts is None else "-other")
@@ -216,9 +218,12 @@ class Context:
         if not folder.is_dir():
             numbers, weights = self.task.type == "regression", bool(self.spec.train.weight)
             n_rows = int(np.count_nonzero(self.parts == NAMES.index(part)))
-            times = 1 + SHUFFLE_DISK if part == "train" and learns(self.spec, "mlp", "network") and form != "plain" else 1
+            size = self.encoded_bytes(form)
+            needed = n_rows * size
+            if part == "train" and learns(self.spec, "mlp", "network") and form != "plain":
+                needed += shuffle_disk(n_rows, size, self._budget)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            refuse_full(folder.parent, times * n_rows * self.encoded_bytes(form), f"keeping {n_rows:,} encoded rows while they are learned from")
+            refuse_full(folder.parent, needed, f"keeping {n_rows:,} encoded rows while they are learned from")
             packer = Packer(self.maker(form).examples, self.layouts(form), numbers, weights)
             made = self.spec.compute.map(packer.rows, self.rows.chosen(self.parts, NAMES.index(part)))
             write(folder, packer.layouts, made, numbers=numbers, weights=weights)
@@ -275,15 +280,19 @@ class Context:
         if not n:
             return one.model.predict(one.weights, self._none(form).rows)
         scorer = Scorer(one.model, one.weights, self.encoder(form))
-        return np.concatenate(list(self._few(form, n).map(scorer.scores, lots(self.rows, self.judged, NAMES.index(part)))))
+        compute, n_rows = self._few(form, n)
+        return np.concatenate(list(compute.map(scorer.scores, lots(self.rows, self.judged, NAMES.index(part), n_rows))))
 
-    def _few(self, form: Form, n: int) -> Compute:
-        """``compute``, with no more blocks of encoded rows in work at once in one process than fit beside what else it holds."""
-        compute = self.spec.compute
-        if compute.in_process == 1 or n <= BLOCK_ROWS:
-            return compute
-        most = int(self.room / 2 / (BLOCK_ROWS * self.encoded_bytes(form) * HELD_ENCODED))
-        return compute if most >= compute.in_process else compute.but(workers=max(1, most))
+    def _few(self, form: Form, n: int) -> tuple[Compute, int]:
+        """``compute`` and the rows of a block: as many encoded rows in work at once in one process as fit beside what else it holds."""
+        compute, n_rows = self.spec.compute, BLOCK_ROWS
+        if n <= SCORED_ROWS:
+            return compute, n_rows
+        most = self.room / _SCORED_SHARE / (self.encoded_bytes(form) * HELD_ENCODED)
+        while n_rows > SCORED_ROWS and n_rows * compute.in_process > most:
+            n_rows //= 2
+        fit = max(1, int(most / n_rows))
+        return compute if fit >= compute.in_process else compute.but(workers=fit), n_rows
 
     # -- learned
 

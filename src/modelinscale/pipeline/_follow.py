@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.clock import Clock, now
-from modelinscale.core.errors import NothingYet, StoreError, Unreachable
+from modelinscale.core.errors import InUse, NothingYet, StoreError, Unreachable
 from modelinscale.core.logs import log
 from modelinscale.core.units import show_seconds
 from modelinscale.pipeline import _collect
@@ -49,15 +49,15 @@ def follow(place: Place, stop: threading.Event, settings: Follow, news: Callable
 
 @contextmanager
 def _held(place: Place, table: str, stop: threading.Event) -> Iterator[None]:
-    """Holds the table; tells at once whom it waits for. Raises `StoreError` when that takes longer than `WAIT_S`, or ``stop`` is set meanwhile."""
+    """Holds the table; tells at once whom it waits for. Raises `InUse` when that takes longer than `WAIT_S`, or ``stop`` is set meanwhile."""
     end, told = monotonic() + WAIT_S, False
     with ExitStack() as held:
         while True:
             try:
                 held.enter_context(bringing(place, table, wait_s=0.5 if told else 0.0))
                 break
-            except StoreError as error:
-                if " is in use by " not in error.message or stop.is_set() or monotonic() >= end:  # other refusals do not pass by waiting
+            except InUse as error:  # other refusals do not pass by waiting
+                if stop.is_set() or monotonic() >= end:
                     raise
                 if not told:
                     log(__name__).warning(f"waiting for the table, up to {show_seconds(WAIT_S)}", extra={"table": table, "because": error.message})
@@ -101,21 +101,17 @@ class _Following:
         None if told to stop meanwhile.
         """
         from modelinscale.data.sources._messages import from_the_first
-        from modelinscale.data.tail import FIRST_PAUSE_S
+        from modelinscale.data.tail import Patience
 
-        pause, start, was_empty = FIRST_PAUSE_S, now(), False
+        patience, was_empty = Patience(self._settings), False
         while not stop.is_set():
             try:
                 job = _collect.job(self._place)
             except (Unreachable, NothingYet) as error:
-                if self._settings.give_up is not None and (now() - start).total_seconds() >= self._settings.give_up:
-                    raise
                 was_empty = was_empty or isinstance(error, NothingYet)
-                pause = min(self._settings.every, self._settings.pause) if isinstance(error, NothingYet) else pause
-                log(__name__).warning("the source cannot be read yet", extra={"error": str(error), "next_try_s": pause})
+                pause_s = patience.pause_s(error)
                 self._status.waiting(error.message)
-                stop.wait(pause)
-                pause = min(pause * 2, self._settings.pause)
+                stop.wait(pause_s)
             else:
                 return replace(job, source=from_the_first(job.source)) if was_empty else job
         return None

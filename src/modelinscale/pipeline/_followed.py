@@ -2,12 +2,12 @@
 
 from contextlib import AbstractContextManager
 
-from modelinscale.core.errors import StoreError
+from modelinscale.core.errors import InUse
 from modelinscale.pipeline._place import Place
 
 
 def bringing(place: Place, table: str, *, wait_s: float = 0.0) -> AbstractContextManager[None]:
-    """Holds the right to bring rows into a table while the block runs. Raises `StoreError` when another process has it for longer than that."""
+    """Holds the right to bring rows into a table while the block runs. Raises `InUse` when another process has it for longer than that."""
     return place.store.lock("follow", f"{table}.lock", wait_s=wait_s)
 
 
@@ -18,5 +18,5 @@ def followed(place: Place, table: str) -> bool:
     try:
         with bringing(place, table):
             return False
-    except StoreError:
+    except InUse:
         return True

@@ -14,6 +14,7 @@ from modelinscale.core.clock import Clock
 from modelinscale.core.errors import MisError
 from modelinscale.core.files import write_json
 from modelinscale.core.units import show_seconds
+from modelinscale.data._counts import Counts
 from modelinscale.pipeline._place import Place
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ AT_WORK = ("following", "waiting")
 """States of a follower that has not ended, or was killed."""
 
 
-@dataclass(frozen=True)
-class Followed:
+@dataclass(frozen=True, kw_only=True)
+class Followed(Counts):
     """News of a follower, for people and scripts."""
 
     time: str
@@ -35,27 +36,15 @@ class Followed:
     state: str
     """``following``; ``waiting`` for a source that is out of reach or empty; ``stopped``; ``failed``."""
     table: str
-    version: int | None
-    n_rows: int
-    """In the table."""
-    n_added: int
-    """By this commit; at the end: since the start."""
-    n_quarantined: int
-    """As ``n_added``."""
-    behind: int | None
-    """Rows that the source still has; None where it cannot tell."""
-    behind_s: float
-    """How long ago the lake had everything that the source had; before that was ever so, since the start."""
     newest_age_s: float | None
     """How old the newest of the rows that came is, by the column `data.time`; None without one."""
     rows_per_s: float
     """Rows read a second, since the commit before."""
     committed: bool
     """Whether this is the news of a commit."""
-    note: str = ""
 
     def plain(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k != "committed"}
+        return {"time": self.time, "state": self.state, "table": self.table} | {k: v for k, v in vars(self).items() if k != "committed"}
 
     @property
     def words(self) -> str:

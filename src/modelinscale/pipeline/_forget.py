@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from modelinscale.core.clock import now
 from modelinscale.core.errors import LakeError, SpecError, UsageError
 from modelinscale.core.files import write_bytes
-from modelinscale.core.personal import Keys
+from modelinscale.core.personal import Keys, made_by
 from modelinscale.core.secrets import anchored, reveal
 from modelinscale.pipeline import _register
 from modelinscale.pipeline._collect import quarantine_name
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from modelinscale.package.manifest import Manifest
     from modelinscale.track import Version
 
-_PSEUDONYM = re.compile(r"[0-9a-f]{8}\.[0-9a-f]{32}")
 _NEXT = (("train", "rows"), ("evaluate", "model"), ("export", "evaluated"), ("register", "package"))
 """Each step after prepare, and the input that names the result of the step before."""
 
@@ -179,7 +178,9 @@ class _Forgetting:
 
     def _refuse_other_keys(self, name: str, table: Table) -> None:
         """Raises `LakeError` when the table's pseudonyms were made by keys that the file does not list: under others nobody would be found."""
-        found = _chain_of(table, self.column)
+        from modelinscale.data.privacy import first_cell
+
+        found = made_by(first_cell(table, [self.column]))
         known = Keys(self._secrets).ids if self._secrets else ()
         if found is None or found in known or all(one.startswith(f"{found}.") for one in self.persons):
             return
@@ -307,15 +308,6 @@ def _cleaned(place: Place, table: Table, column: str, persons: Sequence[str]) ->
         rows = Cleaning({column: wanted}).apply(rows)
     *cells, nobody = rows.batch.column(column).to_pylist()
     return [text_of(cell) for cell in cells if cell is not None and cell != nobody]
-
-
-def _chain_of(table: Table, column: str) -> str | None:
-    """Which keys made the pseudonyms of a column; None where it holds none."""
-    for block in table.blocks([column]):
-        for cell in block.column(0).to_pylist():
-            if cell is not None:
-                return cell[:8] if isinstance(cell, str) and _PSEUDONYM.fullmatch(cell) else None
-    return None
 
 
 def _as_word(words: Sequence[str]) -> Callable[[str], object]:

@@ -118,8 +118,20 @@ def named(spec: ModelSpec, schema: Schema) -> None:
         ("evaluate.cost", list(spec.evaluate.cost_columns)),
         ("train.weight", [spec.train.weight] if spec.train.weight else []),
     ]
+    _refuse_unknown([*places, *_of_roles(spec)], schema)
+
+
+def named_by_roles(spec: ModelSpec, schema: Schema) -> None:
+    """Refuses columns that a role's rules name and the table does not have: they would protect nothing."""
+    _refuse_unknown(_of_roles(spec), schema)
+
+
+def _of_roles(spec: ModelSpec) -> list[tuple[str, list[str]]]:
     # What is dropped may be denied as well: the rule holds where the personal one is taken back.
-    places += [(f"access.roles.{role}", [n for n in names if n not in spec.data.personal]) for role, names in spec.access.named().items()]
+    return [(f"access.roles.{role}", [n for n in names if n not in spec.data.personal]) for role, names in spec.access.named().items()]
+
+
+def _refuse_unknown(places: Sequence[tuple[str, list[str]]], schema: Schema) -> None:
     wrong = [_unknown(place, missing, schema) for place, names in places if (missing := [n for n in names if n not in schema])]
     if wrong:
         raise SpecError("columns are named that the data does not have:\n  " + "\n  ".join(wrong), fix=_all(schema))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from modelinscale.pipeline._estimates import Estimate, estimates
 from modelinscale.pipeline._needs import size_of, whole
 from modelinscale.pipeline._place import Facts, Place, Result, as_plain
 
@@ -32,6 +33,8 @@ class Plan:
     """All steps, in order."""
 
     steps: tuple[Planned, ...]
+    estimates: tuple[Estimate, ...] = ()
+    """What the steps that are still to do take of memory and disk, and what there is."""
 
 
 def plan(place: Place, inputs: dict[str, Inputs], words: dict[str, Callable[[Facts], str]], standing: Standing) -> Plan:
@@ -52,7 +55,7 @@ def plan(place: Place, inputs: dict[str, Inputs], words: dict[str, Callable[[Fac
             waiting = step
             size = whole(place.spec, size_of(place, done["collect"].facts)) if "collect" in done else ""
             steps.append(Planned(step, place.name(step, wanted), False, "; ".join(filter(None, [_changes(place, step, wanted), size]))))
-    return Plan(tuple(steps))
+    return Plan(tuple(steps), estimates(place, done, tuple(one.step for one in steps if not one.done)))
 
 
 def _changes(place: Place, step: str, wanted: Facts) -> str:

@@ -32,7 +32,7 @@ def tracker(place: Place) -> Tracker:
 def work(context: Context, folder: Path) -> Facts:
     from modelinscale.core.clock import now
     from modelinscale.package import copy_package
-    from modelinscale.track import Run
+    from modelinscale.track import CHAMPION, Run
 
     spec, exported = context.spec, context.done["export"]
     tags = {
@@ -53,8 +53,11 @@ def work(context: Context, folder: Path) -> Facts:
         spec.name, identity=exported.identity, write=lambda target, number: copy_package(source, target, version=number), main=main, run=run, tags=tags
     )
     _keep_rows(context, registered.version.number)
-    but = "; it is no better than always the same answer" if no_better(context.facts("evaluate")["evaluation"]) else ""
-    note = f"version {registered.version.number} is {' and '.join(registered.version.aliases) or 'without alias'}: {registered.because}{but}."
+    number, worse = registered.version.number, main is not None and main.constant is not None and main.worse_than(main.constant)
+    but = "; it is no better than always the same answer" if not worse and no_better(context.facts("evaluate")["evaluation"]) else ""
+    note = f"version {number} is {' and '.join(registered.version.aliases) or 'without alias'}: {registered.because}{but}."
+    if worse and CHAMPION not in registered.version.aliases:
+        note = f"{note} `mis promote {number}` puts it in use all the same."
     return {"version": registered.version.number, "package": str(registered.version.folder.relative_to(context.place.store.path())), "notes": [note]}
 
 
@@ -107,8 +110,9 @@ def _main(context: Context) -> Main | None:
     from modelinscale.track import Main
 
     main = metrics_of(context.spec.evaluate, context.task)[0]
-    value = context.facts("evaluate")["evaluation"]["metrics"][main.type]["value"]
-    return None if value is None else Main(main.type, value, main.better)
+    evaluation = context.facts("evaluate")["evaluation"]
+    value = evaluation["metrics"][main.type]["value"]
+    return None if value is None else Main(main.type, value, main.better, evaluation["baselines"]["constant"][main.type]["value"])
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -20,14 +20,14 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 from modelinscale.core import files
 from modelinscale.core.bucket import Absent, connect, erase, told
-from modelinscale.core.errors import StoreError
+from modelinscale.core.errors import InUse, StoreError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -222,12 +222,8 @@ class Remote:
         """`pull` for a reader: at most every few seconds, and not while a process of this machine holds the project."""
         if self._holding or time.monotonic() - self._looked.get("", -_FRESH_S) < _FRESH_S:
             return
-        try:
-            with files.held(self.cache / ".locks" / "lock"):
-                self.pull()
-        except StoreError as error:
-            if "in use by" not in str(error):
-                raise
+        with suppress(InUse), files.held(self.cache / ".locks" / "lock"):
+            self.pull()
         self._looked[""] = time.monotonic()
 
     def _state(self, name: str) -> dict[str, Any]:
@@ -372,7 +368,7 @@ class _Lease:
         while (holder := self._try()) is not None:
             if time.monotonic() >= end:
                 fix = f"Wait until it ends, or stop it; a machine that died lets go after {self._lease_s:g} s."
-                raise StoreError(f"{self._remote.url} is in use by {holder}.", fix=fix)
+                raise InUse(f"{self._remote.url} is in use by {holder}.", fix=fix)
             time.sleep(min(pause, max(0.0, end - time.monotonic())))
             pause = min(2 * pause, 2.0)
         self._thread.start()

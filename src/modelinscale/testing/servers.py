@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelinscale.testing.waits import LONG_S
+
 if TYPE_CHECKING:
     import httpx
 
@@ -37,7 +39,7 @@ class Running:
         import httpx
 
         # A connection each: what one test does to its connection is no business of the next.
-        return httpx.Client(base_url=self.url, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0), timeout=30)
+        return httpx.Client(base_url=self.url, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0), timeout=LONG_S)
 
     def close(self) -> None:
         """Lets go of the client."""
@@ -56,8 +58,8 @@ class Running:
         return self._client.get(path)
 
     def connect(self) -> socket.socket:
-        """A bare connection; reads on it wait at most 10 s."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        """A bare connection; reads on it wait at most two minutes."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=LONG_S)
 
     def say(self, raw: bytes) -> bytes:
         """Sends bytes as they are and returns all that comes back until the server closes."""
@@ -76,7 +78,7 @@ class Running:
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, list[str]]:
         """Asks it to stop; returns the exit code and the modules it had loaded (none when it was cut off)."""
         self.process.send_signal(number)
-        out, _ = self.process.communicate(timeout=30)
+        out, _ = self.process.communicate(timeout=LONG_S)
         return self.process.returncode, json.loads(out) if out.strip() else []
 
 

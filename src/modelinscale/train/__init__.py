@@ -14,7 +14,7 @@ from modelinscale.core.errors import MisError, ModelError
 from modelinscale.core.settings import Settings
 from modelinscale.core.task import Label, Task
 from modelinscale.core.units import Duration, show_seconds
-from modelinscale.models import Effort, Examples, Model, Scores, Weights
+from modelinscale.models import SCORED_ROWS, Effort, Examples, Model, Scores, Weights
 from modelinscale.train._loss import loss
 from modelinscale.train._rows import Maker, predict
 from modelinscale.train._scores import Lot, Scorer, lots
@@ -175,7 +175,7 @@ def _try(
         factors = class_factors(totals, task, settings.class_weight)
         train, valid = train.weighed(factors), valid.weighed(factors)
         weights = family.fit(train, valid if len(valid) else None, task, effort)
-        scores = predict(family, weights, (block.rows for block in valid.blocks())) if len(valid) else None
+        scores = predict(family, weights, (block.rows for block in valid.blocks(SCORED_ROWS))) if len(valid) else None
         if scores is not None and not np.isfinite(scores).all():
             raise ModelError(
                 f"{family.type} did not settle: {int((~np.isfinite(scores)).sum())} of its answers are not finite.", fix="Lower its learning rate."

@@ -50,6 +50,6 @@ def together(parts: list[Examples]) -> Examples:
 
 
 def predict(model: Model, weights: Weights, blocks: Iterable[Encoded]) -> Scores:
-    """Scores of rows that come in blocks: (N,) or (N, C). Hand over blocks of `BLOCK_ROWS`, and the last bits never depend on how rows were read."""
+    """Scores of rows that come in blocks: (N,) or (N, C). Blocks of `SCORED_ROWS` or a multiple: the last bits never depend on how rows were read."""
     found = [model.predict(weights, rows) for rows in blocks]
     return found[0] if len(found) == 1 else np.concatenate(found)

@@ -1,6 +1,6 @@
 """Scores of many rows: each block of them is read, encoded and scored in one go, wherever the work is done, and nothing but the scores comes back.
 
-The blocks are those that a family goes through in training (`BLOCK_ROWS` rows of a part, in the order of the table), so that the last bits of a score
+A block is `BLOCK_ROWS` rows of a part, in the order of the table, or fewer where memory is short (`SCORED_ROWS` or a multiple): the last bits of a score
 never depend on partitions, on workers or on memory.
 """
 

@@ -1,6 +1,5 @@
 """Kafka topics: offsets are kept in the lake's own transaction, so that a row is there exactly once whatever is killed."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -28,6 +27,10 @@ POLL_S = 0.1
 """How long one call waits for messages; librdkafka fetches ahead meanwhile."""
 TELL_S = 5.0
 """How long is tried to tell the group: it matters less than to go on."""
+SETUP_S = 10.0
+"""How long one connection may take to be made, encryption and password included; librdkafka's own 30 s are as much as `timeout`."""
+DOWN_S = 5.0
+"""After so long without a single broker that can be reached it is told; one that answers slowly has all of `timeout`."""
 LOOK_S = 30.0
 """How often a follower looks for new partitions."""
 
@@ -326,7 +329,8 @@ class _Link:
         from confluent_kafka import Consumer, KafkaException
 
         self._source, self._timeout_s = source, timeout_s
-        self._errors: deque[Any] = deque(maxlen=20)
+        self._errors: dict[int, Any] = {}
+        """What the client noticed, the newest of each kind: a broker that is down is told of twenty times a second."""
         self.ended: set[Part] = set()
         self._assigned: set[Part] = set()
         settings: dict[str, Any] = {
@@ -340,7 +344,8 @@ class _Link:
             "enable.partition.eof": True,
             "queued.max.messages.kbytes": max(source.size // 512, 1024),
             "fetch.wait.max.ms": 100,
-            "error_cb": self._errors.append,
+            "socket.connection.setup.timeout.ms": int(1000 * min(max(timeout_s, 1.0), SETUP_S)),
+            "error_cb": self._noticed,
             "log_level": 2,  # what goes wrong is told by us, once
             **source.security.settings(),
         }
@@ -355,12 +360,30 @@ class _Link:
             raise
         self.cluster = str(self._about.cluster_id)
 
+    def _noticed(self, error: Any) -> None:
+        self._errors.pop(error.code(), None)
+        self._errors[error.code()] = error
+
     def look(self) -> None:
         """Asks anew what topics and partitions there are."""
         self._about = self._listed()
 
     def _listed(self) -> Any:
-        return self._ask(lambda: self.consumer.list_topics(timeout=self._timeout_s))
+        """What there is. Asked in ever longer turns: librdkafka would wait for a dead broker as long as for a slow one."""
+        from confluent_kafka import KafkaError, KafkaException
+
+        began, turn_s = monotonic(), 1.0
+        while (left_s := self._timeout_s - (monotonic() - began)) > turn_s:
+            try:
+                return self.consumer.list_topics(timeout=turn_s)
+            except KafkaException as error:
+                self.consumer.poll(0)  # hands over what the client noticed
+                noticed = {*self._errors, error.args[0].code()}
+                down = KafkaError._ALL_BROKERS_DOWN in noticed and monotonic() - began >= DOWN_S
+                if down or noticed & {KafkaError._AUTHENTICATION, KafkaError._SSL}:
+                    raise self._told(error.args[0]) from None
+            turn_s *= 2
+        return self._ask(lambda: self.consumer.list_topics(timeout=max(left_s, 0.1)))
 
     def partitions(self) -> list[Part]:
         """The partitions there were when last looked, in order. Raises `SourceError` for a topic that is not there."""
@@ -417,7 +440,7 @@ class _Link:
         """Raises `Unreachable` when no broker can be reached any more."""
         from confluent_kafka import KafkaError, KafkaException
 
-        if any(e.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION) for e in self._errors):
+        if {KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION} & self._errors.keys():
             try:
                 self.consumer.list_topics(timeout=min(self._timeout_s, 2.0))
             except KafkaException as error:
@@ -426,7 +449,7 @@ class _Link:
 
     def silent(self, what: str) -> SourceError:
         """The error for a broker that says nothing."""
-        reason = f" ({self._errors[-1].str()})" if self._errors else ""
+        reason = f" ({list(self._errors.values())[-1].str()})" if self._errors else ""
         return Unreachable(f"{self._source._name()}: {what}{reason}.", fix="Is the broker up, and can it be reached from here?")
 
     def _ask(self, question: Callable[[], Any]) -> Any:
@@ -442,13 +465,14 @@ class _Link:
         """A client's error as ours: what may pass by itself, and what will not."""
         from confluent_kafka import KafkaError
 
-        refused = next((e for e in [*self._errors, error] if e.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL)), None)
+        refused = next((e for e in [*self._errors.values(), error] if e.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL)), None)
         name, servers = self._source._name(), ", ".join(self._source.servers)
         if refused is not None:
             return SourceError(f"{name}: {servers} refuses this client: {refused.str()}.", fix="Check `security`: user, password, mechanism, certificates.")
         passing = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE, KafkaError._TIMED_OUT_QUEUE)
         if error.code() in passing or error.retriable():
-            return Unreachable(f"{name}: {servers} cannot be reached: {error.str()}.", fix="Is the broker up? Are `servers` and `security.tls` right?")
+            why = next((self._errors[code] for code in (KafkaError._RESOLVE, KafkaError._TRANSPORT) if code in self._errors), error)
+            return Unreachable(f"{name}: {servers} cannot be reached: {why.str()}.", fix="Is the broker up? Are `servers` and `security.tls` right?")
         return SourceError(f"{name}: {error.str()} ({error.name()}).", fix="Check `topic` and this user's rights.")
 
 

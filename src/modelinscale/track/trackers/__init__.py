@@ -40,6 +40,12 @@ class Main:
     metric: str
     value: float
     better: Literal["higher", "lower"]
+    constant: float | None = None
+    """What always the same answer gets on the same rows, where that is known; not kept with the version."""
+
+    def worse_than(self, other: float) -> bool:
+        """Whether ``other`` is the better value."""
+        return self.value < other if self.better == "higher" else self.value > other
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class Tracker(Kind):
     ) -> Registered:
         """Publishes a package under the next number and registers it, whole or not at all; the same identity again gives the version there is.
 
-        ``write`` may be called again after a kill. The first version becomes champion; a later one does when `place` says so, else challenger.
+        ``write`` may be called again after a kill. It becomes champion when `place` says so, else challenger.
         """
 
     @abstractmethod

@@ -106,6 +106,11 @@ class Mlflow(Tracker):
         aliases = self.aliases(name)
         if any(v.number == aliases.get(version) for v in versions):  # an alias may outlive its version when that is deleted in MLflow's pages
             return aliases[version]
+        if version == CHAMPION:
+            raise UsageError(
+                f"{name} has no champion: no version became one by itself, and none was made one.",
+                fix=f"`mis show` tells how good each is, `mis promote N` makes one champion all the same. There is: {_listed(versions)}.",
+            )
         raise UsageError(f"{name} has no version called {version!r}.{did_you_mean(version, list(aliases))}", fix=f"There is: {_listed(versions)}.")
 
     def resolve(self, name: str, version: str) -> Path:
