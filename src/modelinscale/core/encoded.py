@@ -49,9 +49,9 @@ class Layout:
     @property
     def row_bytes(self) -> int:
         """Bytes of a row's block; 0 for sparse ones, whose size only the rows can tell."""
-        if self.role == "sparse":
-            return 0
-        return {"dense": 4 * self.width, "ids": 4}.get(self.role) or prod(self.shape) * (1 if self.role == "image" else 4)
+        if self.role in ("sparse", "ids"):
+            return 0 if self.role == "sparse" else 4
+        return 4 * self.width if self.role == "dense" else prod(self.shape) * (1 if self.role == "image" else 4)
 
 
 @dataclass(frozen=True)

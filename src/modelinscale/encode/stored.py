@@ -205,7 +205,7 @@ def fields(layouts: dict[str, Layout], *, numbers: bool, weights: bool) -> "tupl
 
 def row_bytes(layouts: dict[str, Layout]) -> int:
     """Bytes of an encoded row, without the items of words, which only the rows can tell."""
-    return 16 + sum(layout.row_bytes or 12 for layout in layouts.values())
+    return 16 + sum(12 if layout.role == "sparse" else layout.row_bytes for layout in layouts.values())
 
 
 def shuffle_disk(n_rows: int, row_bytes: float, memory: int | None) -> float:

@@ -225,7 +225,7 @@ def a_weight_of_two_is_about_a_row_twice(model: Model, type: TaskType) -> None:
 def any_one_block_is_enough(model: Model, type: TaskType) -> None:
     """Tables of numbers alone, of categories alone, of words alone."""
     given = planted(model.form, type, n_rows=200)
-    for name in ("size", "colour", "note"):
+    for name in ("size", "colour", "note", *(["picture"] if model.form == "deep" else [])):
         train, valid, test = (_only(part, name) for part in (given.train, given.valid, given.test))
         alone = Planted(given.task, train, valid, test)
         weights = _fit(model, alone)
