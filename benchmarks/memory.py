@@ -1,7 +1,8 @@
 """Memory and time of `mis collect` and `mis predict` on a large CSV, beside Polars' own streaming CSV to Parquet of the same file; and of whole runs
-(`mis run`, collect to register) on a table ten times as large as what `compute.memory` lets the process hold.
+(`mis run`, collect to register) on tables of several times what `compute.memory` lets the process hold.
 
-python benchmarks/memory.py [csv] [run] [--gigabytes 5] [--budget 512MiB]   writes its part of benchmarks/results/memory.md; needs four times that much disk
+python benchmarks/memory.py [csv] [--gigabytes 5]                       writes its part of benchmarks/results/memory.md; needs four times that much disk
+python benchmarks/memory.py [run] [--budget 512MiB] [--times 1 3]       the same; about ten minutes of CPU time; `--times 10` takes twenty more
 """
 
 import argparse
@@ -20,9 +21,10 @@ from modelinscale.core.units import show_bytes, size_bytes
 
 HERE = Path(__file__).parent
 POLARS = "import sys, polars as pl; pl.scan_csv(sys.argv[1]).sink_parquet(sys.argv[2])"
-TITLES = {"csv": "## Collect and predict of a large CSV", "run": "## A whole run on ten times its memory"}
+TITLES = {"csv": "## Collect and predict of a large CSV", "run": "## Whole runs within a budget"}
 NUMBERS = 40
 FAMILIES = {"trees": "{type: trees, rounds: 100}", "mlp": "{type: mlp, epochs: 2}"}
+TRAIN_S = 60
 
 
 def generate(path: Path, size_bytes: int) -> int:
@@ -78,7 +80,7 @@ def generate_wide(path: Path, held_bytes: int) -> tuple[int, int]:
     return rows, held
 
 
-def of_csv(gigabytes: float, budget: str, work: Path) -> list[str]:
+def of_csv(gigabytes: float, work: Path) -> list[str]:
     """A CSV and one of a tenth of its size."""
     lines = [
         "One generated CSV and one of a tenth of its size. Peak resident memory of the whole process tree.",
@@ -112,35 +114,38 @@ def of_csv(gigabytes: float, budget: str, work: Path) -> list[str]:
     return lines
 
 
-def of_run(gigabytes: float, budget: str, work: Path) -> list[str]:
-    """`mis run` from collect to register, each family a process of its own, then `mis predict` of every row."""
-    data, most = work / "rows.parquet", size_bytes(budget)
-    rows, held = generate_wide(data, 10 * most)
+def of_run(times: list[float], budget: str, work: Path) -> list[str]:
+    """`mis run` from collect to register on each size, each family a process of its own, then `mis predict` of every row."""
+    most = size_bytes(budget)
     lines = [
-        f"{rows:,} rows x {NUMBERS + 3} columns in the order of time, {held / 1e9:.1f} GB as held in memory, {held / most:.1f} times `compute.memory`",
-        f"({show_bytes(most)}). Each family a `mis run` of its own from collect to register, then `mis predict` of every row within the same budget.",
-        "Held: the most anonymous memory at once, what the budget bounds; RSS counts pages of files too.",
+        f"Generated rows x {NUMBERS + 3} columns in the order of time, `compute.memory` {show_bytes(most)}; the rows, held, are so many times that.",
+        f"Each family a `mis run` of its own from collect to register (training {TRAIN_S} s at most), then `mis predict` of every row within the same budget.",
+        "Held: the most anonymous memory of all processes at once, what the budget bounds; RSS counts pages of files too.",
         "",
-        "| command | model | held | of the budget | peak RSS | wall s | CPU s | ROC AUC (test) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| command | model | rows | of the budget | held | of the budget | peak RSS | wall s | CPU s | ROC AUC (test) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, family in FAMILIES.items():
-        project = work / name
-        project.mkdir()
-        features = ", ".join([*(f"x{i}: number" for i in range(NUMBERS)), "shop: category", "country: category", "at: moment"])
-        (project / "model.yaml").write_text(
-            f"data: {{source: {data}, split: {{type: random}}}}\ntarget: y\nmodel: {family}\ntrain: {{budget: 120}}\n"
-            f"features: {{{features}}}\ncompute: {{type: local, memory: {budget}}}\n"
-        )
-        done = run([MIS, "run", "--json"], cwd=project)
-        found: dict[str, Any] = json.loads(done.output)
-        lines.append(_run_line("mis run", name, done, most, f"{found['metrics']['roc_auc']['value']:.3f}"))
-        print(lines[-1], *found.get("notes", ()), sep="\n", flush=True)
-        scored = run([MIS, "predict", str(data), "--out", str(work / "out.parquet")], cwd=project)
-        lines.append(_run_line("mis predict", name, scored, most, ""))
-        print(lines[-1], flush=True)
-        (work / "out.parquet").unlink()
-        shutil.rmtree(project)
+    for share in times:
+        data = work / "rows.parquet"
+        rows, size = generate_wide(data, int(share * most))
+        for name, family in FAMILIES.items():
+            project = work / name
+            project.mkdir()
+            features = ", ".join([*(f"x{i}: number" for i in range(NUMBERS)), "shop: category", "country: category", "at: moment"])
+            (project / "model.yaml").write_text(
+                f"data: {{source: {data}, split: {{type: random}}}}\ntarget: y\nmodel: {family}\ntrain: {{budget: {TRAIN_S}}}\n"
+                f"features: {{{features}}}\ncompute: {{type: local, memory: {budget}}}\n"
+            )
+            table = f"{name} | {rows:,} | {size / most:.1f} x"
+            done = run([MIS, "run", "--json"], cwd=project)
+            found: dict[str, Any] = json.loads(done.output)
+            lines.append(_run_line("mis run", table, done, most, f"{found['metrics']['roc_auc']['value']:.3f}"))
+            print(lines[-1], *found.get("notes", ()), sep="\n", flush=True)
+            scored = run([MIS, "predict", str(data), "--out", str(work / "out.parquet")], cwd=project)
+            lines.append(_run_line("mis predict", table, scored, most, ""))
+            print(lines[-1], flush=True)
+            (work / "out.parquet").unlink()
+            shutil.rmtree(project)
     return lines
 
 
@@ -149,9 +154,9 @@ def _line(what: str, data: Path, rows: int, cost: Cost, peer: Cost) -> str:
     return f"| {what} | {size:.2f} GB | {rows:,} | {cost.peak_bytes / 1e9:.2f} GB | {cost.wall_s:.1f} | {cost.wall_s / peer.wall_s:.2f} |"
 
 
-def _run_line(what: str, model: str, cost: Cost, budget: int, quality: str) -> str:
+def _run_line(what: str, table: str, cost: Cost, budget: int, quality: str) -> str:
     sizes = f"{show_bytes(cost.held_bytes)} | {cost.held_bytes / budget:.0%} | {show_bytes(cost.peak_bytes)}"
-    return f"| {what} | {model} | {sizes} | {cost.wall_s:.0f} | {cost.cpu_s:.0f} | {quality} |"
+    return f"| {what} | {table} | {sizes} | {cost.wall_s:.0f} | {cost.cpu_s:.0f} | {quality} |"
 
 
 def _keep(part: str, lines: list[str]) -> None:
@@ -171,11 +176,13 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=tuple(TITLES), default=[])
     parser.add_argument("--gigabytes", type=float, default=5.0)
     parser.add_argument("--budget", default="512MiB")
+    parser.add_argument("--times", type=float, nargs="+", default=[1.0, 3.0])
     parser.add_argument("--place", type=Path, default=None)
     given = parser.parse_args()
     for part in given.parts or TITLES:
         with tempfile.TemporaryDirectory(dir=given.place) as name:
-            _keep(part, {"csv": of_csv, "run": of_run}[part](given.gigabytes, given.budget, Path(name)))
+            work = Path(name)
+            _keep(part, of_csv(given.gigabytes, work) if part == "csv" else of_run(given.times, given.budget, work))
 
 
 if __name__ == "__main__":

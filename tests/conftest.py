@@ -12,14 +12,22 @@ from hypothesis import HealthCheck, settings
 from modelinscale.core import secrets
 from modelinscale.testing import brokers, clusters, disks
 
-# No test may fail because the machine was busy: what a draw or an example takes is not judged by the clock.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any machine")
+# No test may fail because the machine was busy: what a draw or an example takes is not judged by the clock. Nor by chance: each run tries the same examples;
+# `--hypothesis-profile explore` tries others.
+_ANY: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("any machine", **_ANY, derandomize=True)
+settings.register_profile("fast", **_ANY, derandomize=True, max_examples=33)
+settings.register_profile("explore", **_ANY, derandomize=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("--hypothesis-profile"):
+        settings.load_profile("fast" if config.option.markexpr == "not slow" else "any machine")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What importing makes stays: looking for garbage in it, again and again, takes each process two seconds here and more in the tests."""
+    """What importing makes stays: looking for garbage in it, again and again, takes each process two seconds."""
     gc.disable()
     try:
         return (yield)

@@ -5,14 +5,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("ray", reason="needs `pip install 'modelinscale[ray]'`")
-pytestmark = pytest.mark.slow  # each process starts a cluster: five seconds of the processor
+from modelinscale.testing import waits
+
+pytestmark = [
+    pytest.mark.slow,  # each process starts a cluster: five seconds of the processor
+    # Not imported to see whether it is there: that takes every run a second.
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs `pip install 'modelinscale[ray]'`"),
+]
 
 BEGIN = """
 import json, os, socket, sys, threading, time
@@ -97,9 +102,7 @@ def _runs(pid: int) -> bool:
 
 def _wait_for_the_end_of(pids: list[int], folder: Path) -> None:
     assert len(pids) > 4, "a cluster has several processes"
-    end = time.monotonic() + 60
-    while (any(map(_runs, pids)) or folder.exists()) and time.monotonic() < end:
-        time.sleep(0.1)
+    waits.until(lambda: not any(map(_runs, pids)) and not folder.exists(), "the end of the cluster")
     assert [pid for pid in pids if _runs(pid)] == []
     assert not folder.exists()
 

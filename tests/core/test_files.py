@@ -106,7 +106,7 @@ def test_a_held_lock_names_its_holder_and_is_free_when_that_dies(tmp_path: Path)
     finally:
         other.kill()
         other.join()
-    with held(tmp_path / "lock", wait_s=5):
+    with held(tmp_path / "lock", wait_s=60):
         pass
 
 

@@ -1,12 +1,12 @@
 """What there is, what is needed, and a refusal in time."""
 
-import time
 from pathlib import Path
 
 import pytest
 
 from modelinscale.core import memory
 from modelinscale.core.errors import DataError
+from modelinscale.testing import waits
 
 MIB = 1 << 20
 
@@ -72,7 +72,7 @@ def test_work_that_does_not_fit_is_refused_before_it_begins() -> None:
 def test_a_process_over_its_budget_stops_at_the_next_partition() -> None:
     with memory.guarded(memory.held() // 2) as guard:
         assert guard is not None
-        time.sleep(0.2)
+        waits.until(lambda: guard._over, "a look at what the process holds")
         with pytest.raises(DataError, match=r"reading rows: the process holds .* more than `compute.memory` allows .*rather than killed"):
             memory.check("reading rows")
     memory.check("afterwards nothing is watched")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from modelinscale.core.schema import Column, ColumnType
 from modelinscale.data._cells import read_cells
 from modelinscale.data.arrow import arrow_type
+from modelinscale.testing.examples import examples
 
 
 def read(cells: Sequence[object] | pa.Array, type: ColumnType, **habits: Any) -> tuple[list[object], dict[int, tuple[str, str]]]:
@@ -213,7 +214,7 @@ ODD = st.one_of(
 
 
 @given(st.lists(ODD, max_size=10), st.sampled_from(["int", "float", "bool", "string", "time", "vector"]), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_no_text_makes_it_stumble_and_neighbours_change_nothing(cells: list[str | None], type: ColumnType, habits: bool) -> None:
     cells = [c if c is None else c.encode("utf-8", "ignore").decode() for c in cells]
     extra: dict[str, Any] = {"width": 2} if type == "vector" else {}

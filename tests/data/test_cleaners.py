@@ -29,6 +29,7 @@ from modelinscale.data.cleaners.trim import Trim
 from modelinscale.data.cleaners.units import Units
 from modelinscale.testing import cleaners as suite
 from modelinscale.testing.cleaners import Case, applied, series, served
+from modelinscale.testing.examples import examples
 
 TEXT, FLOAT, INT, BOOL = (Column(name="c", type=kind) for kind in ("string", "float", "int", "bool"))
 LB = 0.45359237
@@ -122,7 +123,7 @@ ODD = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(ODD, min_size=1, max_size=6), st.sampled_from(sorted(n for n, c in CASES.items() if c.column.type == "string" and n != "dedupe")))
 @example(["\u1e9e", "ǅ", "ﬁ"], "trim lower")
 @example(["\u0345\u0301", "ΐ"], "trim upper")
@@ -150,10 +151,10 @@ STEPS = {
 
 
 @pytest.mark.slow  # each cleaner is tried so on odd text above
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(ODD, ODD, ODD), min_size=1, max_size=8), st.integers(0, 8))
 def test_whole_rows_are_cleaned_the_same_in_parts_and_when_served(rows: list[tuple[str, str, str]], cut: int) -> None:
-    from modelinscale.package._cells import _Unreadable
+    from modelinscale.package._cell_words import Unreadable
     from modelinscale.package._clean import Chain
 
     schema = Schema(columns=tuple(Column(name=n, type="string") for n in STEPS))
@@ -174,7 +175,7 @@ def test_whole_rows_are_cleaned_the_same_in_parts_and_when_served(rows: list[tup
         for name, cell in row.items():
             try:
                 found = Chain(schema[name], [c.step() for c in cleaning.of(schema[name])], after[name])(cell)
-            except _Unreadable:
+            except Unreadable:
                 assert (i, name) in faults
                 continue
             assert (i, name) not in faults
@@ -329,7 +330,7 @@ FILLS: list[dict[str, Any]] = [
 CELLS = st.none() | ODD | st.sampled_from(["0", "1", "true", "3 kg", "500", "2,5", "2024-05-01", "01.05.2024", " n/a ", "B ", "", "70 kg"])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=6), st.sampled_from(FILLS), st.integers(0, 6))
 def test_cells_filled_from_other_columns_are_the_same_in_parts_when_served_and_when_cleaned_again(rows: Any, steps: dict[str, Any], cut: int) -> None:
     from modelinscale.package import InputColumn

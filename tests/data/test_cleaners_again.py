@@ -20,6 +20,7 @@ from modelinscale.data.cleaners._treatment import Cleaning, frozen, parse_cleane
 from modelinscale.package import InputColumn
 from modelinscale.package._cells import BadCell, Reader
 from modelinscale.testing.cleaners import applied, series
+from modelinscale.testing.examples import examples
 
 STEPS: dict[str, list[Any]] = {
     "trim": ["trim"],
@@ -67,7 +68,7 @@ def reader_of(raw: Column, column: Column, steps: list[dict[str, Any]]) -> Reade
     return Reader(InputColumn(column=column, input=form, raw=raw if steps else None, clean=tuple(steps)))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(cells=st.lists(CELLS, min_size=1, max_size=6), name=st.sampled_from(sorted(STEPS)), cuts=st.tuples(st.integers(0, 6), st.integers(0, 6)))
 @example(cells=["0", "1,5 m"], name="units marks", cuts=(0, 0))
 @example(cells=["-0", "-0 lb"], name="units", cuts=(0, 0))
@@ -103,7 +104,7 @@ def test_dirty_cells_are_the_same_in_three_parts_when_served_and_when_cleaned_tw
         assert repr(served.read([again])[0]) == repr(expected), f"{name}: {cell!r} became {again!r}, and changed when it was cleaned again"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     numbers=st.lists(st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([-999.0, 0.0, -0.0, 5.0, 2.0**53]), min_size=1, max_size=8),
     steps=st.sampled_from(

@@ -104,7 +104,8 @@ def test_one_row_and_a_whole_file_are_answered_the_same(project: Project, packag
 
 @pytest.mark.slow
 def test_a_missing_cell_is_filled_from_a_column_that_is_no_feature(package: Package) -> None:
-    from modelinscale.serve._oip import Translator, model_metadata
+    from modelinscale.serve._oip import Translator
+    from modelinscale.serve._oip_form import model_metadata
 
     row = {"weight": "50 kg", "price": "1,5", "sent": "01.02.2024"}
     assert package.predict([{**row, "city": "n/a", "town": " BONN"}]) == package.predict([{**row, "city": "Bonn"}])

@@ -15,6 +15,7 @@ from modelinscale.core.schema import Column
 from modelinscale.data.clean import clean
 from modelinscale.data.infer import infer, profile
 from modelinscale.data.sources import Source
+from modelinscale.testing.examples import examples
 
 
 def found(cells: Sequence[str | None], name: str = "x") -> Column:
@@ -177,7 +178,7 @@ def test_lists_of_one_length_are_vectors_and_others_are_refused_together() -> No
 
 
 @given(st.lists(st.one_of(st.none(), st.text(max_size=12), st.sampled_from(["1", "2.5", "NA", "2024-01-01", "yes", "$5", "1,000", "31.02.2020"])), max_size=40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_any_text_gets_a_type_and_most_of_it_can_be_read(cells: list[str | None]) -> None:
     cells = [c if c is None else c.encode("utf-8", "ignore").decode() for c in cells]
     schema = infer(pa.table({"x": pa.array(cells, pa.string())}))

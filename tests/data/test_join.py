@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from modelinscale.core.errors import DataError
 from modelinscale.data.join import Right, Rule
+from modelinscale.testing.examples import examples
 
 SCHEMA = pa.schema([("k0", pa.int64()), ("k1", pa.string()), ("moment", pa.timestamp("us")), ("v", pa.int64())])
 LEFT = pa.schema([("k0", pa.int64()), ("k1", pa.string()), ("moment", pa.timestamp("us"))])
@@ -48,7 +49,7 @@ def slowly(rights: Sequence[tuple[Any, ...]], lefts: Sequence[tuple[Any, ...]], 
     return answer
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     rights=st.lists(st.tuples(KEYS, MOMENTS), max_size=25),
     lefts=st.lists(st.tuples(KEYS, MOMENTS), min_size=1, max_size=25),
@@ -66,7 +67,7 @@ def test_as_of_equals_the_loop_in_memory_and_on_disk(rights: Any, lefts: Any, al
         assert value is None or right[value][2] <= at, "a value from the future"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(KEYS, unique=True, max_size=12), st.lists(KEYS, min_size=1, max_size=25), st.sampled_from([1 << 30, 1]))
 def test_a_key_alone_finds_its_row(rights: Any, lefts: Any, budget: int) -> None:
     known = {key: i for i, key in enumerate(rights) if None not in key}

@@ -22,6 +22,7 @@ from modelinscale.data.sources._late import MOST_PLACES, begin_again, kept_place
 from modelinscale.data.sources.redis import Redis
 from modelinscale.spec import loads
 from modelinscale.spec._source import settings_of
+from modelinscale.testing.examples import examples
 
 START = datetime(2026, 1, 1)
 
@@ -92,7 +93,7 @@ STEP = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEP, max_size=14), within=st.sampled_from([None, 3, 8]), exact=st.booleans())
 def test_whatever_comes_when_the_rows_end_as_if_all_had_been_there_at_once(tmp_path: Path, steps: Any, within: int | None, exact: bool) -> None:
     shop = Shop(tmp_path, allow_exact=exact, **({} if within is None else {"within": f"{within}h"}))

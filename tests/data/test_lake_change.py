@@ -18,7 +18,8 @@ import pytest
 
 from modelinscale.core.errors import LakeError, StoreError, UsageError
 from modelinscale.core.schema import Column, Schema
-from modelinscale.data._lake_base import Where, at_work
+from modelinscale.data._lake_base import Where
+from modelinscale.data._lake_turns import at_work
 from modelinscale.data.arrow import arrow_schema
 from modelinscale.data.lake import SEQ, Staged, Table, create_table, open_table
 

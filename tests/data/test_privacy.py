@@ -17,6 +17,7 @@ from modelinscale.data.clean import clean
 from modelinscale.data.lake import create_table
 from modelinscale.data.privacy import Privacy, refuse_other_keys
 from modelinscale.data.treatment import treat
+from modelinscale.testing.examples import examples
 
 KEY, OTHER = "k" * 32, "another key of thirty letters or so"
 
@@ -79,7 +80,7 @@ def test_masks_keep_what_was_asked_and_no_more() -> None:
 VALUES = some.one_of(some.text(max_size=40), some.emails(), some.ip_addresses().map(str), some.from_regex(r"\d{8,19}", fullmatch=True))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(value=VALUES, keep=some.sampled_from([None, "domain", "last4", "network", "nothing"]))
 def test_a_treated_text_treated_again_is_the_same(value: str, keep: str | None) -> None:
     assert mask(mask(value, keep), keep) == mask(value, keep)
@@ -87,7 +88,7 @@ def test_a_treated_text_treated_again_is_the_same(value: str, keep: str | None) 
     assert keys.pseudonym(keys.pseudonym(value)) == keys.pseudonym(value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     value=some.floats(-1e12, 1e12), step=some.floats(1e-3, 1e6), number=some.integers(-(2**62), 2**62), whole=some.integers(1, 1000),
     moment=some.integers(-62_135_596_800_000_000, 253_402_300_799_999_999), keep=some.sampled_from(["year", "month", "day"]),

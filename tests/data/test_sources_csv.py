@@ -29,6 +29,7 @@ from modelinscale.data.sources import Chunk
 from modelinscale.data.sources._dialect import unique_names
 from modelinscale.data.sources._records import all_ends, first_end, last_end
 from modelinscale.data.sources.csv import Csv
+from modelinscale.testing.examples import examples
 
 NOISE = random.Random(7).randbytes(50_000)
 
@@ -319,7 +320,7 @@ TEXT = Schema(columns=tuple(Column(name=n, type="string") for n in TYPED.names))
 
 
 @given(st.lists(st.tuples(CELL, CELL, CELL, CELL, CELL), min_size=1, max_size=8), st.integers(64, 200))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_fast_road_gives_what_the_text_gives(tmp_path: Path, table: list[tuple[str, ...]], block: int) -> None:
     out = io.StringIO(newline="")
     python_csv.writer(out, lineterminator="\n", quoting=python_csv.QUOTE_ALL).writerows([TYPED.names, *table])
@@ -356,7 +357,7 @@ def _machine(block: bytes, quote: str, separator: str) -> list[int]:
 
 
 @given(st.text('ab,"\n\r', max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_records_end_where_a_plain_machine_says(text: str) -> None:
     block = text.encode()
     ends = _machine(block, '"', ",")
@@ -368,7 +369,7 @@ def test_records_end_where_a_plain_machine_says(text: str) -> None:
 
 @pytest.mark.parametrize("window", [4, 16])
 @given(text=st.text('ab,"\n', max_size=80))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_last_end_is_found_from_any_window(window: int, text: str) -> None:
     from modelinscale.data.sources import _records
 

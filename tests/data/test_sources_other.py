@@ -16,6 +16,7 @@ from modelinscale.data.arrow import BROKEN
 from modelinscale.data.clean import clean
 from modelinscale.data.sources import Source
 from modelinscale.data.sources._json import elements, separators
+from modelinscale.testing.examples import examples
 
 
 def gz(content: bytes) -> bytes:
@@ -117,7 +118,7 @@ VALUE = st.recursive(
 
 
 @given(st.lists(VALUE, max_size=6), st.sampled_from([None, 1]), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_an_array_is_cut_between_its_elements(values: list[Any], indent: int | None, ascii: bool) -> None:
     text = json.dumps(values, indent=indent, ensure_ascii=ascii).encode("utf-8", "surrogatepass")
     block = text[text.index(b"[") + 1 :]
@@ -134,7 +135,7 @@ def test_an_array_is_cut_between_its_elements(values: list[Any], indent: int | N
     st.booleans(),
     st.integers(256, 600),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_lines_and_arrays_give_their_rows_in_any_blocks(tmp_path: Path, rows: list[dict[str, Any]], array: bool, block: int) -> None:
     for row in rows:
         row["w"] = row["w"].encode("utf-8", "ignore").decode().replace("\0", "")

@@ -65,6 +65,17 @@ def test_batches_from_disk_are_those_from_memory_wherever_an_epoch_is_entered(ke
                 np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("width", [2, 256, 257, 65_536, 65_537, 1 << 20])
+def test_ids_take_no_more_bytes_than_they_need(kept: Kept, width: int) -> None:
+    ids = np.array([0, 1, width - 1, width // 2], np.int32)
+    on_disk = kept(Examples(Encoded({"id": Layout("ids", width, ())}, {"id": ids}), np.zeros(4, np.int64)))
+    (block,) = on_disk.blocks()
+    found: Any = block.rows["id"]
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, ids)
+    assert on_disk.row_bytes == 4 + (1 if width <= 256 else 2 if width <= 65_536 else 4)
+
+
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_a_network_learns_the_same_bits_from_disk_as_from_memory(kept: Kept, task: str) -> None:
     given, model = planted("scaled", task), Mlp(width=16, members=2, epochs=3, bins=4)  # type: ignore[arg-type]

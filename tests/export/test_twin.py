@@ -14,8 +14,9 @@ from modelinscale.core.schema import Column
 from modelinscale.data._cells import EPOCHS, FALSE_WORDS, FIRST_MOMENT, LAST_MOMENT, NULL_WORDS, TRUE_WORDS, read_cells
 from modelinscale.encode.tensors import to_input, to_numpy
 from modelinscale.encode.tensors import written_float as written_in_training
-from modelinscale.package import InputColumn, _cells
+from modelinscale.package import InputColumn, _cell_moments, _cell_words
 from modelinscale.package._cells import BadCell, Reader
+from modelinscale.testing.examples import examples
 
 COLUMNS: list[tuple[Column, tuple[InputType, ...]]] = [
     (Column(name="x", type="float"), ("float64", "string")),
@@ -106,7 +107,7 @@ def test_text_is_read_alike(column: Column) -> None:
 ODD_TEXTS = st.lists(st.text(st.sampled_from("0123456789.,-+eE /:'$ %xTZ"), max_size=12), min_size=1, max_size=20)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(texts=ODD_TEXTS, column=st.sampled_from([c for c, _ in COLUMNS]))
 def test_any_text_is_read_alike(texts: list[str], column: Column) -> None:
     for input in next(inputs for c, inputs in COLUMNS if c is column):
@@ -134,14 +135,14 @@ def test_vectors_are_read_alike() -> None:
 
 
 def test_both_sides_know_the_same_words() -> None:
-    assert frozenset(w.lower() for w in NULL_WORDS) == _cells.NULL_WORDS
-    assert (TRUE_WORDS, FALSE_WORDS, EPOCHS) == (_cells.TRUE_WORDS, _cells.FALSE_WORDS, _cells.EPOCHS)
-    assert (FIRST_MOMENT, LAST_MOMENT) == (_cells.FIRST_MOMENT, _cells.LAST_MOMENT)
+    assert frozenset(w.lower() for w in NULL_WORDS) == _cell_words.NULL_WORDS
+    assert (TRUE_WORDS, FALSE_WORDS, EPOCHS) == (_cell_words.TRUE_WORDS, _cell_words.FALSE_WORDS, _cell_words.EPOCHS)
+    assert (FIRST_MOMENT, LAST_MOMENT) == (_cell_moments.FIRST_MOMENT, _cell_moments.LAST_MOMENT)
 
 
 @given(st.floats(allow_nan=False))
 def test_floats_are_written_alike(value: float) -> None:
-    assert written_in_training(value) == _cells.written_float(value)
+    assert written_in_training(value) == _cell_words.written_float(value)
 
 
 def test_a_missing_cell_is_fed_alike() -> None:

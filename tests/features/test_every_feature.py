@@ -15,6 +15,7 @@ from modelinscale.core.kinds import names
 from modelinscale.core.seeds import generator
 from modelinscale.features import Feature
 from modelinscale.testing import features as suite
+from modelinscale.testing.examples import examples
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "number": [{"scale": "standard"}, {"clip": 3}, {}],
@@ -39,7 +40,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "image": st.builds(lambda shape, seed: pixels.png(generator(seed, "image").integers(0, 256, (*shape, 3), np.uint8)), _shapes, st.integers(0, 9)),
     "vector": st.lists(st.floats(width=32), min_size=3, max_size=3),
 }
-quick = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+quick = settings(max_examples=examples(6), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 def named(feature: Feature) -> str:

@@ -15,6 +15,7 @@ from modelinscale.models import Effort, Examples
 from modelinscale.models._forest import Tree, floor32, read
 from modelinscale.models._sets import codes_of
 from modelinscale.models.trees import Trees
+from modelinscale.testing.examples import examples
 from modelinscale.testing.models import TASKS, planted
 
 
@@ -155,7 +156,7 @@ def test_what_lightgbm_takes_for_zero_goes_where_the_graph_sends_it() -> None:
 
 
 @given(n_ids=st.integers(1, 700), n_sets=st.integers(1, 400), most=st.integers(1, 40), hot=st.booleans(), seed=st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_an_id_has_a_code_of_a_run_exactly_when_it_lies_in_the_set(n_ids: int, n_sets: int, most: int, hot: bool, seed: int) -> None:
     chance = np.random.default_rng(seed)
     among = min(n_ids, 20) if hot else n_ids

@@ -15,6 +15,7 @@ from modelinscale.core.errors import RequestError
 from modelinscale.core.schema import Column, ColumnType
 from modelinscale.package import InputColumn, Package, open_package
 from modelinscale.package._cells import BadCell, Reader
+from modelinscale.testing.examples import examples
 from modelinscale.testing.packages import ROWS, write_package
 
 NAN = math.nan
@@ -202,7 +203,7 @@ KINDS: list[tuple[ColumnType, InputType]] = [
 ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(cells=st.lists(CELLS, max_size=12), kind=st.sampled_from(KINDS), required=st.booleans())
 def test_a_column_is_read_as_its_cells_are_one_by_one(cells: list[Any], kind: tuple[ColumnType, InputType], required: bool) -> None:
     one = reader(*kind, required=required, nulls=("?",))

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from modelinscale.api import Project
 from modelinscale.core.personal import Keys
 from modelinscale.core.predictions import is_open, segments
 from modelinscale.data.sources import Source
+from modelinscale.testing import waits
 from modelinscale.testing.traces import traces
 
 KEY = "a-key-of-more-than-sixteen-letters"
@@ -90,7 +90,7 @@ def test_a_person_is_forgotten_under_a_running_server(tmp_path: Path, monkeypatc
             ask(address, [other, theirs, other], f"one-{i}")
         ask(address, [other | {"note": f"said {PERSON}, twice"}], "text")
         ask(address, [other], f"{PERSON}.5")
-        time.sleep(1.0)
+        waits.until(lambda: sum(s.read_bytes().count(b"\n") - 1 for s in segments(log / "shop")) >= 32, "the log of 32 rows")
         first, cursor = ids(source)
         assert len(first) == 32
         assert any("predictions" in line for line in traces(place / ".mis", [word])), "the reader of bytes must find what is there"
@@ -103,7 +103,7 @@ def test_a_person_is_forgotten_under_a_running_server(tmp_path: Path, monkeypatc
         assert all(map(is_open, segments(log / "shop"))), "the server writes on"
         assert traces(place / ".mis", [word, PERSON, MAIL]) == []
         ask(address, [other], "after")
-        time.sleep(1.0)
+        waits.until(lambda: len(ids(source, cursor)[0]) >= 2, "the log of the rows that came later")
         rest, _ = ids(source, cursor)
         assert rest == ["late/1", "after/0"]
         assert len(ids(source)[0]) == 32 - 12 + 2

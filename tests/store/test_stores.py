@@ -59,9 +59,8 @@ with held(Path(sys.argv[1])):
     holder.kill()
     holder.wait()
     holder.stdout.close()
-    start = time.monotonic()
-    with files.held(tmp_path / "lock", wait_s=5.0):
-        assert time.monotonic() - start < 2.0
+    with files.held(tmp_path / "lock"):  # at once: it waits for nobody
+        pass
 
 
 def test_a_file_is_old_or_new_never_a_part(tmp_path: Path) -> None:

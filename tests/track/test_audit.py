@@ -14,6 +14,7 @@ from hypothesis import strategies as some
 from modelinscale.core.clock import fixed
 from modelinscale.core.errors import StoreError
 from modelinscale.core.secrets import reveal
+from modelinscale.testing.examples import examples
 from modelinscale.track.audit import START, Audit, actor
 
 NOON = fixed(datetime(2026, 11, 5, 12, tzinfo=UTC))
@@ -45,7 +46,7 @@ def test_an_empty_log_is_whole(tmp_path: Path) -> None:
     assert not (tmp_path / "log.jsonl").exists()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(line=some.integers(0, 4), change=some.sampled_from(["alter", "remove", "double", "swap", "insert"]), at=some.floats(0, 0.999))
 def test_any_change_to_a_line_but_the_last_is_found_with_its_place(tmp_path_factory: pytest.TempPathFactory, line: int, change: str, at: float) -> None:
     file = tmp_path_factory.mktemp("log") / "log.jsonl"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from modelinscale.core.schema import Column, ColumnType
 from modelinscale.data.arrow import arrow_type, is_bytes, is_text
-from modelinscale.package._cells import DASHED, takes_iso
+from modelinscale.package._cell_moments import DASHED, takes_iso
 
 if TYPE_CHECKING:
     import polars as pl

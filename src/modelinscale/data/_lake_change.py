@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.errors import LakeError, UsageError
 from modelinscale.core.schema import Column, Schema
-from modelinscale.data._lake_base import BLOCK_ROWS, IO_BYTES, SEQ, Change, Where, spelled, spelled_schema, told, write_batches
+from modelinscale.data._lake_base import BLOCK_ROWS, IO_BYTES, SEQ, Where
+from modelinscale.data._lake_errors import told
+from modelinscale.data._lake_files import spelled, spelled_schema, write_batches
+from modelinscale.data._lake_land import Change
 from modelinscale.data.arrow import arrow_type
 
 if TYPE_CHECKING:

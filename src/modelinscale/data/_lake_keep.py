@@ -7,21 +7,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.errors import UsageError
-from modelinscale.data._lake_base import (
-    BLOCK_ROWS,
-    FILE_BYTES,
-    FILE_ROWS,
-    IO_BYTES,
-    Change,
-    Commit,
-    Where,
-    commit_of,
-    note_of,
-    spelled,
-    spelled_schema,
-    told,
-    write_batches,
-)
+from modelinscale.data._lake_base import BLOCK_ROWS, IO_BYTES, Commit, Where, commit_of, note_of
+from modelinscale.data._lake_errors import told
+from modelinscale.data._lake_files import FILE_BYTES, FILE_ROWS, spelled, spelled_schema, write_batches
+from modelinscale.data._lake_land import Change
 
 if TYPE_CHECKING:
     import lance

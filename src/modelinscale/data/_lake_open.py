@@ -4,7 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.errors import LakeError
 from modelinscale.core.schema import Schema
-from modelinscale.data._lake_base import SEQ, Change, Commit, Where, compact_json, land, record, spelled_schema, told, words
+from modelinscale.data._lake_base import SEQ, Commit, Where, compact_json, record, words
+from modelinscale.data._lake_errors import told
+from modelinscale.data._lake_files import spelled_schema
+from modelinscale.data._lake_land import Change, land
 from modelinscale.data.arrow import INTERNAL, arrow_schema
 
 if TYPE_CHECKING:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 from modelinscale.core.errors import UsageError, did_you_mean
 from modelinscale.core.schema import Schema
 from modelinscale.data import _lake_keep as keeping
-from modelinscale.data._lake_base import BLOCK_ROWS, IO_BYTES, SEQ, Commit, Where, last_commit, spelled, told
+from modelinscale.data._lake_base import BLOCK_ROWS, IO_BYTES, SEQ, Commit, Where, last_commit
+from modelinscale.data._lake_errors import told
+from modelinscale.data._lake_files import spelled
 from modelinscale.data._lake_keep import Past, Version
 from modelinscale.data._lake_open import READ_KEY, schema_of
 from modelinscale.data.arrow import arrow_type

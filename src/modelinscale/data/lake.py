@@ -10,33 +10,16 @@ from modelinscale.core.errors import LakeError, StoreError
 from modelinscale.core.schema import Schema
 from modelinscale.data import _lake_change as change
 from modelinscale.data import _lake_keep as keeping
-from modelinscale.data._lake_base import (
-    BLOCK_ROWS,
-    CACHE_BYTES,
-    SEQ,
-    Change,
-    Commit,
-    Where,
-    at_work,
-    attempts,
-    commit_of,
-    land,
-    number,
-    repeating,
-    rewrite,
-    short,
-    sync,
-    told,
-    turn,
-    words,
-    write,
-    writer,
-)
+from modelinscale.data._lake_base import BLOCK_ROWS, CACHE_BYTES, SEQ, Commit, Where, commit_of, short, words, writer
 from modelinscale.data._lake_base import REMEMBERED as _REMEMBERED
 from modelinscale.data._lake_change import Changes
+from modelinscale.data._lake_errors import told
+from modelinscale.data._lake_files import number, repeating, spelled, write
 from modelinscale.data._lake_keep import Erased, Past, Vacuumed, Version
+from modelinscale.data._lake_land import Change, land, rewrite, sync
 from modelinscale.data._lake_open import FORMAT, FORMAT_KEY, check, first_version, metadata_of, probe, refuse_ours
 from modelinscale.data._lake_read import Reader
+from modelinscale.data._lake_turns import at_work, attempts, turn
 from modelinscale.data.arrow import arrow_schema, arrow_type
 from modelinscale.data.sources import Cursor
 
@@ -546,5 +529,6 @@ __all__ = [
     "create_table",
     "model_tag",
     "open_table",
+    "spelled",
     "table_exists",
 ]

@@ -123,7 +123,7 @@ class Chosen:
 
         if self.partition.rows is not None:
             return self.read(columns), {}
-        from modelinscale.data._lake_base import spelled
+        from modelinscale.data.lake import spelled
 
         memory.check(f"reading {self.where}")
         table, mask, coded = _slice(self.partition, columns, codes=True), self.mask, {}

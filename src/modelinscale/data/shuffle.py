@@ -59,9 +59,9 @@ def run_rows(row_bytes: float, memory: int) -> int:
 
 
 def disk_bytes(n_rows: int, row_bytes: float, memory: int) -> float:
-    """What `shuffle` takes on the disk at its fullest: rows, keys and turns, and while runs are merged both of them."""
+    """What `shuffle` takes on the disk at its fullest, where a row takes so much: rows, keys and turns, and while runs are merged both of them."""
     times = 1 if n_rows <= MOST_RUNS * run_rows(row_bytes, memory) else 2
-    return n_rows * (times * (row_bytes + 12 + _KEY.itemsize) + 1.1)  # 12: where a row's items lie, if fields are ragged
+    return n_rows * (times * (row_bytes + _KEY.itemsize) + 1.1)
 
 
 class Shuffled:

@@ -137,7 +137,7 @@ class Encoder:
         coded = coded.slim()
         each = feature.encode(state, coded.distinct(), form_of(feature, self.form))
         assert not isinstance(each, Sparse), name
-        return each.take(coded.codes, axis=0)
+        return each.take(coded.codes, axis=0, mode="clip")  # which codes need not be: looking whether they are in range takes longer
 
     @property
     def tallied(self) -> list[str]:

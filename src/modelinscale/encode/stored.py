@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from modelinscale.data.shuffle import Shuffled, disk_bytes, shuffle
 from modelinscale.models import BLOCK_ROWS, Examples
 
 _TARGET, _WEIGHT = "target", "weight"
+_KINDS = {"image": "|u1", "tokens": "<i4"}
 _LAYOUTS = "layouts.json"
 _CACHED_BYTES, _NARROW = 4096 << 10, 16
 _SHUFFLE_BYTES = 1 << 30
@@ -140,7 +142,8 @@ class Stored(Examples):
         return self._shuffled[seed]
 
     def _shuffle(self, target: Path, seed: int) -> None:
-        needed = shuffle_disk(len(self), self.row_bytes, self._memory)
+        size = sum(part.stat().st_size for part in self.folder.iterdir())
+        needed = shuffle_disk(len(self), size / max(1, len(self)), self._memory)
         files.refuse_full(target.parent, needed, f"shuffling {len(self):,} encoded rows")
         with files.new_folder(target) as side:
             shuffle(self._file, side, seed=seed, memory=_shuffle_memory(self._memory))
@@ -152,10 +155,13 @@ class Stored(Examples):
                 one = rows.ragged[f"f{i}"]
                 items = one.items
                 blocks[name] = Sparse(one.starts, np.ascontiguousarray(items["column"]), np.ascontiguousarray(items["value"]), layout.width)
-            elif layout.role == "dense" and not layout.width:
-                blocks[name] = np.zeros((len(rows), 0), np.float32)
+            elif layout.role == "ids":
+                blocks[name] = np.ascontiguousarray(rows.fixed[f"f{i}"], np.int32)
+            elif layout.width:
+                own = _own(rows.fixed[f"f{i}"])
+                blocks[name] = own.reshape(len(own), *layout.shape) if layout.shape else own
             else:
-                blocks[name] = _own(rows.fixed[f"f{i}"])
+                blocks[name] = np.zeros((len(rows), 0), np.float32)
         names = rows.fixed.dtype.names or ()
         target = np.ascontiguousarray(rows.fixed[_TARGET])
         target = target if target.dtype.kind == "f" else target.astype(np.int64)
@@ -193,19 +199,20 @@ def write(folder: Path, layouts: dict[str, Layout], examples: "Iterable[Examples
 
 
 def fields(layouts: dict[str, Layout], *, numbers: bool, weights: bool) -> "tuple[np.dtype[Any], list[str]]":
-    """The record of a row file and its ragged fields: target, weight, and a field for each feature by its place."""
+    """The record of a row file and its ragged fields: target, weight, and a field for each feature by its place; ids as narrow as they are few."""
     found: list[Any] = [(_TARGET, "<f8" if numbers else "<i4"), *([(_WEIGHT, "<f8")] if weights else [])]
     for i, layout in enumerate(layouts.values()):
         if layout.role == "ids":
-            found.append((f"f{i}", "<i4"))
+            found.append((f"f{i}", "u1" if layout.width <= 1 << 8 else "<u2" if layout.width <= 1 << 16 else "<i4"))
         elif layout.role != "sparse" and layout.width:
-            found.append((f"f{i}", {"image": "|u1", "tokens": "<i4"}.get(layout.role, "<f4"), layout.shape or (layout.width,)))
+            found.append((f"f{i}", _KINDS.get(layout.role, "<f4"), (prod(layout.shape or (layout.width,)),)))
     return np.dtype(found), [f"f{i}" for i, layout in enumerate(layouts.values()) if layout.role == "sparse"]
 
 
-def row_bytes(layouts: dict[str, Layout]) -> int:
-    """Bytes of an encoded row, without the items of words, which only the rows can tell."""
-    return 16 + sum(12 if layout.role == "sparse" else layout.row_bytes for layout in layouts.values())
+def row_bytes(layouts: dict[str, Layout], encoded_bytes: float) -> float:
+    """Bytes of a row on the disk, where one in memory takes ``encoded_bytes``: ids are narrower."""
+    dtype, _ = fields(layouts, numbers=True, weights=True)
+    return encoded_bytes - sum(4 - dtype[f"f{i}"].itemsize for i, layout in enumerate(layouts.values()) if layout.role == "ids")
 
 
 def shuffle_disk(n_rows: int, row_bytes: float, memory: int | None) -> float:
@@ -232,6 +239,7 @@ def packed(examples: Examples, layouts: dict[str, Layout], dtype: "np.dtype[Any]
             ragged[f"f{i}"] = Ragged(block.starts, items)
         elif f"f{i}" in (dtype.names or ()):
             to = fixed[f"f{i}"]
+            block = block.reshape(len(block), to.shape[1]) if block.ndim > 1 else block
             narrow = block.ndim == 2 and block.shape[1] <= _NARROW
             pairs += [(to[:, k], block[:, k]) for k in range(block.shape[1])] if narrow else [(to, block)]
     # Some rows at a time: the records being filled stay in the processor's cache until all their fields are there.
@@ -244,10 +252,6 @@ def packed(examples: Examples, layouts: dict[str, Layout], dtype: "np.dtype[Any]
 
 def _own(values: NDArray[Any]) -> NDArray[Any]:
     """A field of records as an array of its own. Copied with all columns of a row as one item: up to three times as fast as numbers of their own."""
-    if values.ndim == 1:
-        return np.ascontiguousarray(values)
-    if values.ndim > 2:
-        return np.ascontiguousarray(values)
     whole = np.dtype((np.void, values.dtype.itemsize * values.shape[1]))
     return np.ascontiguousarray(values.view(whole)).view(values.dtype)
 

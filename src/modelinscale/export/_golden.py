@@ -75,14 +75,16 @@ def written(values: "pl.Series", column: Column) -> list[Any]:
 
 def _as_written(moment: datetime, column: Column, form: str) -> Any:
     """A moment by its column's habit; as ISO 8601 where that would lose a part of it (a clock that came as ISO into a column of days)."""
-    from modelinscale.package._cells import EPOCHS, _typed, _Unreadable, takes_iso
+    from modelinscale.package._cell_moments import takes_iso
+    from modelinscale.package._cell_rules import typed_by
+    from modelinscale.package._cell_words import EPOCHS, Unreadable
 
     at = (moment - datetime(1970, 1, 1)) // timedelta(microseconds=1)
     unit = EPOCHS.get(form)
     cell = moment.strftime(form) if unit is None else at // unit if at % unit == 0 else at / unit
     try:
-        same = _typed(column)(cell) == at
-    except _Unreadable:
+        same = typed_by(column)(cell) == at
+    except Unreadable:
         same = False
     return cell if same or not takes_iso(form) else moment.isoformat()
 

@@ -115,9 +115,10 @@ class Moment(Feature):
                     at += 1
         elif rounds:
             table, starts = _circles(rounds)
+            both = table.view(np.int64)[:, 0]  # a step's sine and cosine taken as one
             for part, first in zip(rounds, starts, strict=True):
-                steps = _steps(part, days, us) + first
-                block[:, at], block[:, at + 1] = table[:, 0].take(steps), table[:, 1].take(steps)
+                turns = _steps(part, days, us, both[first:])
+                block[:, at], block[:, at + 1] = turns.view(np.float32)[::2], turns.view(np.float32)[1::2]
                 at += 2
         if any_missing:
             block[missing] = np.nan if form == "plain" else 0
@@ -206,15 +207,13 @@ def _each(hours: NDArray[np.int64], low: int, high: int) -> tuple[NDArray[np.int
     return there + low, counts[there]
 
 
-def _steps(part: Part, days: NDArray[np.int64], us: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`_step` of many rows: the calendar is asked once for each day, where rows lie on fewer days than there are rows."""
-    if part == "hour" or not len(days):
-        return _step(part, days, us)
-    low, high = int(days.min()), int(days.max())
-    if high - low >= len(days):
-        return _step(part, days, us)
-    each = np.arange(low, high + 1)
-    return _step(part, each, np.zeros(len(each), np.int64)).take(days - low)
+def _steps(part: Part, days: NDArray[np.int64], us: NDArray[np.int64], table: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """`_step` of many rows, or what a ``table`` has at those steps: the calendar is asked once for each day, where these are fewer than rows."""
+    low, high = (int(days.min()), int(days.max())) if part != "hour" and len(days) else (0, len(days))
+    each = np.arange(low, high + 1) if high - low < len(days) else days
+    steps = _step(part, each, us)
+    found = steps if table is None else table.take(steps)
+    return found if each is days else found.take(days - low)
 
 
 def _first_day(state: State) -> int:

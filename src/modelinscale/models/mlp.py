@@ -16,6 +16,8 @@ from modelinscale.models import Effort, Examples, Model, Scores, Weights
 from modelinscale.models._matrix import Block, blocks_of
 from modelinscale.models._words import draw_weigh
 
+_MOST_BATCH_ROWS, _BIN_WIDTH = 1024, 8
+
 
 class Mlp(Model):
     """A modern network for tables; slower to train than trees, often better on smooth or text-like data."""
@@ -63,6 +65,17 @@ class Mlp(Model):
         from modelinscale.models._network_training import predict
 
         return predict(weights, rows)
+
+    def step_bytes(self, n_columns: int) -> int:
+        """About what one step of training holds, weights and gradients included, over a table of so many columns, each a number seen through bins.
+
+        Measured: 66 MiB for 1,024 rows of 44 columns; this says 69.
+        """
+        K, H, L = self.members, self.width, self.layers
+        D = n_columns * (1 + _BIN_WIDTH)
+        per_row = 3 * K * D + 8 * K * H * L + 6 * n_columns * self.bins  # what each layer gives, what is kept of it for its gradient, and that
+        n_weights = D * H + H * H * (L - 1)
+        return 4 * ((self.batch_rows or _MOST_BATCH_ROWS) * per_row + 8 * n_weights)  # now, average, best, judged, gradient, both moments, copied
 
     def row_bytes(self, weights: Weights) -> int:
         from modelinscale.models._network import Shape

@@ -1,6 +1,6 @@
 """Cleaning, a cell at a time: the served twin of `data.cleaners`, and the rule that they ask for every cell that needs thought.
 
-A step is the plain settings of a cleaner. A cell is None, text, a number or a flag; what a step cannot take raises `_Unreadable` with what was expected.
+A step is the plain settings of a cleaner. A cell is None, text, a number or a flag; what a step cannot take raises `Unreadable` with what was expected.
 """
 
 import math
@@ -11,13 +11,14 @@ from typing import Any
 
 from modelinscale.core.measures import PIECE, Unit, convert, find_unit, unit
 from modelinscale.core.schema import Column
-from modelinscale.package._cells import Cell, Habits, _decimal_in, _string, _typed, _Unreadable, describe, written_float
+from modelinscale.package._cell_rules import describe, string_in, typed_by
+from modelinscale.package._cell_words import Cell, Habits, Unreadable, decimal_in, written_float
 
 Step = Mapping[str, Any]
 Rule = Callable[[Cell], Cell]
 
 _SPACES = re.compile(r"[\s\u200b\ufeff\u2060]+")
-_LONGEST_CHARS = 500
+LONGEST_CHARS = 500
 """No number with a unit is longer, and a pattern is not tried on more."""
 
 
@@ -30,7 +31,7 @@ class Chain:
 
     def __init__(self, raw: Column, steps: Sequence[Step], column: Column) -> None:
         at = next((i for i, step in enumerate(steps) if step.get("beside")), len(steps))
-        self._read, self._column, self._text = _typed(raw), column, Habits(column)
+        self._read, self._column, self._text = typed_by(raw), column, Habits(column)
         self._before, self._after = [rule_of(step) for step in steps[:at]], [rule_of(step) for step in steps[at:]]
         self._numbers = raw.type == "string" and any(step["type"] in ("cast", "units") for step in steps)
         self._again = again(steps[:at]) if column.type != "time" else None
@@ -39,7 +40,7 @@ class Chain:
         """The other columns it may need."""
 
     def __call__(self, cell: Cell, others: Mapping[str, Cell] | None = None) -> Cell:
-        """Raises `_Unreadable` for a cell that cannot be read, of another column only where it is needed."""
+        """Raises `Unreadable` for a cell that cannot be read, of another column only where it is needed."""
         value = self._read(cell)
         if self._numbers and value is not None and type(cell) in (int, float, bool):
             value = cell
@@ -52,14 +53,14 @@ class Chain:
         column = self._column
         if value is None or column.type == "time":
             return value
-        return _string(value, self._text) if column.type == "string" and type(value) is not str else value
+        return string_in(value, self._text) if column.type == "string" and type(value) is not str else value
 
     def _filled(self, others: Mapping[str, Cell]) -> Cell:
         for name, read, expected in self._beside:
             try:
                 value = read(others.get(name))
-            except _Unreadable as error:
-                raise _Unreadable(f"{str(error) or expected} in column {name!r}, from which a missing cell of this one is filled") from None
+            except Unreadable as error:
+                raise Unreadable(f"{str(error) or expected} in column {name!r}, from which a missing cell of this one is filled") from None
             if value is not None and self._again is not None:
                 value = self._again(value)
             if value is not None:
@@ -70,7 +71,7 @@ class Chain:
 def _other(one: Mapping[str, Any]) -> tuple[Rule, str]:
     """How another column's cells are read, and what they may be."""
     raw, column = Column.model_validate(one["raw"]), Column.model_validate(one["column"])
-    return (Chain(raw, one["steps"], column) if one["steps"] else _typed(column)), describe(raw)
+    return (Chain(raw, one["steps"], column) if one["steps"] else typed_by(column)), describe(raw)
 
 
 def again(steps: Sequence[Step]) -> Rule:
@@ -81,7 +82,7 @@ def again(steps: Sequence[Step]) -> Rule:
         try:
             for rule in rules:
                 cell = rule(cell)
-        except _Unreadable:
+        except Unreadable:
             return None
         return cell
 
@@ -155,7 +156,7 @@ def folded(text: str, fold: bool) -> str:
 
 def _cast(step: Step) -> Rule:
     column = cast_column("cell", step)
-    read = _typed(column)
+    read = typed_by(column)
 
     def cast(cell: Cell) -> Cell:
         if type(cell) is bool and column.type in ("int", "float"):
@@ -212,7 +213,7 @@ def _units(step: Step) -> Rule:
             if found is not None and math.isnan(found):
                 return None
         if found is None or not math.isfinite(found):
-            raise _Unreadable(expected)
+            raise Unreadable(expected)
         return found + 0.0  # no quantity is -0.0
 
     return measure
@@ -220,7 +221,7 @@ def _units(step: Step) -> Rule:
 
 def measured(text: str, to: Unit, bare: Unit, habits: Habits) -> float | None:
     """The quantity in a text in the unit ``to``; None where it is none. ``5 ft 3 in`` adds up; a number alone is in the unit ``bare``."""
-    if len(text) > _LONGEST_CHARS:
+    if len(text) > LONGEST_CHARS:
         return None
     text = unicodedata.normalize("NFKC", text.replace("²", "2").replace("³", "3")).replace("\u2212", "-").strip()
     total, at, sign, n = 0.0, 0, 1.0, 0
@@ -229,8 +230,8 @@ def measured(text: str, to: Unit, bare: Unit, habits: Habits) -> float | None:
         if found is None or (n and found["number"][0] in "+-"):
             return None
         try:
-            number = _decimal_in(habits.number(found["number"].strip()))
-        except _Unreadable:
+            number = decimal_in(habits.number(found["number"].strip()))
+        except Unreadable:
             return None
         name = found["unit"]
         of = bare if name is None else find_unit(name, to.dimension)
@@ -256,7 +257,7 @@ def _extract(step: Step) -> Rule:
         if cell is None:
             return None
         text = cell if type(cell) is str else written_float(float(cell)) if type(cell) is float else str(cell)
-        if len(text) > _LONGEST_CHARS:
+        if len(text) > LONGEST_CHARS:
             return None
         found = pattern.search(text)
         if found is not None:

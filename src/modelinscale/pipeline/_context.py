@@ -206,7 +206,7 @@ class Context:
         return together(found) if found else self._none(form)
 
     def _stored(self, part: str, form: Form) -> Examples:
-        from modelinscale.encode.stored import Packer, Stored, shuffle_disk, write
+        from modelinscale.encode.stored import Packer, Stored, row_bytes, shuffle_disk, write
 
         if self._scratch is None:
             name = f"rows-{self.done['prepare'].identity}" + ("" if self._parts is None else "-other")
@@ -218,9 +218,9 @@ class Context:
         if not folder.is_dir():
             numbers, weights = self.task.type == "regression", bool(self.spec.train.weight)
             n_rows = int(np.count_nonzero(self.parts == NAMES.index(part)))
-            size = self.encoded_bytes(form)
+            size = row_bytes(self.layouts(form), self.encoded_bytes(form))
             needed = n_rows * size
-            if part == "train" and learns(self.spec, "mlp", "network") and form != "plain":
+            if part == "train" and form != "plain" and learns(self.spec, "mlp" if form == "scaled" else "network"):
                 needed += shuffle_disk(n_rows, size, self._budget)
             folder.parent.mkdir(parents=True, exist_ok=True)
             refuse_full(folder.parent, needed, f"keeping {n_rows:,} encoded rows while they are learned from")

@@ -140,20 +140,23 @@ def _encoded(place: Place, size: Size, done: dict[str, Result]) -> int:
     n_train, n_valid = facts["n_train"], facts["n_valid"]
     used, total = n_train + n_valid + facts["n_test"], 0.0
     forms: tuple[Form, ...] = ("scaled", "plain") if learns(spec, "trees") else ("scaled",)  # the linear baseline is always learned
+    forms += ("deep",) if getattr(spec.model, "type", "") == "network" else ()
     for form in forms:
-        row_bytes = _row_bytes(place, done, form) if "prepare" in done else 16 + size.row_bytes
-        if held + used * row_bytes * HELD_ENCODED > room:
-            total += row_bytes * (n_train + n_valid) + (shuffle_disk(n_train, row_bytes, within) if form == "scaled" and learns(spec, "mlp") else 0)
+        encoded, stored = _row_bytes(place, done, form) if "prepare" in done else (16 + size.row_bytes, 16 + size.row_bytes)
+        if held + used * encoded * HELD_ENCODED > room:
+            total += stored * (n_train + n_valid) + (shuffle_disk(n_train, stored, within) if form != "plain" and learns(spec, "mlp" if form == "scaled" else "network") else 0)
     return int(total)
 
 
-def _row_bytes(place: Place, done: dict[str, Result], form: Form) -> float:
-    """Bytes of an encoded row, from the first rows of the table."""
+def _row_bytes(place: Place, done: dict[str, Result], form: Form) -> tuple[float, float]:
+    """Bytes of an encoded row in memory and on the disk, from the first rows of the table."""
     from modelinscale.data.partitions import open_rows
+    from modelinscale.encode.stored import row_bytes
     from modelinscale.pipeline._context import Context
 
     context = Context(place, lambda step, share, note: None)
     context.done = done
     collected = context.facts("collect")
     context.rows = open_rows(place.store.uri("lake", collected["table"]), collected["version"], tuple(context.features), workers=1, hold=False)
-    return context.encoded_bytes(form)
+    encoded = context.encoded_bytes(form)
+    return encoded, row_bytes(context.layouts(form), encoded)

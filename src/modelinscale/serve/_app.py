@@ -11,7 +11,7 @@ import msgspec
 
 from modelinscale.core.errors import RequestError, did_you_mean
 from modelinscale.core.logs import log
-from modelinscale.serve import _body, _oip
+from modelinscale.serve import _body, _oip, _oip_form
 from modelinscale.serve._batch import Batcher, Work
 from modelinscale.serve._log import PredictionLog
 from modelinscale.serve._message import BINARY, Reply, Request, Route
@@ -48,7 +48,7 @@ class Served:
         self.batcher = batcher
         self.translator = translator
         self.examples = examples
-        self.version = _oip.version_of(package)
+        self.version = _oip_form.version_of(package)
         self.about = {"name": package.manifest.name, "version": package.manifest.version}
 
 
@@ -83,7 +83,7 @@ class Application:
             "/openapi.json": Route("/openapi.json", {"GET": lambda request: request.answer(self._openapi)}),
             "/metrics": Route("/metrics", {"GET": self._get_metrics}),
             "/predict": Route("/predict", {"POST": self._predict}, self._first),
-            "/v2": Route("/v2", {"GET": lambda request: request.answer(_reply(_oip.server_metadata()))}),
+            "/v2": Route("/v2", {"GET": lambda request: request.answer(_reply(_oip_form.server_metadata()))}),
             "/v2/health/live": Route("/v2/health/live", {"GET": lambda request: request.answer(_reply({"live": True}))}),
             "/v2/health/ready": Route("/v2/health/ready", {"GET": self._get_ready}),
         }
@@ -224,7 +224,7 @@ class Application:
 
     def _get_model(self, request: Request) -> None:
         assert request.route is not None
-        request.answer(_reply(_oip.model_metadata(self._models[request.route.model or ""].package)))
+        request.answer(_reply(_oip_form.model_metadata(self._models[request.route.model or ""].package)))
 
     def _get_model_ready(self, request: Request) -> None:
         assert request.route is not None

@@ -4,131 +4,29 @@ An element of a tensor means what the same cell means in a row of ``POST /predic
 Source: github.com/kserve/open-inference-protocol, and Triton's binary tensor data extension.
 """
 
-import math
-import struct
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from modelinscale import __version__
 from modelinscale.core.errors import RequestError, did_you_mean
 from modelinscale.package._cells import BadCell, Reader
-from modelinscale.package.manifest import InputColumn
 from modelinscale.serve._body import decode, encode
 from modelinscale.serve._message import BINARY, Reply
+from modelinscale.serve._oip_form import DTYPES, Asked, Infer, Tensor, beside_columns, datatype_of, outputs_of, version_of
+from modelinscale.serve._oip_tensors import as_cells, from_bytes, from_json, straight, to_bytes, utf8
 
 if TYPE_CHECKING:
     from modelinscale.package import Answer, Package
 
-DTYPES = {
-    "BOOL": "?",
-    "INT8": "<i1",
-    "INT16": "<i2",
-    "INT32": "<i4",
-    "INT64": "<i8",
-    "UINT8": "<u1",
-    "UINT16": "<u2",
-    "UINT32": "<u4",
-    "UINT64": "<u8",
-    "FP16": "<f2",
-    "FP32": "<f4",
-    "FP64": "<f8",
-}
-"""Fixed-size datatypes as NumPy has them; BYTES is the other one."""
-_EXACT = 2.0**53
+
 _SHARED_MEMORY = "shared_memory_region"
 _EXAMPLE = '{"inputs": [{"name": ..., "shape": [N], "datatype": ..., "data": [...]}]}'
-
-
-class Tensor(msgspec.Struct):
-    """One input."""
-
-    name: str
-    shape: list[int]
-    datatype: str
-    data: Any = msgspec.UNSET
-    parameters: dict[str, Any] = {}
-
-
-class Wanted(msgspec.Struct):
-    """One output asked for."""
-
-    name: str
-    parameters: dict[str, Any] = {}
-
-
-class Infer(msgspec.Struct):
-    """The JSON part of an inference request."""
-
-    inputs: list[Tensor]
-    outputs: list[Wanted] = []
-    id: str | None = None
-    parameters: dict[str, Any] = {}
-
-
 Cells = Mapping[str, Sequence[Any]]
 """The cells of other columns, from which missing ones are filled."""
-
 _decoder = msgspec.json.Decoder(Infer)
-
-
-class Asked(msgspec.Struct):
-    """A request as far as the model is concerned: graph inputs of equal length, and how to answer."""
-
-    tensors: dict[str, NDArray[Any]]
-    n_rows: int
-    outputs: list[tuple[str, bool]]
-    """Name, and whether its data goes in binary."""
-    id: str | None
-
-
-def server_metadata() -> dict[str, Any]:
-    """The answer to ``GET /v2``."""
-    return {"name": "modelinscale", "version": __version__, "extensions": ["binary_tensor_data"]}
-
-
-def version_of(package: "Package") -> str:
-    """The version in addresses and answers: the registry's number, or the content identity of a package that was never registered."""
-    return str(package.manifest.version) if package.manifest.version is not None else package.manifest.identity
-
-
-def model_metadata(package: "Package") -> dict[str, Any]:
-    """The answer to ``GET /v2/models/NAME``."""
-    return {
-        "name": package.manifest.name,
-        "versions": [version_of(package)],
-        "platform": "onnxruntime_onnx",
-        "inputs": [
-            {"name": c.name, "datatype": datatype_of(c), "shape": [-1] if c.column.width is None else [-1, c.column.width]}
-            for c in (*package.manifest.inputs, *_beside(package))
-        ],
-        "outputs": [{"name": name, "datatype": kind, "shape": shape} for name, kind, shape in outputs_of(package)],
-    }
-
-
-def _beside(package: "Package") -> list[InputColumn]:
-    """Columns that are no inputs of the graph, and from which missing cells of inputs are filled."""
-    names = {c.name for c in package.manifest.inputs}
-    found = {name: raw for c in package.manifest.inputs for name, raw in c.beside.items() if name not in names}
-    return [InputColumn(column=raw, input="string") for raw in found.values()]
-
-
-def datatype_of(column: InputColumn) -> str:
-    """The datatype that suits a column best; others are read too where they can hold its cells."""
-    return {"int": "INT64", "float": "FP64", "bool": "BOOL", "string": "BYTES", "time": "BYTES", "vector": "FP32", "binary": "BYTES"}[column.accepts.type]
-
-
-def outputs_of(package: "Package") -> list[tuple[str, str, list[int]]]:
-    """Name, datatype and shape of every output."""
-    task = package.manifest.task
-    if task.type == "regression":
-        return [("prediction", "FP32", [-1])]
-    kind = {bool: "BOOL", int: "INT64", str: "BYTES"}[type(task.labels[0])]
-    return [("prediction", kind, [-1]), ("probabilities", "FP32", [-1, len(task.labels)])]
 
 
 class Translator:
@@ -138,7 +36,7 @@ class Translator:
         self._package = package
         self._max_rows = max_rows
         self._readers = {column.name: Reader(column) for column in package.manifest.inputs}
-        self._more = {column.name: Reader(column) for column in _beside(package)}
+        self._more = {column.name: Reader(column) for column in beside_columns(package)}
         self._beside = {name for reader in self._readers.values() for name in reader.beside}
         self._outputs = {name: (kind, shape) for name, kind, shape in outputs_of(package)}
 
@@ -169,16 +67,16 @@ class Translator:
             n_rows = n
             n_bytes = tensor.parameters.get("binary_data_size")
             if n_bytes is None:
-                values = _from_json(tensor)
+                values = from_json(tensor)
             else:
                 if tensor.data is not msgspec.UNSET:
                     raise RequestError(f"the input {tensor.name!r} has both `data` and `binary_data_size`.", fix="Give one of them.")
                 if type(n_bytes) is not int or n_bytes < 0 or at + n_bytes > len(whole):
                     raise RequestError(f"the input {tensor.name!r}: binary_data_size {n_bytes!r} is not there; {len(whole) - at} bytes are left.")
-                values = _from_bytes(tensor.name, tensor.datatype, tensor.shape, whole[at : at + n_bytes])
+                values = from_bytes(tensor.name, tensor.datatype, tensor.shape, whole[at : at + n_bytes])
                 at += n_bytes
             if tensor.name in self._beside:
-                others[tensor.name] = _cells(values, n, None)
+                others[tensor.name] = as_cells(values, n, None)
             if reader.beside:
                 waiting.append((tensor, values, reader, n))
             elif tensor.name in self._readers:
@@ -199,7 +97,7 @@ class Translator:
         width = column.column.width or 1
         values: Sequence[Any] | NDArray[Any]
         if kind == "BYTES":
-            n_rows, values = 1, [_text(bytes(body), column.name)]
+            n_rows, values = 1, [utf8(bytes(body), column.name)]
         else:
             size = np.dtype(DTYPES[kind]).itemsize * width
             if len(body) % size:
@@ -247,11 +145,11 @@ class Translator:
     def _fed(self, name: str, datatype: str, values: Sequence[Any] | NDArray[Any], reader: Reader, n_rows: int, others: Cells | None = None) -> NDArray[Any]:
         """Elements in the form the graph takes."""
         if isinstance(values, np.ndarray):
-            fast = _straight(values, reader, n_rows)
+            fast = straight(values, reader, n_rows)
             if fast is not None:
                 return fast
         try:
-            return reader.read(_cells(values, n_rows, reader.column.width), others)
+            return reader.read(as_cells(values, n_rows, reader.column.width), others)
         except BadCell as bad:
             raise RequestError(f"the input {name!r} ({datatype}), row {bad.row}: found {bad.found}, expected {bad.expected}.") from None
 
@@ -286,7 +184,7 @@ class Translator:
             assert values is not None
             one: dict[str, Any] = {"name": name, "datatype": kind, "shape": [asked.n_rows, *shape[1:]]}
             if binary:
-                blobs.append(_to_bytes(values, kind))
+                blobs.append(to_bytes(values, kind))
                 one["parameters"] = {"binary_data_size": len(blobs[-1])}
             else:
                 one["data"] = values.ravel().tolist()
@@ -319,138 +217,3 @@ def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
 def _refuse_shared_memory(parameters: dict[str, Any]) -> None:
     if _SHARED_MEMORY in parameters:
         raise RequestError("shared memory is not supported.", fix="Send the data in the request.")
-
-
-def _cells(values: Sequence[Any] | NDArray[Any], n_rows: int, width: int | None) -> list[Any]:
-    """Elements as JSON cells, one a row."""
-    if isinstance(values, np.ndarray):
-        return values.reshape(n_rows, width).tolist() if width is not None else values.tolist()
-    return [list(values[i : i + width]) for i in range(0, n_rows * width, width)] if width is not None else list(values)
-
-
-def _straight(values: NDArray[Any], reader: Reader, n_rows: int) -> NDArray[Any] | None:
-    """Elements that need no thought, without a Python object each; None where the slow road must look."""
-    column, kind = reader.column, values.dtype.kind
-    if reader.cleans:
-        return None
-    if reader.input == "vector" and kind in "fiu":
-        with np.errstate(over="ignore"):  # becomes infinite, and is looked at on the slow road
-            vectors = np.ascontiguousarray(values.reshape(n_rows, column.width or 1), np.float32)
-        return vectors if np.isfinite(vectors).all() else None
-    if reader.input != "float64" or kind not in "fiu" or column.type not in ("float", "int"):
-        return None
-    numbers = np.ascontiguousarray(values, np.float64)
-    missing = np.isnan(numbers)
-    if np.isinf(numbers).any() or (reader.required and missing.any()):
-        return None
-    if column.type == "int" and not ((np.trunc(numbers) == numbers) & (np.abs(numbers) < _EXACT) | missing).all():
-        return None
-    return numbers
-
-
-def _from_json(tensor: Tensor) -> Sequence[Any] | NDArray[Any]:
-    """Elements in row-major order, flat: an array, or Python values where some are missing or they are text."""
-    if tensor.data is msgspec.UNSET:
-        raise RequestError(f"the input {tensor.name!r} has no data.", fix="Give `data`, or `binary_data_size` and the bytes.")
-    flat = _flat(tensor)
-    expected = math.prod(tensor.shape)
-    if len(flat) != expected:
-        raise RequestError(f"the input {tensor.name!r} has {len(flat)} elements, its shape {tensor.shape} needs {expected}.")
-    types = set(map(type, flat))
-    missing = type(None) in types
-    types.discard(type(None))
-    kind = tensor.datatype
-    if kind == "BYTES":
-        _hold(tensor, types, {str}, "strings")
-        return flat
-    dtype = _dtype(kind, tensor.name)
-    if kind == "BOOL":
-        _hold(tensor, types, {bool}, "true or false")
-        return flat
-    _hold(tensor, types, {int, float} if dtype.kind == "f" else {int}, "numbers" if dtype.kind == "f" else "whole numbers")
-    present = [v for v in flat if v is not None] if missing else flat
-    try:
-        with np.errstate(over="ignore"):  # becomes infinite, and is refused below
-            numbers = np.array(present, dtype)
-    except OverflowError as error:
-        raise RequestError(f"the input {tensor.name!r} holds a number that {kind} cannot.") from error
-    if dtype.kind == "f" and not np.isfinite(numbers).all():
-        raise RequestError(f"the input {tensor.name!r} holds a number that {kind} cannot.")
-    if not missing:
-        return numbers
-    values = iter(numbers.tolist())
-    return [None if v is None else next(values) for v in flat]
-
-
-def _flat(tensor: Tensor) -> list[Any]:
-    data, shape = tensor.data, tensor.shape
-    if not isinstance(data, list):
-        raise RequestError(f"the input {tensor.name!r}: `data` must be a list.")
-    for depth in range(len(shape)):
-        types = set(map(type, data))
-        if list not in types:
-            return data
-        if types != {list} or depth + 1 >= len(shape) or set(map(len, data)) != {shape[depth + 1]}:
-            break
-        data = list(chain.from_iterable(data))
-    else:
-        return data
-    raise RequestError(f"the input {tensor.name!r}: the lists in `data` do not nest as the shape {shape} says.", fix="Nest them so, or give one flat list.")
-
-
-def _hold(tensor: Tensor, types: set[type], allowed: set[type], words: str) -> None:
-    if not types <= allowed:
-        wrong = sorted(t.__name__ for t in types - allowed)
-        raise RequestError(f"the input {tensor.name!r} is {tensor.datatype} and must hold {words}, found {', '.join(wrong)}.")
-
-
-def _dtype(kind: str, name: str) -> "np.dtype[Any]":
-    if kind not in DTYPES:
-        shown = kind[:40]
-        raise RequestError(
-            f"the input {name!r} has the datatype {shown!r}.{did_you_mean(shown, [*DTYPES, 'BYTES'])}", fix=f"Known: {', '.join(DTYPES)}, BYTES."
-        )
-    return np.dtype(DTYPES[kind])
-
-
-def _from_bytes(name: str, kind: str, shape: list[int], data: memoryview) -> Sequence[Any] | NDArray[Any]:
-    count = math.prod(shape)
-    if kind == "BYTES":
-        return _strings(name, data, count)
-    dtype = _dtype(kind, name)
-    if len(data) != count * dtype.itemsize:
-        raise RequestError(f"the input {name!r} has {len(data)} bytes, its shape {shape} of {kind} needs {count * dtype.itemsize}.")
-    if kind == "BOOL":
-        return np.frombuffer(data, np.uint8).astype(np.bool_)
-    return np.frombuffer(data, dtype)
-
-
-def _strings(name: str, data: memoryview, count: int) -> list[str]:
-    """Each element: its length in bytes (4 bytes, little-endian), then its bytes."""
-    found: list[str] = []
-    at, size = 0, len(data)
-    while at < size and len(found) <= count:
-        if at + 4 > size:
-            break
-        (length,) = struct.unpack_from("<I", data, at)
-        if at + 4 + length > size:
-            break
-        found.append(_text(bytes(data[at + 4 : at + 4 + length]), name))
-        at += 4 + length
-    if at != size or len(found) != count:
-        raise RequestError(f"the input {name!r} does not hold {count} elements of BYTES (4 bytes of length, little-endian, then as many bytes).")
-    return found
-
-
-def _text(raw: bytes, name: str) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise RequestError(f"the input {name!r} holds bytes that are not UTF-8.", fix="Send UTF-8 text.") from error
-
-
-def _to_bytes(values: NDArray[Any], kind: str) -> bytes:
-    if kind == "BYTES":
-        raw = [str(v).encode() for v in values.ravel().tolist()]
-        return b"".join(chain.from_iterable((struct.pack("<I", len(r)), r) for r in raw))
-    return np.ascontiguousarray(values, DTYPES[kind]).tobytes()

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelinscale import __version__
-from modelinscale.package._cells import describe
-from modelinscale.serve._oip import DTYPES, version_of
+from modelinscale.package._cell_rules import describe
+from modelinscale.serve._oip_form import DTYPES, version_of
 
 if TYPE_CHECKING:
     from modelinscale.package import InputColumn, Package

@@ -9,9 +9,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from modelinscale import __version__
-from modelinscale.package._cells import describe
+from modelinscale.package._cell_rules import describe
 from modelinscale.serve._message import HTML, Reply
-from modelinscale.serve._oip import datatype_of, version_of
+from modelinscale.serve._oip_form import datatype_of, version_of
 
 if TYPE_CHECKING:
     from modelinscale.package import Package

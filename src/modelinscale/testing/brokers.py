@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -38,17 +38,15 @@ def kafka(topics: dict[str, int]) -> Iterator[str]:
 @contextmanager
 def nats(folder: Path, *, port: int | None = None, more: tuple[str, ...] = ()) -> Iterator[str]:
     """The address of a NATS server with JetStream, its streams in ``folder``."""
-    bound = port or free_port()
-    with _server("nats-server", ["-js", "-sd", str(folder), "-a", "127.0.0.1", "-p", str(bound), *more], bound):
+    with _server("nats-server", ["-js", "-sd", str(folder), "-a", "127.0.0.1", *more], "-p", port) as bound:
         yield f"nats://127.0.0.1:{bound}"
 
 
 @contextmanager
 def redis(folder: Path, *, port: int | None = None, more: tuple[str, ...] = ()) -> Iterator[str]:
     """The address of a Redis server; what it holds survives a restart in ``folder``."""
-    bound = port or free_port()
-    words = ["--bind", "127.0.0.1", "--port", str(bound), "--dir", str(folder), "--appendonly", "yes", "--save", "", "--logfile", str(folder / "log")]
-    with _server("redis-server", [*words, *more], bound):
+    words = ["--bind", "127.0.0.1", "--dir", str(folder), "--appendonly", "yes", "--save", "", "--logfile", str(folder / "log")]
+    with _server("redis-server", [*words, *more], "--port", port) as bound:
         yield f"redis://127.0.0.1:{bound}/0"
 
 
@@ -60,24 +58,31 @@ def free_port() -> int:
 
 
 @contextmanager
-def _server(name: str, words: list[str], port: int) -> Iterator[None]:
+def _server(name: str, words: list[str], option: str, port: int | None) -> Iterator[int]:
+    """A server that answers at ``port``, or at a free one. Another program may take a free port before the server does: then it gets another."""
     program = shutil.which(name) or shutil.which(name, path="/usr/sbin")
     if program is None:
         raise NoServer(f"{name} is not installed")
-    with subprocess.Popen([program, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            end = time.monotonic() + 20
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), 0.5).close()
-                    break
-                except OSError as error:
-                    if process.poll() is not None or time.monotonic() > end:
-                        raise NoServer(f"{name} does not start (exit {process.poll()})") from error
-                    time.sleep(0.02)
-            yield
-        finally:
-            process.kill()
+    for bound in (port,) if port is not None else (free_port() for _ in range(5)):
+        with subprocess.Popen([program, option, str(bound), *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                if _answers(process, bound):
+                    yield bound
+                    return
+            finally:
+                process.kill()
+    raise NoServer(f"{name} does not start (exit {process.poll()})")
+
+
+def _answers(process: "subprocess.Popen[bytes]", port: int) -> bool:
+    """Waits for the server to take connections; False once it ended, or after a minute."""
+    end = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < end:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+            time.sleep(0.02)  # one that found its port taken ends: what answered then is another
+            return process.poll() is None
+        time.sleep(0.02)
+    return False
 
 
 class MockCluster:

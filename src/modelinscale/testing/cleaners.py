@@ -46,12 +46,12 @@ def applied(cleaner: Cleaner, column: Column, cells: list[Any]) -> tuple[list[An
 
 def served(cleaner: Cleaner, column: Column, cell: Any) -> tuple[Any, bool]:
     """What a served row's cell becomes, and whether it is refused."""
-    from modelinscale.package._cells import _Unreadable
+    from modelinscale.package._cell_words import Unreadable
     from modelinscale.package._clean import Chain
 
     try:
         return Chain(column, [cleaner.step()], cleaner.gives(column))(cell), False
-    except _Unreadable:
+    except Unreadable:
         return None, True
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from modelinscale.package._cells import _Unreadable
+from modelinscale.package._cell_words import Unreadable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -55,7 +55,7 @@ def _each(cells: list[Any], rule: Callable[[Any], Any]) -> tuple[list[Any], list
         try:
             made.append(rule(cell))
             reasons.append(None)
-        except _Unreadable as error:
+        except Unreadable as error:
             made.append(None)
             reasons.append(f"not {error}")
     return made, reasons

@@ -76,7 +76,7 @@ def _misfill(name: str, what: str, fix: str) -> SpecError:
 
 def _unsettled(cleaners: tuple[Cleaner, ...]) -> tuple[object, object, str] | None:
     """A value that a step gives and the steps together would change again, what they make of it, and the step."""
-    from modelinscale.package._cells import _Unreadable
+    from modelinscale.package._cell_words import Unreadable
     from modelinscale.package._clean import rule_of
 
     steps = [c for c in cleaners if not c.across_rows and getattr(c, "spread", None) is None]
@@ -90,7 +90,7 @@ def _unsettled(cleaners: tuple[Cleaner, ...]) -> tuple[object, object, str] | No
         try:
             once = _through(rules[at + 1 :], value)
             twice = _through(rules, once)
-        except (_Unreadable, TypeError):
+        except (Unreadable, TypeError):
             continue  # told when the column's type is known, or at the first row
         if once is not None and twice != once:
             return once, twice, steps[at].type
