@@ -24,7 +24,7 @@ from modelinscale.package.manifest import FILES, FileFacts, InputColumn, Lineage
 __all__ = ["Answer", "InputColumn", "Lineage", "Manifest", "Package", "Parity", "copy_package", "open_package", "start"]
 
 _SHOWN_FAULTS = 5
-_GRAPH_BYTES = 64 << 20
+_GRAPH_BYTES = 16 << 20
 """About how much the graph may hold of the rows it works on at once: within any `compute.memory` that a run can do with."""
 _IMAGE_COPIES = 12
 """Bytes that the graph holds for each byte of an image while it changes its size: as float32, and half of it once more."""
