@@ -34,5 +34,5 @@ def unmixed(seed: "np.uint64", words: NDArray[np.uint64]) -> NDArray[np.uint64]:
         z ^= (z >> np.uint64(27)) ^ (z >> np.uint64(54))
         z *= np.uint64(pow(0xBF58476D1CE4E5B9, -1, 1 << 64))
         z ^= (z >> np.uint64(30)) ^ (z >> np.uint64(60))
-        z = (z - seed) * np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
-    return z - np.uint64(1)
+        counters: NDArray[np.uint64] = (z - seed) * np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64)) - np.uint64(1)
+    return counters
