@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from modelinscale.core import pixels
 from modelinscale.core.kinds import names
+from modelinscale.core.seeds import generator
 from modelinscale.features import Feature
 from modelinscale.testing import features as suite
 from modelinscale.testing.examples import examples
@@ -22,6 +24,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "moment": [{}, {"parts": ["month"]}, {"parts": ["hour", "day"]}, {"parts": ["yearday", "day", "month", "weekday", "hour", "since"]}],
     "text": [{}, {"at_least": 1, "pairs": False}, {"at_least": 1, "keep": 30}],
     "vector": [{}],
+    "image": [{"size": 17, "fit": "crop", "channels": "grey"}, {}],
 }
 """Per kind: settings to try, the last ones with any values. A kind that is not listed is tried with its defaults."""
 
@@ -29,10 +32,12 @@ CASES = [Feature.parse({"type": kind, **chosen}) for kind in names("features") f
 LAST = [Feature.parse({"type": kind, **SETTINGS.get(kind, [{}])[-1]}) for kind in names("features")]
 
 _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(["a", "b", "Free entry!", "free", "a b", "ΣΑΣ", "İi", "ẞ"])
+_shapes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "float64": st.floats() | st.integers(-5, 5).map(float),
     "string": _text,
     "int64": st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)) | st.datetimes(datetime(2024, 1, 1), datetime(2024, 3, 1)),
+    "image": st.builds(lambda shape, seed: pixels.png(generator(seed, "image").integers(0, 256, (*shape, 3), np.uint8)), _shapes, st.integers(0, 9)),
     "vector": st.lists(st.floats(width=32), min_size=3, max_size=3),
 }
 quick = settings(max_examples=examples(6), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

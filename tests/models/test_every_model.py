@@ -12,7 +12,11 @@ from modelinscale.core.task import TaskType
 from modelinscale.models import Model, Weights
 from modelinscale.testing import models as suite
 
-QUICK: dict[str, dict[str, Any]] = {"trees": {"rounds": 80}, "mlp": {"width": 32, "members": 2, "epochs": 12, "learning_rate": 0.02, "bins": 8}}
+QUICK: dict[str, dict[str, Any]] = {
+    "trees": {"rounds": 80},
+    "mlp": {"width": 32, "members": 2, "epochs": 12, "learning_rate": 0.02, "bins": 8},
+    "network": {"width": 32, "members": 2, "maps": 8, "epochs": 12, "learning_rate": 0.02, "bins": 8, "batch_rows": 64},
+}
 """Settings that make a family quick on a few hundred rows; others run with their defaults."""
 
 MODELS = [Model.parse({"type": name, **QUICK.get(name, {})}) for name in names("models")]
@@ -26,7 +30,7 @@ def cases() -> Iterator[object]:
     for model in MODELS:
         for task in suite.TASKS:
             for check in suite.SUITE:
-                slow = model.type == "mlp" and check not in ALWAYS and (task != "binary" or check is suite.a_weight_of_two_is_about_a_row_twice)
+                slow = model.type in ("mlp", "network") and check not in ALWAYS and (task != "binary" or check is suite.a_weight_of_two_is_about_a_row_twice)
                 marks = [pytest.mark.slow] if slow else []
                 yield pytest.param(model, task, check, id=f"{model.type}-{task}-{check.__name__}", marks=marks)
 

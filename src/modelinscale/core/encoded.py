@@ -1,28 +1,33 @@
-"""Rows as a model sees them: blocks of numbers, ids or sparse counts, one block a feature.
+"""Rows as a model sees them: blocks of numbers, ids, sparse counts, images, tokens or steps, one block a feature.
 
-N rows, D width of a block.
+N rows, D width of a block, T steps.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-Form = Literal["plain", "scaled"]
+Form = Literal["plain", "scaled", "deep"]
 """plain: values in their own unit, missing numbers NaN, for models that split (trees).
-scaled: finite, about unit variance, missing filled and flagged, for models that multiply (linear, networks)."""
+scaled: finite, about unit variance, missing filled and flagged, for models that multiply (linear, tabular networks).
+deep: as scaled, but images, texts and sequences keep their shape, for networks that have encoders for them."""
 
-Role = Literal["dense", "ids", "sparse"]
-"""dense: float32 (N, D) · ids: int32 (N,), 0 = missing, 1 = unseen or rare, 2… = known · sparse: float32 counts (N, D)."""
+Role = Literal["dense", "ids", "sparse", "image", "tokens", "steps"]
+"""dense: float32 (N, D) · ids: int32 (N,), 0 = missing, 1 = unseen or rare, 2… = known · sparse: float32 counts (N, D) ·
+image: uint8 (N, height, width, channels) · tokens: int32 (N, T), 0 = behind the end, 1 = unseen, 2… = known ·
+steps: float32 (N, T, D), NaN in all D behind the end of a row's own steps, a number that is missing within them 0."""
 
 
-InputType = Literal["float64", "string", "int64", "vector"]
+InputType = Literal["float64", "string", "int64", "vector", "image"]
 """How a raw column enters the ONNX graph.
 
 float64 (N,): NaN is missing (numbers; flags as 0 and 1) · string (N,): "" is missing (categories, text; whole numbers written as ``str(int)``)
-· int64 (N,): microseconds since 1970 in UTC, `MISSING_MOMENT` is missing · vector (N, width) float32: a missing vector is all NaN.
+· int64 (N,): microseconds since 1970 in UTC, `MISSING_MOMENT` is missing · vector (N, width) float32: a missing vector is all NaN
+· image (N, height, width, channels) uint8: decoded pixels, of one size in one call of the graph (`core.pixels`).
 """
 
 MISSING_MOMENT = -(1 << 63)
@@ -35,9 +40,18 @@ class Layout:
 
     role: Role
     width: int
-    """Columns of a dense or sparse block; for ids the number of ids (largest id + 1)."""
+    """Columns of a dense or sparse block; for ids and tokens the number of them (largest id + 1); for others numbers of a row in all."""
     names: tuple[str, ...]
-    """A name for each column (dense, sparse) or for each id (the words of categories; ids 0 and 1 are "(missing)", "(other)")."""
+    """A name for each column (dense, sparse) or for each id (the words of categories; ids 0 and 1 are "(missing)", "(other)"); none for others."""
+    shape: tuple[int, ...] = ()
+    """Of a row: image (height, width, channels) · tokens (T,) · steps (T, D) · others ()."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row's block; 0 for sparse ones, whose size only the rows can tell."""
+        if self.role in ("sparse", "ids"):
+            return 0 if self.role == "sparse" else 4
+        return 4 * self.width if self.role == "dense" else prod(self.shape) * (1 if self.role == "image" else 4)
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,7 @@ class Sparse:
         return full
 
 
-Values = NDArray[np.float32] | NDArray[np.int32] | Sparse
+Values = NDArray[np.float32] | NDArray[np.int32] | NDArray[np.uint8] | Sparse
 
 
 @dataclass(frozen=True)

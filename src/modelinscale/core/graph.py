@@ -10,7 +10,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-TensorType = Literal["float64", "float32", "int64", "string", "bool"]
+from modelinscale.core.encoded import Layout
+
+TensorType = Literal["float64", "float32", "int64", "string", "bool", "uint8"]
 """Element types that cross the border of the graph."""
 
 _SHARED_BYTES = 256
@@ -21,11 +23,19 @@ _SHARED_ITEMS = 16
 
 @dataclass(frozen=True)
 class Input:
-    """One raw column entering: shape (N,) or, for vectors, (N, width)."""
+    """One raw column entering: shape (N,), for vectors (N, width), for images (N, height, width, 3) with the first two of any size."""
 
     name: str
     type: TensorType
-    width: int | None = None
+    width: int | tuple[int, ...] | None = None
+    """Numbers of a row, or their shape."""
+
+    @property
+    def shape(self) -> tuple[int | str, ...]:
+        """Sizes; a text where any is taken."""
+        if self.type == "uint8":
+            return ("N", f"height of {self.name}", f"width of {self.name}", 3)
+        return ("N", *(() if self.width is None else (self.width,) if isinstance(self.width, int) else self.width))
 
     @property
     def tensor(self) -> str:
@@ -50,6 +60,7 @@ class Graph:
 
     FLOAT32: ClassVar[int] = 1
     """Element type numbers for ``Cast(to=...)``."""
+    INT32: ClassVar[int] = 6
     INT64: ClassVar[int] = 7
     FLOAT64: ClassVar[int] = 11
 
@@ -62,13 +73,19 @@ class Graph:
     _shared: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
     _called: dict[tuple[str, tuple[str, ...], int, str, str], tuple[str, ...]] = field(default_factory=dict)
 
-    def input(self, name: str, type: TensorType, width: int | None = None) -> str:
+    def input(self, name: str, type: TensorType, width: int | tuple[int, ...] | None = None) -> str:
         """Declares a raw column, once however often it is asked for; returns its tensor."""
         column = Input(name, type, width)
         if column not in self.inputs:
             assert all(i.name != name for i in self.inputs), f"column {name!r} enters as two types"
             self.inputs.append(column)
         return column.tensor
+
+    def block(self, name: str, layout: Layout) -> str:
+        """Declares an encoded block as an input, as `Feature.graph` would give it: ids and tokens int64, all else float32."""
+        if layout.role == "ids":
+            return self.input(name, "int64")
+        return self.input(name, "int64" if layout.role == "tokens" else "float32", layout.shape or layout.width)
 
     def constant(self, value: NDArray[Any] | np.generic | float | list[Any], dtype: Any = None) -> str:
         """A stored tensor. Strings are given as arrays of object or str dtype."""

@@ -12,7 +12,7 @@ from modelinscale.core.encoded import Encoded, Form, Layout, Sparse, Values
 from modelinscale.core.errors import DataError, did_you_mean
 from modelinscale.core.graph import Graph
 from modelinscale.encode._tally import Tally
-from modelinscale.features import Feature, State, Tallied
+from modelinscale.features import Feature, State, Tallied, form_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -101,7 +101,7 @@ def settle_all(features: Features, states: States) -> States:
 
 def layouts(features: Features, states: States, form: Form) -> dict[str, Layout]:
     """What `encode` will give. Columns of dense and sparse blocks are named after their feature: ``age``, ``age: missing``, ``text: free``."""
-    return {name: _named(name, feature.layout(states[name], form)) for name, feature in features.items()}
+    return {name: _named(name, feature.layout(states[name], form_of(feature, form))) for name, feature in features.items()}
 
 
 def encode(features: Features, states: States, frame: "pl.DataFrame", form: Form) -> Encoded:
@@ -133,9 +133,9 @@ class Encoder:
 
         feature, state = self.features[name], self.states[name]
         if coded is None:
-            return feature.encode(state, to_input(_column(frame, name), feature.input), self.form)
+            return feature.encode(state, to_input(_column(frame, name), feature.input), form_of(feature, self.form))
         coded = coded.slim()
-        each = feature.encode(state, coded.distinct(), self.form)
+        each = feature.encode(state, coded.distinct(), form_of(feature, self.form))
         assert not isinstance(each, Sparse), name
         return each.take(coded.codes, axis=0, mode="clip")  # which codes need not be: looking whether they are in range takes longer
 
@@ -158,7 +158,7 @@ def draw(features: Features, states: States, form: Form, graph: Graph) -> dict[s
     drawn: dict[str, str] = {}
     for kind in dict.fromkeys(type(feature) for feature in features.values()):
         names = [name for name, feature in features.items() if type(feature) is kind]
-        found = kind.graphs([features[n] for n in names], [states[n] for n in names], form, graph, [tensors[n] for n in names])
+        found = kind.graphs([features[n] for n in names], [states[n] for n in names], form_of(features[names[0]], form), graph, [tensors[n] for n in names])
         drawn.update(zip(names, found, strict=True))
     return {name: drawn[name] for name in features}
 
@@ -166,11 +166,11 @@ def draw(features: Features, states: States, form: Form, graph: Graph) -> dict[s
 def _input(name: str, feature: Feature, state: State, graph: Graph) -> str:
     if feature.input == "vector":
         return graph.input(name, "float32", feature.layout(state, "plain").width)
-    return graph.input(name, feature.input)
+    return graph.input(name, "uint8" if feature.input == "image" else feature.input)
 
 
 def _named(name: str, layout: Layout) -> Layout:
-    if layout.role == "ids":
+    if layout.role not in ("dense", "sparse"):
         return layout
     return Layout(layout.role, layout.width, tuple(f"{name}: {column}" if column else name for column in layout.names))
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from modelinscale.data.shuffle import Shuffled, disk_bytes, shuffle
 from modelinscale.models import BLOCK_ROWS, Examples
 
 _TARGET, _WEIGHT = "target", "weight"
+_KINDS = {"image": "|u1", "tokens": "<i4"}
 _LAYOUTS = "layouts.json"
 _CACHED_BYTES, _NARROW = 4096 << 10, 16
 _SHUFFLE_BYTES = 1 << 30
@@ -156,7 +158,8 @@ class Stored(Examples):
             elif layout.role == "ids":
                 blocks[name] = np.ascontiguousarray(rows.fixed[f"f{i}"], np.int32)
             elif layout.width:
-                blocks[name] = _own(rows.fixed[f"f{i}"])
+                own = _own(rows.fixed[f"f{i}"])
+                blocks[name] = own.reshape(len(own), *layout.shape) if layout.shape else own
             else:
                 blocks[name] = np.zeros((len(rows), 0), np.float32)
         names = rows.fixed.dtype.names or ()
@@ -188,7 +191,7 @@ def write(folder: Path, layouts: dict[str, Layout], examples: "Iterable[Examples
     """
     dtype, ragged = fields(layouts, numbers=numbers, weights=weights)
     with files.new_folder(folder) as side:
-        plain = {name: [layout.role, layout.width, list(layout.names)] for name, layout in layouts.items()}
+        plain = {name: [layout.role, layout.width, list(layout.names), list(layout.shape)] for name, layout in layouts.items()}
         files.write_bytes(side / _LAYOUTS, json.dumps(plain).encode())
         with RowWriter(side, dtype, ragged) as out:
             for one in examples:
@@ -201,8 +204,8 @@ def fields(layouts: dict[str, Layout], *, numbers: bool, weights: bool) -> "tupl
     for i, layout in enumerate(layouts.values()):
         if layout.role == "ids":
             found.append((f"f{i}", "u1" if layout.width <= 1 << 8 else "<u2" if layout.width <= 1 << 16 else "<i4"))
-        elif layout.role == "dense" and layout.width:
-            found.append((f"f{i}", "<f4", (layout.width,)))
+        elif layout.role != "sparse" and layout.width:
+            found.append((f"f{i}", _KINDS.get(layout.role, "<f4"), (prod(layout.shape or (layout.width,)),)))
     return np.dtype(found), [f"f{i}" for i, layout in enumerate(layouts.values()) if layout.role == "sparse"]
 
 
@@ -236,6 +239,7 @@ def packed(examples: Examples, layouts: dict[str, Layout], dtype: "np.dtype[Any]
             ragged[f"f{i}"] = Ragged(block.starts, items)
         elif f"f{i}" in (dtype.names or ()):
             to = fixed[f"f{i}"]
+            block = block.reshape(len(block), to.shape[1]) if block.ndim > 1 else block
             narrow = block.ndim == 2 and block.shape[1] <= _NARROW
             pairs += [(to[:, k], block[:, k]) for k in range(block.shape[1])] if narrow else [(to, block)]
     # Some rows at a time: the records being filled stay in the processor's cache until all their fields are there.
@@ -254,7 +258,7 @@ def _own(values: NDArray[Any]) -> NDArray[Any]:
 
 def _layouts(folder: Path) -> dict[str, Layout]:
     found = json.loads((folder / _LAYOUTS).read_text(encoding="utf-8"))
-    return {name: Layout(role, width, tuple(names)) for name, (role, width, names) in found.items()}
+    return {name: Layout(role, width, tuple(names), tuple(shape)) for name, (role, width, names, shape) in found.items()}
 
 
 __all__ = ["Packer", "Stored", "fields", "packed", "row_bytes", "shuffle_disk", "write"]

@@ -3,11 +3,13 @@
 The served side keeps the twin of these rules for JSON cells. N rows.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from modelinscale.core import pixels
 from modelinscale.core.encoded import MISSING_MOMENT
 from modelinscale.core.errors import DataError
 
@@ -24,6 +26,7 @@ def to_input(values: "pl.Series", input: "InputType") -> "pl.Series":
 
     float64: numbers; flags 0 and 1; moments are microseconds since 1970; text as a number or null. string: whole numbers as ``str(int)``,
     floats in their shortest form without ``.0``, flags ``true`` / ``false``, moments ISO 8601. int64: microseconds since 1970. vector: float32 lists.
+    image: the encoded bytes.
     Raises `DataError` where no sensible form exists (a vector as a number).
     """
     import polars as pl
@@ -52,16 +55,21 @@ def to_input(values: "pl.Series", input: "InputType") -> "pl.Series":
             return values.cast(pl.Int64, strict=False)
         if kind.is_temporal():
             return values.dt.timestamp("us")
+    elif input == "image":
+        if kind == pl.Binary:
+            return values
     elif kind.is_nested():
         width = kind.size if isinstance(kind, pl.Array) else None
         return values if width is None or kind == pl.Array(pl.Float32, width) else values.cast(pl.Array(pl.Float32, width))
     raise DataError(f"column {values.name!r} of type {kind} cannot be read as {input}.", fix="Give the column another feature type.")
 
 
-def to_numpy(values: "pl.Series", input: "InputType") -> NDArray[Any]:
-    """What the graph is fed with: float64 (N,) with NaN, object of str (N,) with "", int64 (N,) with the smallest int64, float32 (N, width) with NaN.
+def to_numpy(values: "pl.Series", input: "InputType", broken: "Callable[[int, pixels.ImageError], None] | None" = None) -> NDArray[Any]:
+    """What the graph is fed with: float64 (N,) with NaN, object of str (N,) with "", int64 (N,) with the smallest int64, float32 (N, width) with NaN,
+    object of `core.pixels.Pixels` (N,) with one grey pixel for what is missing.
 
-    ``values`` are in graph-input form (`to_input`).
+    ``values`` are in graph-input form (`to_input`). An image that cannot be read is told to ``broken`` with its row, and then counts as missing; without
+    ``broken`` its `core.pixels.ImageError` is raised.
     """
     import polars as pl
 
@@ -71,12 +79,32 @@ def to_numpy(values: "pl.Series", input: "InputType") -> NDArray[Any]:
         return values.fill_null("").to_numpy()
     if input == "int64":
         return np.ascontiguousarray(values.fill_null(MISSING_MOMENT).to_numpy(), np.int64)
+    if input == "image":
+        return as_objects([_pixels(row, data, broken) for row, data in enumerate(values.to_list())])
     if not isinstance(values.dtype, pl.Array):
         raise DataError(f"column {values.name!r}: a vector needs one width, found {values.dtype}.")
     width = values.dtype.size
     flat = values.fill_null(pl.Series([[float("nan")] * width], dtype=values.dtype)) if values.null_count() else values
     inner = flat.explode(empty_as_null=False, keep_nulls=False).fill_null(float("nan")) if len(flat) else pl.Series([], dtype=pl.Float32)
     return np.ascontiguousarray(inner.to_numpy(), np.float32).reshape(len(values), width)
+
+
+def _pixels(row: int, data: bytes | None, broken: "Callable[[int, pixels.ImageError], None] | None") -> pixels.Pixels:
+    try:
+        return pixels.missing() if data is None else pixels.decode(data)
+    except pixels.ImageError as error:
+        if broken is None:
+            raise
+        broken(row, error)
+        return pixels.missing()
+
+
+def as_objects(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    """(N,) of object, an array in each place, whatever their shapes."""
+    found = np.empty(len(arrays), object)
+    for i, one in enumerate(arrays):
+        found[i] = one
+    return found
 
 
 def written(values: "pl.Series") -> "pl.Series":

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Progress = Callable[[float, str], None]
 """Called with the share done (0 to 1) and a few words."""
 
-BOUNDS = {"mlp": 1e-4}
+BOUNDS = {"mlp": 1e-4, "network": 1e-4}
 """Largest difference of a probability allowed by family, where `Export.bound` does not say: float32 sums of a network round more than `BOUND`."""
 BOUND = 1e-5
 

@@ -22,11 +22,9 @@ def draw(parts: "Parts") -> Graph:
 
 
 def draw_model(parts: "Parts", encoded: "Encoded") -> Graph:
-    """The same from the encoded blocks on: inputs are the blocks, dense and sparse ones float32 (N, D), ids int64 (N,)."""
+    """The same from the encoded blocks on: inputs are the blocks."""
     graph = Graph()
-    blocks = {
-        name: graph.input(name, "int64") if layout.role == "ids" else graph.input(name, "float32", layout.width) for name, layout in encoded.layouts.items()
-    }
+    blocks = {name: graph.block(name, layout) for name, layout in encoded.layouts.items()}
     _answer(parts, graph, blocks)
     return graph
 

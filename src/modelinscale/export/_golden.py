@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modelinscale.core import pixels
 from modelinscale.core.errors import ExportError
 from modelinscale.core.schema import Column, Schema
 
@@ -61,6 +62,8 @@ def written(values: "pl.Series", column: Column) -> list[Any]:
 
     if column.type == "float":
         return [None if v is None or v != v else v for v in values.to_list()]
+    if column.type == "binary":
+        return [None if v is None else pixels.to_text(v) for v in values.to_list()]
     if column.type != "time":
         return values.to_list()
     moments = values.cast(pl.Datetime("us")).to_list()
@@ -86,6 +89,14 @@ def _as_written(moment: datetime, column: Column, form: str) -> Any:
     return cell if same or not takes_iso(form) else moment.isoformat()
 
 
+def _same(found: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.bool_]:
+    """(N,) whether two graph inputs are the same, row by row; NaN equals NaN."""
+    if found.dtype == object and len(found) and isinstance(found[0], np.ndarray):
+        return np.array([np.array_equal(a, b) for a, b in zip(found, expected, strict=True)], bool)
+    equal = np.asarray((found == expected) | ((found != found) & (expected != expected)))
+    return np.asarray(equal.reshape(len(equal), -1).all(1), bool)
+
+
 def _spread(truth: "Truth", n: int) -> NDArray[np.int64]:
     """Rows evenly spaced in the order of the answer, the surest and the least sure among them; ties by position."""
     if not len(truth):
@@ -97,8 +108,7 @@ def _spread(truth: "Truth", n: int) -> NDArray[np.int64]:
 def _same_tensors(package: "Package", rows: list[dict[str, Any]], typed: Mapping[str, NDArray[Any]]) -> None:
     for name, found in package.tensors(rows).items() if rows else ():
         expected = typed[name]
-        equal = np.asarray((found == expected) | ((found != found) & (expected != expected)))
-        same = equal.reshape(len(equal), -1).all(1)
+        same = _same(found, expected)
         if not same.all():
             i = int((~same).argmax())
             raise ExportError(

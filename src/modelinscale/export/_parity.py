@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modelinscale.core import pixels
 from modelinscale.core.encoded import MISSING_MOMENT, Encoded, InputType, Sparse
 from modelinscale.core.errors import ExportError
 from modelinscale.core.seeds import generator
-from modelinscale.encode.tensors import to_input, to_numpy
+from modelinscale.encode.tensors import as_objects, to_input, to_numpy
 from modelinscale.export._settle import margin_of
 from modelinscale.package import Answer, Package, Parity, start
 
@@ -212,6 +213,8 @@ def _series(tensor: NDArray[Any], input: InputType) -> "pl.Series":
     if input == "int64":
         series = pl.Series(tensor)
         return series.set(series == MISSING_MOMENT, None)
+    if input == "image":
+        return pl.Series([pixels.png(one) for one in tensor], dtype=pl.Binary)
     gone = np.isnan(tensor).all(1)
     series = pl.Series(tensor, dtype=pl.Array(pl.Float32, tensor.shape[1]))
     return pl.select(pl.when(pl.lit(pl.Series(~gone))).then(pl.lit(series)).otherwise(None)).to_series() if gone.any() else series
@@ -226,6 +229,8 @@ def _from_examples(feature: "Feature", width: int | None) -> NDArray[Any]:
         assert width is not None
         fitting = [v for v in values if v is None or len(v) == width]
         return np.array([[np.nan] * width if v is None else v for v in fitting or [None]], np.float32).reshape(-1, width)
+    if feature.input == "image":
+        return as_objects([pixels.missing() if v is None else pixels.decode(v) for v in values])
     if feature.input == "string":
         return np.array(["" if v is None else v for v in values], object)
     if feature.input == "float64":
@@ -238,6 +243,8 @@ def _missing(input: InputType, width: int | None) -> NDArray[Any]:
     """One missing cell as a tensor."""
     if input == "vector":
         return np.full((1, width or 0), np.nan, np.float32)
+    if input == "image":
+        return as_objects([pixels.missing()])
     return {"float64": np.array([np.nan]), "string": np.array([""], object), "int64": np.array([MISSING_MOMENT])}[input]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ def _row_bytes(parts: "Parts") -> int:
 
     found = layouts(parts.features, parts.states, parts.model.form).values()
     return parts.model.row_bytes(parts.weights) + sum(
-        layout.width * 12 if layout.role == "sparse" else layout.width * 8 if layout.role == "dense" else 8 for layout in found
+        8 if layout.role == "ids" else layout.width * 12 if layout.role == "sparse" else 8 * math.prod(layout.shape or (layout.width,)) for layout in found
     )
 
 
@@ -60,11 +61,17 @@ def _input(parts: "Parts", schema: Schema, name: str, clean: "Clean", personal: 
     return InputColumn(
         column=column,
         input=parts.features[name].input,
-        required=not column.nullable,
+        required=not column.nullable or _never_missing(parts, name),
         raw=None if raw == (personal.before if personal else column) else raw,
         clean=tuple(cleaned.get("steps", ())),
         personal=personal,
     )
+
+
+def _never_missing(parts: "Parts", name: str) -> bool:
+    """An image has to be there unless training rows lacked some: a network has an answer to anything, and says it as surely as any other."""
+    state = parts.states[name]
+    return parts.features[name].input == "image" and not (state["missing"] or state["broken"])
 
 
 def measured(story: "Story") -> dict[str, Any]:

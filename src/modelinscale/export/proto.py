@@ -58,7 +58,7 @@ def to_proto(graph: Graph, *, name: str, metadata: Mapping[str, str] | None = No
         helper.make_graph(
             nodes,
             name,
-            [helper.make_tensor_value_info(i.name, _element(i.type), ["N"] if i.width is None else ["N", i.width]) for i in graph.inputs],
+            [helper.make_tensor_value_info(i.name, _element(i.type), list(i.shape)) for i in graph.inputs],
             outputs,
             [_tensor(value, names[key]) for key, value in graph.constants.items() if key in used],
         ),
@@ -125,6 +125,7 @@ def _element(kind: str) -> int:
         "int64": TensorProto.INT64,
         "string": TensorProto.STRING,
         "bool": TensorProto.BOOL,
+        "uint8": TensorProto.UINT8,
     }[kind]
     return found
 

@@ -28,6 +28,8 @@ class Feature(Kind):
 
     folder: ClassVar[str] = "features"
     input: ClassVar[InputType]
+    deep: ClassVar[bool] = False
+    """Whether it has a form "deep" of its own; otherwise it gives the form "scaled" where "deep" is asked for (`form_of`)."""
 
     @classmethod
     @abstractmethod
@@ -73,6 +75,11 @@ class Feature(Kind):
 
         With a state, also values that matter to it: known words, the extremes seen, a vector's width.
         """
+
+
+def form_of(feature: Feature, form: Form) -> Form:
+    """The form a feature gives where a model asks for ``form``."""
+    return "scaled" if form == "deep" and not feature.deep else form
 
 
 class Tallied(Feature):

@@ -73,7 +73,7 @@ class Examples:
     @property
     def encoded_bytes(self) -> float:
         """Bytes of an encoded row on average, its answer apart: the same wherever rows lie, since the order of batches depends on it."""
-        fixed = sum(4 * (layout.width if layout.role == "dense" else 1) for layout in self.layouts.values() if layout.role != "sparse")
+        fixed = sum(layout.row_bytes for layout in self.layouts.values())
         return fixed + 8 * self._n_items / max(1, len(self))
 
     @property

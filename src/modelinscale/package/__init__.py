@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from modelinscale.core.errors import PackageError, RequestError, did_you_mean
 from modelinscale.core.task import Label, Task
 from modelinscale.package._cells import BadCell, Reader
+from modelinscale.package._images import ImageReader
 from modelinscale.package.manifest import FILES, FileFacts, InputColumn, Lineage, Manifest, Parity, read_manifest
 
 __all__ = ["Answer", "InputColumn", "Lineage", "Manifest", "Package", "Parity", "copy_package", "open_package", "start"]
@@ -24,7 +26,9 @@ __all__ = ["Answer", "InputColumn", "Lineage", "Manifest", "Package", "Parity", 
 _SHOWN_FAULTS = 5
 _GRAPH_BYTES = 16 << 20
 """About how much the graph may hold of the rows it works on at once: within any `compute.memory` that a run can do with."""
-_DTYPES = {"float64": np.dtype(np.float64), "int64": np.dtype(np.int64), "vector": np.dtype(np.float32), "string": np.dtype(object)}
+_IMAGE_COPIES = 12
+"""Bytes that the graph holds for each byte of an image while it changes its size: as float32, and half of it once more."""
+_DTYPES = {"float64": np.dtype(np.float64), "int64": np.dtype(np.int64), "vector": np.dtype(np.float32), "string": np.dtype(object), "image": np.dtype(object)}
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class Package:
         self.manifest = manifest
         self.folder = folder
         self._session = session
-        self._readers = [Reader(column) for column in manifest.inputs]
+        self._readers = [ImageReader(column) if column.input == "image" else Reader(column) for column in manifest.inputs]
+        self._images = [column.name for column in manifest.inputs if column.input == "image"]
         self._known = frozenset(c.name for c in manifest.inputs) | frozenset(manifest.ignored)
         self._outputs = ["prediction"] if manifest.task.type == "regression" else ["prediction", "probabilities"]
         self._labels = [label_key(label) for label in manifest.task.labels]
@@ -141,11 +146,34 @@ class Package:
 
     def _run(self, tensors: Mapping[str, NDArray[Any]], n_rows: int) -> Answer:
         """Runs the graph on as many rows at once as fit into `_GRAPH_BYTES`; every row is answered by itself, so the cut changes nothing."""
+        if self._images:
+            return self._answer(self._by_size(tensors, n_rows))
         most = self._most_rows(tensors) if n_rows > 1 else 1
         if n_rows <= most:
             return self._answer(self._session.run(self._outputs, tensors))
         parts = [self._session.run(self._outputs, {k: v[i : i + most] for k, v in tensors.items()}) for i in range(0, n_rows, most)]
         return self._answer([np.concatenate(columns) for columns in zip(*parts, strict=True)])
+
+    def _by_size(self, tensors: Mapping[str, NDArray[Any]], n_rows: int) -> list[NDArray[Any]]:
+        """The outputs of rows with images: one call of the graph takes images of one size, so rows of the same sizes go together."""
+        sizes: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+        for i in range(n_rows):
+            sizes.setdefault(tuple(tensors[name][i].shape for name in self._images), []).append(i)
+        found: list[NDArray[Any]] | None = None
+        for shapes, index in sizes.items():
+            row_bytes = self.manifest.row_bytes + sum(math.prod(shape) * _IMAGE_COPIES for shape in shapes)
+            most = max(1, _GRAPH_BYTES // row_bytes)
+            for start in range(0, len(index), most):
+                at = index[start : start + most]
+                part = {k: np.stack(v[at].tolist()) if k in self._images else v[at] for k, v in tensors.items()}
+                outputs = self._session.run(self._outputs, part)
+                if len(at) == n_rows:
+                    return list(outputs)
+                found = found or [np.empty((n_rows, *one.shape[1:]), one.dtype) for one in outputs]
+                for whole, one in zip(found, outputs, strict=True):
+                    whole[at] = one
+        assert found is not None, "there are rows"
+        return found
 
     def _most_rows(self, tensors: Mapping[str, NDArray[Any]]) -> int:
         # A text is taken apart into as many words as the longest of its batch has, each a string object of 32 bytes; a word is two characters at least.
@@ -184,6 +212,9 @@ class Package:
             shape = (len(tensor) if tensor.ndim else 0, *(() if column.column.width is None or column.input != "vector" else (column.column.width,)))
             if tensor.shape != shape:
                 raise RequestError(f"the input {column.name!r} has shape {list(tensor.shape)}, expected {['N', *shape[1:]]}.", status=422)
+            if column.input == "image" and not all(_is_image(one) for one in tensor):
+                fix = "Give uint8 arrays of shape [height, width, 3]."
+                raise RequestError(f"the input {column.name!r} holds something else than images.", fix=fix, status=422)
             if tensor.dtype != _DTYPES[column.input]:
                 raise RequestError(f"the input {column.name!r} holds {tensor.dtype}, expected {_DTYPES[column.input]}.", status=422)
             if n_rows is not None and len(tensor) != n_rows:
@@ -193,6 +224,10 @@ class Package:
             extra = next(name for name in tensors if all(c.name != name for c in self.manifest.inputs))
             raise RequestError(f"there is no input {extra!r}.{did_you_mean(extra, [c.name for c in self.manifest.inputs])}")
         return n_rows or 0
+
+
+def _is_image(one: Any) -> bool:
+    return isinstance(one, np.ndarray) and one.dtype == np.uint8 and one.ndim == 3 and one.shape[2] == 3 and one.size > 0
 
 
 def label_key(label: Label) -> str:

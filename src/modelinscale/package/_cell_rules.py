@@ -36,6 +36,7 @@ def describe(column: Column) -> str:
         "bool": "true or false" + (f" (or {column.true_words[0]!r} / {column.false_words[0]!r})" if column.true_words and column.false_words else ""),
         "string": "text",
         "vector": f"a list of {column.width} numbers",
+        "binary": "an image: the bytes of a PNG or JPEG file in base64",
     }
     if column.type != "time":
         return words[column.type]

@@ -220,7 +220,7 @@ class Context:
             n_rows = int(np.count_nonzero(self.parts == NAMES.index(part)))
             size = row_bytes(self.layouts(form), self.encoded_bytes(form))
             needed = n_rows * size
-            if part == "train" and learns(self.spec, "mlp") and form == "scaled":
+            if part == "train" and form != "plain" and learns(self.spec, "mlp" if form == "scaled" else "network"):
                 needed += shuffle_disk(n_rows, size, self._budget)
             folder.parent.mkdir(parents=True, exist_ok=True)
             refuse_full(folder.parent, needed, f"keeping {n_rows:,} encoded rows while they are learned from")

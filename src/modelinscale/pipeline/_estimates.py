@@ -140,10 +140,11 @@ def _encoded(place: Place, size: Size, done: dict[str, Result]) -> int:
     n_train, n_valid = facts["n_train"], facts["n_valid"]
     used, total = n_train + n_valid + facts["n_test"], 0.0
     forms: tuple[Form, ...] = ("scaled", "plain") if learns(spec, "trees") else ("scaled",)  # the linear baseline is always learned
+    forms += ("deep",) if getattr(spec.model, "type", "") == "network" else ()
     for form in forms:
         encoded, stored = _row_bytes(place, done, form) if "prepare" in done else (16 + size.row_bytes, 16 + size.row_bytes)
         if held + used * encoded * HELD_ENCODED > room:
-            total += stored * (n_train + n_valid) + (shuffle_disk(n_train, stored, within) if form == "scaled" and learns(spec, "mlp") else 0)
+            total += stored * (n_train + n_valid) + (shuffle_disk(n_train, stored, within) if form != "plain" and learns(spec, "mlp" if form == "scaled" else "network") else 0)
     return int(total)
 
 

@@ -46,14 +46,14 @@ def size_of(place: Place, collected: Facts) -> Size:
     return Size(table.n_rows, len(wanted), measured(table, wanted))
 
 
-def learns(spec: ModelSpec, family: str) -> bool:
-    """Whether a family is among those that are trained."""
-    return spec.model == "auto" or getattr(spec.model, "type", "") == family
+def learns(spec: ModelSpec, *families: str) -> bool:
+    """Whether one of these families may be among those that are trained."""
+    return spec.model == "auto" or getattr(spec.model, "type", "") in families
 
 
 def libraries(spec: ModelSpec) -> int:
     """Bytes that the families' own libraries hold from training on, beyond what every process holds."""
-    return TORCH_BYTES if learns(spec, "mlp") else 0
+    return TORCH_BYTES if learns(spec, "mlp", "network") else 0
 
 
 def _step_bytes(spec: ModelSpec, n_columns: int) -> int:

@@ -53,8 +53,6 @@ def _useless(column: Column, profile: Profile) -> str:
     n_present = profile.n_rows - profile.n_missing
     if not n_present:
         return "no row has a value"
-    if column.type == "binary":
-        return "it holds raw bytes, and no feature reads these yet (images are planned)"
     if profile.n_distinct <= 1 and not profile.n_missing:
         return "every row has the same value"
     names_rows = column.type == "string" and profile.mean_words <= TEXT_WORDS and n_present >= OWN_VALUE_ROWS
@@ -66,4 +64,4 @@ def _useless(column: Column, profile: Profile) -> str:
 def _type(column: Column, profile: Profile) -> str:
     if column.type == "string":
         return "text" if profile.mean_words > TEXT_WORDS else "category"
-    return {"int": "number", "float": "number", "bool": "flag", "time": "moment", "vector": "vector"}[column.type]
+    return {"int": "number", "float": "number", "bool": "flag", "time": "moment", "vector": "vector", "binary": "image"}[column.type]

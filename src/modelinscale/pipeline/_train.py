@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from modelinscale.pipeline._context import Context
 
 
-_FORMS: tuple[Form, ...] = ("plain", "scaled")
-
-
 def inputs(place: Place, done: dict[str, Result]) -> Facts:
     spec = place.spec
     return {"rows": done["prepare"].identity, "model": spec.model, "train": spec.train}
@@ -45,7 +42,8 @@ def work(context: Context, folder: Path) -> Facts:
         one.weights.save(folder / which)
         context.remember(which, one)
     context.place.forget_checkpoints(name)
-    if not all(context.fits(form) for form in _FORMS):
+    forms: set[Form] = {trial.model.form for trial in fitted.trials} | {"scaled"}
+    if not all(context.fits(form) for form in forms):
         context.forget_examples()
     return {
         "family": fitted.chosen.model.type,

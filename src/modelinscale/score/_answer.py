@@ -1,11 +1,12 @@
 """One part of the rows through the package: raw cells, typed cells, graph inputs, answers. N rows, C classes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from modelinscale.core.errors import DataError
+from modelinscale.core.errors import DataError, MisError
 from modelinscale.core.schema import Schema
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ def columns_of(package: "Package") -> Schema:
     """The columns a package reads: its inputs, and those from which missing cells of these are filled."""
     beside = {name: column for one in package.inputs for name, column in one.beside.items()}
     return Schema(columns=tuple((beside | {c.name: c.accepts for c in package.inputs}).values()))
+
+
+def _noted(broken: list[tuple[int, str, str]], name: str) -> "Callable[[int, MisError], None]":
+    return lambda row, error: broken.append((row, name, error.message))
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,12 @@ class Scorer:
         cleaned = treat(clean(chunk.batch, self._columns), self._treatments)
         n_faults = self._faults(cleaned, chunk.where)
         frame = pl.DataFrame(cleaned.batch)
-        tensors = {c.name: to_numpy(to_input(frame[c.name], c.input), c.input) for c in self._package.inputs}
+        broken: list[tuple[int, str, str]] = []
+        tensors = {c.name: to_numpy(to_input(frame[c.name], c.input), c.input, _noted(broken, c.name)) for c in self._package.inputs}
+        if broken and self._strict:
+            row, name, why = broken[0]
+            raise DataError(f"{chunk.where}, row {row + 1} of this part, column {name!r}: {why}", fix="Mend it, or leave --strict out to answer it as missing.")
+        n_faults += len(broken)
         n_rows = cleaned.batch.num_rows
         batches = []
         for start in range(0, n_rows, RUN_ROWS):

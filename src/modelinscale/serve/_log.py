@@ -98,10 +98,11 @@ class PredictionLog:
         self._keep, self._segment_bytes, self._clock = settings.keep, settings.segment, clock
         self._version = _version(package)
         self._classes = _fields(package.label_keys)
-        self._inputs = _fields([c.name for c in package.inputs])
-        self._texts = [c.name for c in package.inputs if c.input == "string"]
-        self._row_bytes = 8 * sum(c.column.width or 1 for c in package.inputs) + 8 * (1 + len(package.label_keys))
-        self._cells = {c.name: _cells_of(c) for c in package.inputs}
+        logged = logged_inputs(package)
+        self._inputs = _fields([c.name for c in logged])
+        self._texts = [c.name for c in logged if c.input == "string"]
+        self._row_bytes = 8 * sum(c.column.width or 1 for c in logged) + 8 * (1 + len(package.label_keys))
+        self._cells = {c.name: _cells_of(c) for c in logged}
         self._head = _head(package, self._version)
         self._encoder = msgspec.json.Encoder()
         self._queue: deque[Batch] = deque()
@@ -141,7 +142,7 @@ class PredictionLog:
             self._warn("full", "rows are answered faster than the prediction log takes them: some are not logged, see mis_log_dropped_rows_total")
             return
         self._put_bytes += n_bytes
-        self._queue.append(Batch(tuple(chosen), tensors, answer, self._clock(), n_bytes))
+        self._queue.append(Batch(tuple(chosen), {name: tensors[name] for name in self._cells}, answer, self._clock(), n_bytes))
 
     def close(self) -> None:
         """Writes what waits, for a few seconds at most, and ends."""
@@ -296,13 +297,18 @@ class _Segment:
         os.close(self._file)
 
 
+def logged_inputs(package: "Package") -> "list[InputColumn]":
+    """The columns that are kept: all but images, which would be nearly all of the log and are hardly ever free of what is personal."""
+    return [one for one in package.inputs if one.input != "image"]
+
+
 def _version(package: "Package") -> str:
     return str(package.version) if package.version is not None else package.manifest.identity
 
 
 def _head(package: "Package", version: str) -> Head:
     columns = []
-    for one in package.inputs:
+    for one in logged_inputs(package):
         kind = "float" if one.input == "float64" and one.column.type == "string" else one.column.type
         columns.append({"name": one.name, "type": kind, **({"width": one.column.width} if one.column.width is not None else {})})
     labels = package.task.labels

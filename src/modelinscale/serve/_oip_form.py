@@ -98,7 +98,7 @@ def beside_columns(package: "Package") -> list[InputColumn]:
 
 def datatype_of(column: InputColumn) -> str:
     """The datatype that suits a column best; others are read too where they can hold its cells."""
-    return {"int": "INT64", "float": "FP64", "bool": "BOOL", "string": "BYTES", "time": "BYTES", "vector": "FP32"}[column.accepts.type]
+    return {"int": "INT64", "float": "FP64", "bool": "BOOL", "string": "BYTES", "time": "BYTES", "vector": "FP32", "binary": "BYTES"}[column.accepts.type]
 
 
 def outputs_of(package: "Package") -> list[tuple[str, str, list[int]]]:

@@ -144,6 +144,7 @@ def _cell(column: "InputColumn") -> Schema:
         "string": ["string", "number", "boolean"],
         "time": ["string"] if one.format not in ("epoch_s", "epoch_ms") else ["number", "string"],
         "vector": ["array"],
+        "binary": ["string"],
     }[one.type]
     schema: Schema = {"type": kinds if column.required else [*kinds, "null"], "description": describe(one)}
     if one.type == "vector":

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 FORMS: tuple[Form, ...] = ("plain", "scaled")
 
 
+def forms_of(feature: Feature) -> tuple[Form, ...]:
+    """The forms it has."""
+    return (*FORMS, "deep") if feature.deep else FORMS
+
+
 def all_of(feature: Feature, rows: Sequence[Any] | None = None) -> None:
     """The whole suite on the feature's own odd values, and on ``rows`` (Python values, None = missing) to learn from."""
     column = as_column(feature, [*feature.examples(), *(rows or [])])
@@ -74,7 +79,7 @@ def state_is_plain(feature: Feature, column: "pl.Series") -> None:
     state = feature.observe(feature.empty(), column)
     back = json.loads(json.dumps(state, allow_nan=False))
     assert back == state, f"the state is not plain JSON data: {_difference(back, state)}"
-    for form in FORMS:
+    for form in forms_of(feature):
         _assert_same(feature.encode(back, column, form), feature.encode(state, column, form), f"{form}, state read from JSON")
 
 
@@ -83,7 +88,7 @@ def a_settled_state_encodes_the_same(feature: Feature, column: "pl.Series") -> N
     state = feature.observe(feature.empty(), column)
     settled = json.loads(json.dumps(feature.settled(state), allow_nan=False))
     assert feature.settled(settled) == settled, "settling a settled state changed it"
-    for form in FORMS:
+    for form in forms_of(feature):
         assert feature.layout(settled, form) == feature.layout(state, form), f"{form}: the layout of the settled state differs"
         _assert_same(feature.encode(settled, column, form), feature.encode(state, column, form), f"{form}, settled state")
 
@@ -92,10 +97,10 @@ def encodings_fit_their_layout(feature: Feature, column: "pl.Series") -> None:
     """Blocks have the promised role, width, type and length; scaled ones are finite; a row does not depend on its neighbours."""
     for fitted in (column, column[:1], column[:0]):
         state = feature.observe(feature.empty(), fitted)
-        for form in FORMS:
+        for form in forms_of(feature):
             layout, block = feature.layout(state, form), feature.encode(state, column, form)
             _assert_fits(layout, block, len(column), f"{form}, {len(fitted)} rows observed")
-            if form == "scaled":
+            if form != "plain":
                 assert np.isfinite(_dense(block)).all(), f"scaled values of {type(feature).__name__} are not all finite"
             assert len(feature.encode(state, column[:0], form)) == 0, f"{form}: no rows did not encode to no rows"
             if fitted is not column:
@@ -111,7 +116,7 @@ def graph_equals_python(feature: Feature, column: "pl.Series") -> None:
     for fitted in (column, column[:1], column[:0]):
         state = feature.observe(feature.empty(), fitted)
         odd = as_column(feature, feature.examples(state))
-        for form in FORMS:
+        for form in forms_of(feature):
             run = session(feature, state, form)
             for values in (column, odd):
                 expected, fed = _dense(feature.encode(state, values, form)), to_numpy(values, feature.input)
@@ -130,7 +135,7 @@ def as_column(feature: Feature, values: Sequence[Any]) -> "pl.Series":
     if feature.input == "vector":
         width = next((len(v) for v in values if v is not None), 1)
         return pl.Series("x", values, dtype=pl.Array(pl.Float32, width))
-    kinds: dict[str, pl.DataType] = {"float64": pl.Float64(), "string": pl.String(), "int64": pl.Datetime("us")}
+    kinds: dict[str, pl.DataType] = {"float64": pl.Float64(), "string": pl.String(), "int64": pl.Datetime("us"), "image": pl.Binary()}
     return to_input(pl.Series("x", values, dtype=kinds[feature.input]), feature.input)
 
 
@@ -144,11 +149,13 @@ def session(feature: Feature, state: State, form: Form) -> Callable[[NDArray[Any
     graph = Graph()
     tensor = draw({"x": feature}, {"x": state}, form, graph)["x"]
     layout = feature.layout(state, form)
-    ids = layout.role == "ids"
-    graph.output("block", tensor, "int64" if ids else "float32", ("N",) if ids else ("N", layout.width))
+    whole = layout.role in ("ids", "tokens")
+    graph.output("block", tensor, "int64" if whole else "float32", ("N",) if layout.role == "ids" else ("N", *(layout.shape or (layout.width,))))
     running = onnxruntime.InferenceSession(to_bytes(graph, name="feature"), providers=["CPUExecutionProvider"])
 
     def run(values: NDArray[Any]) -> NDArray[Any]:
+        if values.dtype == object and feature.input == "image":  # images of different sizes go one by one
+            return np.concatenate([np.asarray(running.run(["block"], {"x": one[None]})[0]) for one in values])
         found: NDArray[Any] = running.run(["block"], {"x": values})[0]
         return found
 
@@ -161,6 +168,10 @@ def _dense(block: Values) -> NDArray[Any]:
 
 def _assert_fits(layout: Layout, block: Values, n_rows: int, where: str) -> None:
     assert len(block) == n_rows, f"{where}: {len(block)} rows encoded, expected {n_rows}"
+    if layout.role in ("image", "tokens", "steps"):
+        kind = {"image": "uint8", "tokens": "int32", "steps": "float32"}[layout.role]
+        assert (str(np.asarray(block).dtype), np.asarray(block).shape) == (kind, (n_rows, *layout.shape)), f"{where}: {layout}"
+        return
     assert len(layout.names) == layout.width, f"{where}: {len(layout.names)} names for {layout.width} columns"
     # Ids are told apart by their number: a category may well be called "(missing)".
     assert layout.role == "ids" or len(set(layout.names)) == layout.width, f"{where}: two columns share a name"
@@ -185,7 +196,7 @@ def _assert_same(found: Values, expected: Values, where: str) -> None:
 
 
 def _assert_bits(found: NDArray[Any], expected: NDArray[Any], values: "pl.Series", where: str) -> None:
-    found = found.astype(expected.dtype) if expected.dtype == np.int32 else found
+    found = found.astype(expected.dtype) if expected.dtype.kind in "iu" else found
     assert found.shape == expected.shape, f"{where}: the graph gives {found.shape}, Python {expected.shape}"
     # All NaN count as one value; both zeros do not.
     a, b = (np.where(np.isnan(v), np.float32("nan"), v).view(np.int32) if v.dtype == np.float32 else v for v in (found, expected))

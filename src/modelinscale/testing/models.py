@@ -27,7 +27,7 @@ TASKS: dict[TaskType, Task] = {
     "multiclass": Task(type="multiclass", target="y", labels=("a", "b", "c")),
     "regression": Task(type="regression", target="y"),
 }
-BOUNDS = {"linear": 1e-5, "trees": 1e-5, "mlp": 1e-4}
+BOUNDS = {"linear": 1e-5, "trees": 1e-5, "mlp": 1e-4, "network": 1e-4}
 """Largest difference of a probability between graph and Python, by family; others: 1e-4."""
 _KNOWN = 6
 """Ids of the planted category: missing, other, and four words."""
@@ -56,7 +56,8 @@ class Planted:
 
 
 def planted(form: Form, type: TaskType, n_rows: int = 900, *, seed: int = 7, shift: float = 0.0) -> Planted:
-    """``size`` (two numbers, the second sometimes missing), ``colour`` (ids) and ``note`` (words) decide, ``noise`` and ``still`` do not.
+    """``size`` (two numbers, the second sometimes missing), ``colour`` (ids) and ``note`` (words) decide, and for the form deep ``picture`` (an image);
+    ``noise`` and ``still`` do not.
 
     ``shift`` moves the answer of every row: another concept for updates to follow.
     """
@@ -68,6 +69,8 @@ def planted(form: Form, type: TaskType, n_rows: int = 900, *, seed: int = 7, shi
     with_word = chance.random(n_rows) < 0.5
     effect = np.array([0.0, 0.0, -1.5, -0.5, 0.5, 1.5])
     pull = 2.0 * size[:, 0] + np.where(gone, 1.0, size[:, 1]) + effect[colour] + 2.0 * with_word + shift
+    with_square = chance.random(n_rows) < 0.5 if form == "deep" else np.zeros(n_rows, bool)
+    pull = pull + 2.0 * with_square
     blocks: dict[str, Values] = {
         "size": _numbers(size, gone, form),
         "colour": colour,
@@ -83,6 +86,8 @@ def planted(form: Form, type: TaskType, n_rows: int = 900, *, seed: int = 7, shi
         "noise": Layout("dense", 1, ("noise",)),
         "still": Layout("dense", 1, ("still",)),
     }
+    if form == "deep":
+        blocks["picture"], layouts["picture"] = _pictures(with_square, chance), Layout("image", 64, (), (8, 8, 1))
     pull = pull + 0.3 * chance.normal(size=n_rows)
     target: NDArray[Any]
     if type == "regression":
@@ -220,7 +225,7 @@ def a_weight_of_two_is_about_a_row_twice(model: Model, type: TaskType) -> None:
 def any_one_block_is_enough(model: Model, type: TaskType) -> None:
     """Tables of numbers alone, of categories alone, of words alone."""
     given = planted(model.form, type, n_rows=200)
-    for name in ("size", "colour", "note"):
+    for name in ("size", "colour", "note", *(["picture"] if model.form == "deep" else [])):
         train, valid, test = (_only(part, name) for part in (given.train, given.valid, given.test))
         alone = Planted(given.task, train, valid, test)
         weights = _fit(model, alone)
@@ -364,11 +369,22 @@ def _words(with_word: NDArray[np.bool_], chance: np.random.Generator) -> Sparse:
     return Sparse(starts, column.astype(np.int32), full[row, column].astype(np.float32), 5)
 
 
+def _pictures(with_square: NDArray[np.bool_], chance: np.random.Generator) -> NDArray[np.uint8]:
+    """(N, 8, 8, 1) of noise, in some of them a bright square of 3 x 3 somewhere."""
+    found = chance.integers(0, 100, (len(with_square), 8, 8, 1)).astype(np.uint8)
+    for i in np.flatnonzero(with_square).tolist():
+        y, x = chance.integers(0, 6, 2)
+        found[i, y : y + 3, x : x + 3] = 255
+    return found
+
+
 def _odd(given: Planted, form: Form) -> Encoded:
     """Rows with ids never seen, without words, with far numbers, and for the plain form without any number."""
     rows = given.test.rows.rows(np.arange(12))
     blocks = dict(rows.blocks)
     blocks["colour"] = (np.arange(12) % _KNOWN).astype(np.int32)
+    if form == "deep":
+        blocks["picture"] = np.arange(12, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2) * np.uint8(23)
     blocks["note"] = Sparse(np.zeros(13, np.int64), np.empty(0, np.int32), np.empty(0, np.float32), 5)
     for name in ("size", "noise", "still"):
         block = np.array(blocks[name])
@@ -404,8 +420,8 @@ def _drawn(model: Model, weights: Weights, given: Planted, rows: Encoded) -> NDA
     graph, blocks, feeds = Graph(), {}, {}
     for name, layout in given.layouts.items():
         block = rows[name]
-        blocks[name] = graph.input(name, "int64") if layout.role == "ids" else graph.input(name, "float32", layout.width)
-        feeds[name] = block.dense() if isinstance(block, Sparse) else block.astype(np.int64 if layout.role == "ids" else np.float32)
+        blocks[name] = graph.block(name, layout)
+        feeds[name] = block.dense() if isinstance(block, Sparse) else block.astype(np.int64 if layout.role in ("ids", "tokens") else np.float32)
     shape: tuple[int | str, ...] = ("N",) if given.task.n_scores == 1 else ("N", given.task.n_scores)
     graph.output("scores", model.graph(weights, given.task, given.layouts, graph, blocks), "float32", shape)
     session = onnxruntime.InferenceSession(to_bytes(graph, name="model"))

@@ -98,6 +98,13 @@ class Fitted:
 
 _SHARES: dict[str, float] = {"linear": 0.15, "trees": 0.5, "mlp": 1.0}
 """The families ``auto`` compares, in this order, and the share each may take of what is left of the budget when its turn comes."""
+_DEEP_SHARES: dict[str, float] = {"linear": 0.1, "trees": 0.1, "network": 1.0}
+"""The same where a column keeps its shape for deep networks (an image): what the first two see of it is little."""
+
+
+def shares_of(layouts: Callable[[Form], dict[str, Layout]]) -> dict[str, float]:
+    """The families that ``auto`` compares for these features, with their shares of the budget."""
+    return _DEEP_SHARES if any(layout.shape for layout in layouts("deep").values()) else _SHARES
 
 
 def fit(
@@ -115,17 +122,19 @@ def fit(
     """Learns from the training rows; validation rows only stop early and, for ``auto``, choose.
 
     ``memory``: bytes it may take besides interpreter and libraries (None: no limit); ``tell`` is called with what a family could not do because of it.
-    ``auto`` fits linear, trees and mlp in turn, each within its share of the budget, and keeps the one with the least validation loss. Raises
+    ``auto`` fits linear, trees and mlp (network where there are images) in turn, each within its share of the budget, and keeps the one with the least
+    validation loss. Raises
     `ModelError` when a family that was asked for, or every family of ``auto``, cannot learn this.
     """
     start = time.monotonic()
     auto = model == "auto"
-    families = [Model.parse(name) for name in _SHARES] if isinstance(model, str) else [model]
+    shares = shares_of(layouts) if isinstance(model, str) else {}
+    families = [Model.parse(name) for name in shares] if isinstance(model, str) else [model]
     trials: list[Trial] = []
     learned: list[tuple[float, Learned]] = []
     for i, family in enumerate(families):
         left = settings.budget - (time.monotonic() - start)
-        share = _SHARES.get(family.type, 1.0) if auto else 1.0
+        share = shares.get(family.type, 1.0)
         effort = Effort(
             seed=settings.seed,
             budget_s=max(left * share, 0.0),

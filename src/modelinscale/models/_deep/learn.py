@@ -1,0 +1,166 @@
+"""What `network` does with rows: sizes found from them, a network built and trained, brought up to date, asked, drawn."""
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelinscale.core.encoded import Encoded, Layout
+from modelinscale.core.graph import Graph
+from modelinscale.core.identity import identity
+from modelinscale.core.seeds import derive
+from modelinscale.core.task import Task
+from modelinscale.models import Effort, Examples, Scores, Weights
+from modelinscale.models._deep.loop import JUDGED_ROWS, Loop, Recipe, load, threads
+from modelinscale.models._deep.net import Net, Port, Shape
+from modelinscale.models._torch import torch
+from modelinscale.models._totals import centre_and_spread, class_weights, n_with
+from modelinscale.models._words import rarity
+
+if TYPE_CHECKING:
+    from modelinscale.models.network import Network
+
+_SEEN_ROWS = 2_000
+"""Rows from which borders of bins and the brightness of images are taken, at least, where there are so many."""
+_BINNED_COLUMNS = 300
+"""Beyond this many columns of numbers none is seen through bins: they are then pieces of a vector, and bins would cost more than they bring."""
+_UPDATE_EPOCHS, _UPDATE_RATE = 3, 0.2
+Known = dict[str, dict[str, NDArray[Any]]]
+
+
+def fit(model: "Network", train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
+    ports, known = _ports(model, train)
+    center, scale = centre_and_spread(train, task)
+    images = any(port.kind == "image" for port in ports)
+    shape = Shape(
+        width=model.width,
+        layers=model.layers if model.layers is not None else 0 if images and len(ports) == 1 else 2,
+        members=model.members if model.members is not None else 1 if images else 4,
+        dropout=model.dropout,
+        n_scores=task.n_scores,
+    )
+    meta = {"ports": [port.plain() for port in ports], "shape": asdict(shape), "center": center, "scale": scale}
+    with threads(effort.n_threads):
+        torch.manual_seed(derive(effort.seed, "network", "start"))
+        net = Net(ports, shape, known)
+        _start_at_base_rate(net, train, task)
+        recipe = _recipe(model, len(train))
+        fingerprint = identity(model, task, effort.seed, meta, _about(train) if effort.checkpoints else "")
+        best = Loop(net, recipe, task, effort, train, valid, center, scale, fingerprint).run()
+    return Weights(dict(best), meta)
+
+
+def update(model: "Network", weights: Weights, new: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
+    recipe = replace(_recipe(model, len(new)), epochs=_UPDATE_EPOCHS, learning_rate=model.learning_rate * _UPDATE_RATE, constant=True)
+    with threads(effort.n_threads):
+        loop = Loop(built(weights), recipe, task, replace(effort, checkpoints=None), new, valid, weights.meta["center"], weights.meta["scale"], "")
+        best = loop.run(keep_start=True)
+    return Weights(dict(best), weights.meta)
+
+
+def predict(weights: Weights, rows: Encoded) -> Scores:
+    """(N,) or (N, C): the mean of the members' scores."""
+    net = built(weights).eval()
+    found = [np.zeros((0, net.shape.n_scores))]
+    with torch.no_grad():
+        for start in range(0, rows.n_rows, JUDGED_ROWS):
+            found.append(net(net.batch(rows.slice(start, start + JUDGED_ROWS))).mean(0).numpy().astype(np.float64))
+    scores: NDArray[np.float64] = np.concatenate(found) * float(weights.meta["scale"]) + float(weights.meta["center"])
+    return scores if scores.shape[1] > 1 else scores[:, 0]
+
+
+def draw(weights: Weights, task: Task, graph: Graph, blocks: dict[str, str]) -> str:
+    x = built(weights).eval().draw(graph, blocks)  # (N, C)
+    if task.type == "regression":
+        scale, center = (graph.constant(weights.meta[name], np.float32) for name in ("scale", "center"))
+        x = graph.op("Add", graph.op("Mul", x, scale), center)
+    return x if task.n_scores > 1 else graph.op("Squeeze", x, graph.constant([1], np.int64))
+
+
+def built(weights: Weights) -> Net:
+    """The network with its weights, on the processor."""
+    net = Net(tuple(Port.parse(port) for port in weights.meta["ports"]), Shape(**weights.meta["shape"]))
+    load(net, weights.arrays)
+    return net
+
+
+def _ports(model: "Network", train: Examples) -> tuple[tuple[Port, ...], Known]:
+    """An encoder for each feature, numbers together; and what these have to know of the training rows, by their names."""
+    layouts = {name: layout for name, layout in train.layouts.items() if layout.width}
+    seen = train.take(np.arange(0, len(train), max(1, len(train) // _SEEN_ROWS))).rows
+    ports: list[Port] = []
+    facts: list[dict[str, NDArray[Any]]] = []
+    dense = {name: layout for name, layout in layouts.items() if layout.role == "dense"}
+    if dense:
+        numbers = np.concatenate([np.asarray(seen[name], np.float32) for name in dense], axis=1)
+        binned, edges = edges_of(numbers, model.bins)
+        more = (("binned", list(binned)), ("n_bins", edges.shape[1] - 1))
+        ports.append(Port("dense", tuple(dense), tuple(layout.width for layout in dense.values()), settings=more))
+        facts.append({"edges": edges})
+    for name, layout in layouts.items():
+        if layout.role == "dense":
+            continue
+        ports.append(_port(model, name, layout))
+        facts.append({})
+        if layout.role == "sparse":
+            facts[-1] = {"rarity": rarity(n_with(train, name, layout.width), len(train))}
+        elif layout.role == "image":
+            values = np.asarray(seen[name], np.float32)
+            facts[-1] = {"mean": values.mean((0, 1, 2)), "deviation": np.maximum(values.std((0, 1, 2)), np.float32(1))}
+    return tuple(ports), {f"{port.kind}{i}": fact for i, (port, fact) in enumerate(zip(ports, facts, strict=True))}
+
+
+def _port(model: "Network", name: str, layout: Layout) -> Port:
+    settings = (("maps", model.maps),) if layout.role == "image" else ()
+    return Port(layout.role, (name,), (layout.width,), layout.shape, settings)
+
+
+def edges_of(numbers: NDArray[np.float32], n_bins: int) -> tuple[tuple[int, ...], NDArray[np.float32]]:
+    """Columns with more than two values, and the borders of their bins (P, T + 1): quantiles, fewer where values repeat, the last border repeated."""
+    if not n_bins or not 0 < numbers.shape[1] <= _BINNED_COLUMNS:
+        return (), np.zeros((0, 1), np.float32)
+    binned, found = [], []
+    for column in range(numbers.shape[1]):
+        borders = np.unique(np.quantile(numbers[:, column], np.linspace(0, 1, n_bins + 1)).astype(np.float32))
+        if len(np.unique(numbers[:, column])) > 2 and len(borders) > 1:
+            binned.append(column)
+            found.append(np.concatenate([borders, np.full(n_bins + 1 - len(borders), borders[-1])]))
+    return tuple(binned), np.stack(found).astype(np.float32) if found else np.zeros((0, 1), np.float32)
+
+
+def _recipe(model: "Network", n_rows: int) -> Recipe:
+    return Recipe(
+        epochs=model.epochs,
+        batch_rows=model.batch_rows or int(min(512, max(16, 2 ** round(np.log2(max(n_rows, 1) / 60))))),
+        learning_rate=model.learning_rate,
+        weight_decay=model.weight_decay,
+        warm_share=model.warm_share,
+        smoothing=model.smoothing,
+        shift=model.shift,
+        flip=model.flip,
+        patience=model.patience,
+    )
+
+
+def _start_at_base_rate(net: Net, train: Examples, task: Task) -> None:
+    """The first answers say how common each class is."""
+    if task.type == "regression":
+        return
+    share = class_weights(train, task) + 0.5
+    logs = np.log(share / share.sum())
+    base = logs if task.type == "multiclass" else logs[1:] - logs[:1]
+    with torch.no_grad():
+        net.head_bias.add_(torch.from_numpy(base.astype(np.float32)))
+
+
+def _about(train: Examples) -> str:
+    """What the rows are, in short."""
+    import hashlib
+
+    found = hashlib.sha256()
+    for block in train.blocks():
+        found.update(block.target.tobytes())
+        for part in block.rows.values():
+            found.update(np.ascontiguousarray(getattr(part, "values", part)).tobytes())
+    return found.hexdigest()[:32]

@@ -1,0 +1,155 @@
+"""One network of any columns: an encoder for each, side by side into a trunk whose members share nearly all weights, and a head.
+
+B rows of a batch, K members, D numbers of all encoders together, H width of a hidden layer, C scores.
+
+Source of the members: Gorishniy et al., TabM, 2025 (one network whose members differ by what they multiply its input with).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelinscale.core.encoded import Encoded, Layout, Role, Sparse
+from modelinscale.core.errors import ModelError
+from modelinscale.core.graph import Graph
+from modelinscale.models._deep.images import Cnn, flipped, shifted
+from modelinscale.models._deep.parts import Part, Tensor, array, draw_linear
+from modelinscale.models._deep.tables import Ids, Numbers, Words
+from modelinscale.models._torch import torch
+from modelinscale.models._words import weigh
+
+Batch = dict[str, Any]
+"""What each encoder takes, by its name."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """One encoder: which features go in, and all its sizes."""
+
+    kind: Role
+    features: tuple[str, ...]
+    """One; all of them for numbers."""
+    widths: tuple[int, ...]
+    """Of each feature's layout."""
+    shape: tuple[int, ...] = ()
+    settings: tuple[tuple[str, Any], ...] = ()
+    """Sizes besides, by name."""
+
+    def plain(self) -> dict[str, Any]:
+        return {"kind": self.kind, "features": list(self.features), "widths": list(self.widths), "shape": list(self.shape), "settings": dict(self.settings)}
+
+    @classmethod
+    def parse(cls, value: dict[str, Any]) -> "Port":
+        return cls(value["kind"], tuple(value["features"]), tuple(value["widths"]), tuple(value["shape"]), tuple(value["settings"].items()))
+
+    def build(self, known: Mapping[str, NDArray[Any]]) -> Part:
+        """The encoder; ``known`` has what it was given of the training rows, by the names of its buffers, and nothing where weights are loaded next."""
+        more = dict(self.settings)
+        if self.kind == "dense":
+            binned, n_bins = tuple(more["binned"]), more["n_bins"]
+            return Numbers(sum(self.widths), binned, known.get("edges", np.zeros((len(binned), n_bins + 1), np.float32)))
+        if self.kind == "ids":
+            return Ids(self.widths[0])
+        if self.kind == "sparse":
+            return Words(self.widths[0], known.get("rarity", np.zeros(self.widths[0])))
+        C = self.shape[2]
+        return Cnn(self.shape, more["maps"], known.get("mean", np.zeros(C, np.float32)), known.get("deviation", np.ones(C, np.float32)))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The trunk and the head."""
+
+    width: int
+    layers: int
+    members: int
+    dropout: float
+    n_scores: int
+
+
+class Net(torch.nn.Module):
+    """Rows to one score vector a member."""
+
+    def __init__(self, ports: tuple[Port, ...], shape: Shape, known: Mapping[str, Mapping[str, NDArray[Any]]] | None = None) -> None:
+        """``known``: for each encoder's name what it has to know of the training rows."""
+        super().__init__()
+        self.ports, self.shape = ports, shape
+        self.names = tuple(f"{port.kind}{i}" for i, port in enumerate(ports))
+        parts = [port.build((known or {}).get(name, {})) for name, port in zip(self.names, ports, strict=True)]
+        self.parts = torch.nn.ModuleDict(dict(zip(self.names, parts, strict=True)))
+        D, K, C = sum(part.width for part in parts), shape.members, shape.n_scores
+        self.signs = torch.nn.Parameter(torch.randint(0, 2, (K, 1, D)).float() * 2 - 1, requires_grad=K > 1)
+        if K == 1:
+            torch.nn.init.ones_(self.signs)
+        sizes = [D, *[shape.width] * shape.layers]
+        self.weights = torch.nn.ParameterList([torch.nn.Parameter(torch.randn(a, b) * math.sqrt(2 / a)) for a, b in pairwise(sizes)])
+        self.biases = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(b)) for b in sizes[1:]])
+        self.head = torch.nn.Parameter(torch.randn(K, sizes[-1], C) / math.sqrt(sizes[-1]))
+        self.head_bias = torch.nn.Parameter(torch.zeros(K, 1, C))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(K, B, C)."""
+        x = torch.cat([self.parts[name](batch[name]) for name in self.names], dim=1)
+        x = torch.nn.functional.dropout(x, self.shape.dropout, self.training and not self.shape.layers) * self.signs  # (K, B, D)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            x = torch.relu(x @ weight + bias)  # (K, B, H)
+            x = torch.nn.functional.dropout(x, self.shape.dropout, self.training)
+        return x @ self.head + self.head_bias  # (K, B, C)
+
+    def batch(self, rows: Encoded) -> Batch:
+        """Encoded rows as its encoders take them, on the processor. Raises `ModelError` for rows of another encoding."""
+        self._check(rows.layouts)
+        found: Batch = {}
+        for name, port in zip(self.names, self.ports, strict=True):
+            blocks = [rows[feature] for feature in port.features]
+            first = blocks[0]
+            if isinstance(first, Sparse):
+                words = self.parts[name]
+                assert isinstance(words, Words)
+                values = weigh(first, words.rarity.cpu().numpy()).astype(np.float32)
+                found[name] = (torch.from_numpy(first.columns.astype(np.int64)), torch.from_numpy(values), torch.from_numpy(first.starts[:-1]))
+            elif port.kind == "dense":
+                found[name] = torch.from_numpy(np.ascontiguousarray(np.concatenate(blocks, axis=1), np.float32))  # type: ignore[arg-type]
+            else:
+                found[name] = torch.from_numpy(np.ascontiguousarray(first, np.int64 if port.kind in ("ids", "tokens") else None))
+        return found
+
+    def varied(self, batch: Batch, chance: torch.Generator, *, shift: float, flip: bool) -> Batch:
+        """Images as they might have been taken as well: moved by up to ``shift`` of their side, left and right changed."""
+        found = dict(batch)
+        for name, port in zip(self.names, self.ports, strict=True):
+            if port.kind == "image":
+                image = shifted(found[name], round(port.shape[0] * shift), chance)
+                found[name] = flipped(image, chance) if flip else image
+        return found
+
+    def draw(self, graph: Graph, blocks: Mapping[str, str]) -> str:
+        """Draws the mean of the members' scores: float32 (N, C)."""
+        parts = []
+        for name, port in zip(self.names, self.ports, strict=True):
+            tensors = [blocks[feature] for feature in port.features]
+            part = self.parts[name]
+            assert isinstance(part, Part)
+            parts.append(part.draw(graph, tensors[0] if len(tensors) == 1 else graph.op("Concat", *tensors, axis=1)))
+        x = parts[0] if len(parts) == 1 else graph.op("Concat", *parts, axis=1)
+        x = graph.op("Mul", graph.op("Unsqueeze", x, graph.constant([0], np.int64)), graph.constant(array(self.signs)))  # (K, N, D)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            x = graph.op("Relu", draw_linear(graph, x, weight, bias))
+        return graph.op("ReduceMean", draw_linear(graph, x, self.head, self.head_bias), graph.constant([0], np.int64), keepdims=0)
+
+    def _check(self, layouts: Mapping[str, Layout]) -> None:
+        wrong = []
+        for port in self.ports:
+            for feature, width in zip(port.features, port.widths, strict=True):
+                layout = layouts.get(feature)
+                if layout is None:
+                    wrong.append(f"{feature!r} is missing")
+                elif (layout.role, layout.width) != (port.kind, width):
+                    wrong.append(f"{feature!r} is {layout.role} of width {layout.width}, learned as {port.kind} of width {width}")
+        if wrong:
+            raise ModelError(f"These rows are not encoded as those the model learned from: {'; '.join(wrong)}.", fix="Train again with these features.")

@@ -1,0 +1,77 @@
+"""A network of any columns (PyTorch): images through convolutions, numbers through learned bins, categories and words through embeddings, together.
+
+C scores. See `_deep` for its parts and their sources.
+"""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from modelinscale.core.encoded import Encoded, Form, Layout
+from modelinscale.core.graph import Graph
+from modelinscale.core.task import Task
+from modelinscale.models import Effort, Examples, Model, Scores, Weights
+
+
+class Network(Model):
+    """A deep network with an encoder for each kind of column; for tables without images or sequences `mlp` is quicker to learn."""
+
+    form: ClassVar[Form] = "deep"
+
+    maps: int = Field(32, ge=4, le=512)
+    """Maps of an image encoder's first layer; later ones have up to eight times as many. The work grows with its square."""
+    width: int = Field(128, ge=4, le=4096)
+    """Units of a hidden layer behind the encoders."""
+    layers: int | None = Field(None, ge=0, le=16)
+    """Hidden layers behind the encoders; null: none behind an image alone, else 2."""
+    members: int | None = Field(None, ge=1, le=64)
+    """Networks of the ensemble behind the encoders; they share nearly all weights; null: 1 with images, else 4."""
+    bins: int = Field(16, ge=0, le=128)
+    """Bins a number is seen through, at quantiles of the training rows; 0: as it is. Beyond 300 columns of numbers there are none."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of hidden units left out at each training step."""
+    shift: float = Field(0.1, ge=0, le=0.5)
+    """How far training images are moved at most, as a share of their side."""
+    flip: bool = False
+    """Whether an image with left and right changed means the same (photographs; not letters, not organs)."""
+    smoothing: float = Field(0.0, ge=0, lt=1)
+    """Probability that is taken from the true class and spread over all, so that the network is less sure."""
+    learning_rate: float = Field(3e-3, gt=0)
+    """Largest step size of AdamW; it rises to it, then falls to 0 at the end of the last epoch or of the budget."""
+    warm_share: float = Field(0.1, ge=0, lt=1)
+    """Of all steps, those over which the step size rises."""
+    weight_decay: float = Field(0.02, ge=0)
+    """How fast unused weights shrink, per step and unit of step size."""
+    batch_rows: int | None = Field(None, ge=1)
+    """Rows a step; null: from the number of rows, 16 to 512."""
+    epochs: int = Field(15, ge=1)
+    """Passes over the rows; fewer where the budget does not do."""
+    patience: int = Field(8, ge=1)
+    """Looks at the validation rows (one an epoch) without a better loss after which it stops."""
+
+    def accepts(self, task: Task, layouts: dict[str, Layout]) -> str:
+        return "" if any(layout.width for layout in layouts.values()) else "there is no feature to learn from"
+
+    def fit(self, train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
+        """The same seed gives the same weights on the same machine with the same number of threads, killed and resumed in between or not
+        (unless the budget ends it: then as far as time allowed)."""
+        from modelinscale.models._deep.learn import fit
+
+        return fit(self, train, valid, task, effort)
+
+    def update(self, weights: Weights, new: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
+        """A few passes over the new rows at a fifth of the step size; with validation rows the best state is kept, the old one included."""
+        from modelinscale.models._deep.learn import update
+
+        return update(self, weights, new, valid, task, effort)
+
+    def predict(self, weights: Weights, rows: Encoded) -> Scores:
+        from modelinscale.models._deep.learn import predict
+
+        return predict(weights, rows)
+
+    def graph(self, weights: Weights, task: Task, layouts: dict[str, Layout], graph: Graph, blocks: dict[str, str]) -> str:
+        """The mean over members is taken of the scores, so that it needs no logarithm of probabilities."""
+        from modelinscale.models._deep.learn import draw
+
+        return draw(weights, task, graph, blocks)

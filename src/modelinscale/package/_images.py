@@ -1,0 +1,51 @@
+"""Image cells to pixels: what `_cells.Reader` is for every other column. N rows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelinscale.core import pixels
+from modelinscale.package._cells import BadCell
+from modelinscale.package._cell_rules import describe
+from modelinscale.package.manifest import InputColumn
+
+
+class ImageReader:
+    """Reads one column of images: base64 text as JSON carries it, bytes from Python callers, or pixels that were decoded already."""
+
+    beside: tuple[str, ...] = ()
+    cleans = True
+    """No short cut past `read` is right."""
+
+    def __init__(self, spec: InputColumn) -> None:
+        self.name = spec.name
+        self.column = spec.column
+        self.input = spec.input
+        self.required = spec.required
+        self.accepts = spec.accepts
+        self.is_personal = spec.personal is not None
+
+    def read(self, cells: list[Any], others: Mapping[str, Sequence[Any]] | None = None) -> NDArray[Any]:
+        """(N,) of `core.pixels.Pixels`. Raises `BadCell` for the first cell that cannot be read."""
+        found = np.empty(len(cells), object)
+        for row, cell in enumerate(cells):
+            try:
+                found[row] = self._one(cell)
+            except pixels.ImageError as error:
+                raise BadCell(row, error.message.removesuffix("."), describe(self.accepts)) from None
+            except TypeError:
+                raise BadCell(row, f"a cell of type {type(cell).__name__}", describe(self.accepts)) from None
+        return found
+
+    def _one(self, cell: Any) -> pixels.Pixels:
+        if cell is None or cell in ("", b""):
+            if self.required:
+                raise pixels.ImageError("no image")
+            return pixels.missing()
+        if isinstance(cell, str):
+            cell = pixels.from_text(cell)
+        if not isinstance(cell, bytes):
+            raise TypeError
+        return pixels.decode(cell)
