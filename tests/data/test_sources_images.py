@@ -497,7 +497,7 @@ def test_raw_bytes_take_no_part_where_values_are_compared(tmp_path: Path) -> Non
         contract(schema, key=("image",))
 
 
-def test_no_feature_reads_raw_bytes_yet(tmp_path: Path) -> None:
+def test_a_column_of_images_is_learned_from_by_itself(tmp_path: Path) -> None:
     from modelinscale.data.infer import profile
     from modelinscale.pipeline._roles import choose
 
@@ -507,7 +507,7 @@ def test_no_feature_reads_raw_bytes_yet(tmp_path: Path) -> None:
     seen = profile(table)
     assert (seen["image"].n_rows, seen["image"].n_distinct, seen["image"].top) == (25, 25, ())
     roles = choose(schema, seen, {"label": ""}, {})
-    assert roles.left_out["image"] == "it holds raw bytes, and no feature reads these yet (images are planned)"
+    assert roles.features["image"].type == "image"
 
 
 @pytest.mark.real

@@ -82,7 +82,7 @@ def test_every_kind_says_which_columns_it_suits() -> None:
     from modelinscale.core.kinds import load
     from modelinscale.core.schema import Column
 
-    columns = [Column(name="x", type=t, width=3 if t == "vector" else None) for t in ("int", "float", "bool", "string", "time", "vector")]
+    columns = [Column(name="x", type=t, width=3 if t == "vector" else None) for t in ("int", "float", "bool", "string", "time", "vector", "binary")]
     for kind in names("features"):
         found = load("features", kind)
         assert issubclass(found, Feature)

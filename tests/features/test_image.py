@@ -49,5 +49,5 @@ def test_an_image_that_cannot_be_read_counts_as_missing_and_is_counted() -> None
 def test_grey_images_have_one_channel_unless_told_otherwise() -> None:
     grey = pl.Series("x", [pixels.png(np.full((4, 4, 3), 9, np.uint8))], dtype=pl.Binary)
     for channels, n in (("auto", 1), ("grey", 1), ("colour", 3)):
-        image = Image(size=8, channels=channels)  # type: ignore[arg-type]
+        image = Image(size=8, channels=channels)
         assert image.layout(image.observe(image.empty(), grey), "deep").shape == (8, 8, n)

@@ -18,13 +18,25 @@ from modelinscale.train import Fitted, Train, fit, loss
 
 
 def learn(
-    model: object, type: TaskType = "binary", settings: Train | None = None, change: Callable[[Examples], Examples] = lambda e: e, **more: object
+    model: object,
+    type: TaskType = "binary",
+    settings: Train | None = None,
+    change: Callable[[Examples], Examples] = lambda e: e,
+    *,
+    pictures: bool = False,
+    **more: object,
 ) -> Fitted:
     def rows(part: Literal["train", "valid"], form: Form) -> Examples:
         given = planted(form, type)
         return change(given.train) if part == "train" else given.valid
 
-    return fit(model, rows, planted("plain", type).task, lambda form: planted(form, type).layouts, settings or Train(), **more)  # type: ignore[arg-type]
+    return fit(
+        model, rows, planted("plain", type).task, lambda form: planted(form if pictures else _without_pictures(form), type).layouts, settings or Train(), **more
+    )  # type: ignore[arg-type]
+
+
+def _without_pictures(form: Form) -> Form:
+    return "scaled" if form == "deep" else form
 
 
 def judged(fitted: Fitted, type: TaskType = "binary") -> float:
@@ -42,6 +54,13 @@ def test_a_family_that_is_asked_for_is_fitted_alone() -> None:
 def test_linear_asked_for_is_its_own_baseline() -> None:
     fitted = learn(Linear())
     assert fitted.linear is fitted.chosen
+
+
+@pytest.mark.slow
+def test_auto_tries_the_network_of_parts_where_a_column_keeps_its_shape() -> None:
+    fitted = learn("auto", settings=Train(budget=8), pictures=True)
+    assert [trial.model.type for trial in fitted.trials] == ["linear", "trees", "network"]
+    assert fitted.chosen.model.type == "network", "only it sees the picture"
 
 
 def test_auto_keeps_the_family_with_the_least_validation_loss_and_tells_of_all() -> None:

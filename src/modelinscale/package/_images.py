@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core import pixels
-from modelinscale.package._cells import BadCell
 from modelinscale.package._cell_rules import describe
+from modelinscale.package._cells import BadCell
 from modelinscale.package.manifest import InputColumn
 
 

@@ -144,7 +144,8 @@ def _encoded(place: Place, size: Size, done: dict[str, Result]) -> int:
     for form in forms:
         encoded, stored = _row_bytes(place, done, form) if "prepare" in done else (16 + size.row_bytes, 16 + size.row_bytes)
         if held + used * encoded * HELD_ENCODED > room:
-            total += stored * (n_train + n_valid) + (shuffle_disk(n_train, stored, within) if form != "plain" and learns(spec, "mlp" if form == "scaled" else "network") else 0)
+            learned = form != "plain" and learns(spec, "mlp" if form == "scaled" else "network")
+            total += stored * (n_train + n_valid) + (shuffle_disk(n_train, stored, within) if learned else 0)
     return int(total)
 
 
