@@ -1,0 +1,102 @@
+"""From folders of images to a package that answers them: through the lake, a network, the graph, files of images, and a server's JSON."""
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from modelinscale.api import Project, predict
+from modelinscale.core import pixels
+from modelinscale.core.errors import DataError, RequestError
+from modelinscale.core.seeds import generator
+from modelinscale.package import Package, open_package
+
+pytest.importorskip("PIL")
+
+SPEC = """
+name: squares
+data: {source: {type: images, path: pictures}, split: {type: hash}, leave_out: [path, width, height, format, size_bytes]}
+features: {image: {type: image, size: 12}}
+target: label
+model: {type: network, maps: 4, epochs: 12, learning_rate: 0.02, batch_rows: 16}
+"""
+
+
+def picture(bright: bool, seed: int) -> bytes:
+    """Noise of some size, in one class with a bright square in the middle."""
+    chance = generator(7, "picture", seed)
+    size = int(chance.integers(10, 20))
+    found = chance.integers(0, 120, (size, size), np.uint8)
+    if bright:
+        found[size // 4 : -size // 4, size // 4 : -size // 4] = 255
+    return pixels.png(found[..., None].repeat(3, axis=2))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("squares")
+    for i in range(160):
+        folder = root / "pictures" / ("bright" if i % 2 else "dark")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i}.png").write_bytes(picture(bool(i % 2), i))
+    (root / "model.yaml").write_text(SPEC)
+    Project(root).run()
+    return root
+
+
+@pytest.fixture(scope="module")
+def package(project: Path) -> Package:
+    return open_package(project / ".mis" / "packages" / "squares" / "1")
+
+
+def as_row(data: bytes, before: str = "") -> dict[str, str]:
+    return {"image": before + base64.b64encode(data).decode()}
+
+
+def test_what_was_learned_from_folders_answers_images_sent_as_json(package: Package) -> None:
+    rows = [as_row(picture(i % 2 == 1, 1000 + i), "data:image/png;base64," if i % 3 else "") for i in range(40)]
+    found = [answer["prediction"] for answer in package.predict(rows)]
+    assert np.mean([said == ("bright" if i % 2 else "dark") for i, said in enumerate(found)]) > 0.9
+    assert [package.predict([row])[0]["prediction"] for row in rows[:6]] == found[:6], "an image answers the same alone and among others of other sizes"
+
+
+def test_a_file_of_images_is_answered_row_for_row_as_the_server_would(project: Path, package: Package, tmp_path: Path) -> None:
+    data = [picture(i % 2 == 1, 2000 + i) for i in range(9)]
+    pl.DataFrame({"image": pl.Series(data, dtype=pl.Binary)}).write_parquet(tmp_path / "rows.parquet")
+    predict(str(tmp_path / "rows.parquet"), package=project / ".mis" / "packages" / "squares" / "1", out=tmp_path / "out.jsonl")
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    served = package.predict([as_row(one) for one in data])
+    assert [one["prediction"] for one in found] == [one["prediction"] for one in served]
+    assert [one["probability_dark"] for one in found] == pytest.approx([one["probabilities"]["dark"] for one in served], abs=1e-6)
+
+
+def test_a_file_with_an_image_that_cannot_be_read_counts_it_or_stops_where_told_to(project: Path, tmp_path: Path) -> None:
+    pl.DataFrame({"image": pl.Series([picture(True, 1), b"no image", None], dtype=pl.Binary)}).write_parquet(tmp_path / "rows.parquet")
+    assert predict(str(tmp_path / "rows.parquet"), package=project / ".mis" / "packages" / "squares" / "1", out=tmp_path / "out.csv").n_faults == 2
+    pl.DataFrame({"image": pl.Series([picture(True, 1), b"no image"], dtype=pl.Binary)}).write_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"row 2 of this part, column 'image': 8 bytes that are no readable image"):
+        predict(str(tmp_path / "rows.parquet"), package=project / ".mis" / "packages" / "squares" / "1", out=tmp_path / "strict.csv", strict=True)
+    assert not (tmp_path / "strict.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [("hello", "no base64"), (base64.b64encode(b"hello").decode(), "no readable image"), (5, "type int"), (None, "no image"), ([1, 2], "type list")],
+)
+def test_what_is_no_image_is_refused_with_its_row_and_reason(package: Package, cell: object, why: str) -> None:
+    with pytest.raises(RequestError, match=rf"row 1, column 'image': found .*{why}.*expected an image"):
+        package.predict([as_row(picture(True, 1)), {"image": cell}])
+
+
+def test_an_image_must_be_there_since_no_training_row_lacked_one(package: Package) -> None:
+    with pytest.raises(RequestError, match="column 'image': it is not there, expected an image"):
+        package.predict([{}])
+
+
+def test_sizes_at_the_ends_are_answered(package: Package) -> None:
+    for shape in ((1, 1), (1, 900), (3000, 2)):
+        answer = package.predict([as_row(pixels.png(np.full((*shape, 3), 9, np.uint8)))])[0]
+        assert sum(answer["probabilities"].values()) == pytest.approx(1)
