@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from modelinscale.core.errors import PackageError, RequestError, did_you_mean
 from modelinscale.core.task import Label, Task
-from modelinscale.package._cells import BadCell, Reader
-from modelinscale.package._images import ImageReader
+from modelinscale.package._cells import BadCell
+from modelinscale.package._images import reader_of
 from modelinscale.package.manifest import FILES, FileFacts, InputColumn, Lineage, Manifest, Parity, read_manifest
 
 __all__ = ["Answer", "InputColumn", "Lineage", "Manifest", "Package", "Parity", "copy_package", "open_package", "start"]
@@ -52,7 +52,7 @@ class Package:
         self.manifest = manifest
         self.folder = folder
         self._session = session
-        self._readers = [ImageReader(column) if column.input == "image" else Reader(column) for column in manifest.inputs]
+        self._readers = [reader_of(column) for column in manifest.inputs]
         self._images = [column.name for column in manifest.inputs if column.input == "image"]
         self._known = frozenset(c.name for c in manifest.inputs) | frozenset(manifest.ignored)
         self._outputs = ["prediction"] if manifest.task.type == "regression" else ["prediction", "probabilities"]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from modelinscale.core import pixels
 from modelinscale.package._cell_rules import describe
-from modelinscale.package._cells import BadCell
+from modelinscale.package._cells import BadCell, Reader
 from modelinscale.package.manifest import InputColumn
 
 
@@ -49,3 +49,11 @@ class ImageReader:
         if not isinstance(cell, bytes):
             raise TypeError
         return pixels.decode(cell)
+
+
+AnyReader = Reader | ImageReader
+
+
+def reader_of(column: InputColumn) -> AnyReader:
+    """What reads the cells of this column."""
+    return ImageReader(column) if column.input == "image" else Reader(column)

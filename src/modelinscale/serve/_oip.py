@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.errors import RequestError, did_you_mean
-from modelinscale.package._cells import BadCell, Reader
+from modelinscale.package._cells import BadCell
+from modelinscale.package._images import AnyReader, reader_of
 from modelinscale.serve._body import decode, encode
 from modelinscale.serve._message import BINARY, Reply
 from modelinscale.serve._oip_form import DTYPES, Asked, Infer, Tensor, beside_columns, datatype_of, outputs_of, version_of
@@ -35,8 +36,8 @@ class Translator:
     def __init__(self, package: "Package", *, max_rows: int) -> None:
         self._package = package
         self._max_rows = max_rows
-        self._readers = {column.name: Reader(column) for column in package.manifest.inputs}
-        self._more = {column.name: Reader(column) for column in beside_columns(package)}
+        self._readers = {column.name: reader_of(column) for column in package.manifest.inputs}
+        self._more = {column.name: reader_of(column) for column in beside_columns(package)}
         self._beside = {name for reader in self._readers.values() for name in reader.beside}
         self._outputs = {name: (kind, shape) for name, kind, shape in outputs_of(package)}
 
@@ -53,7 +54,7 @@ class Translator:
         found: dict[str, NDArray[Any]] = {}
         others: dict[str, list[Any]] = {}
         seen: set[str] = set()
-        waiting: list[tuple[Tensor, Sequence[Any] | NDArray[Any], Reader, int]] = []
+        waiting: list[tuple[Tensor, Sequence[Any] | NDArray[Any], AnyReader, int]] = []
         at, n_rows = size, None
         for tensor in infer.inputs:
             reader = self._reader(tensor.name)
@@ -73,7 +74,7 @@ class Translator:
                     raise RequestError(f"the input {tensor.name!r} has both `data` and `binary_data_size`.", fix="Give one of them.")
                 if type(n_bytes) is not int or n_bytes < 0 or at + n_bytes > len(whole):
                     raise RequestError(f"the input {tensor.name!r}: binary_data_size {n_bytes!r} is not there; {len(whole) - at} bytes are left.")
-                values = from_bytes(tensor.name, tensor.datatype, tensor.shape, whole[at : at + n_bytes])
+                values = from_bytes(tensor.name, tensor.datatype, tensor.shape, whole[at : at + n_bytes], as_they_are=reader.input == "image")
                 at += n_bytes
             if tensor.name in self._beside:
                 others[tensor.name] = as_cells(values, n, None)
@@ -97,7 +98,7 @@ class Translator:
         width = column.column.width or 1
         values: Sequence[Any] | NDArray[Any]
         if kind == "BYTES":
-            n_rows, values = 1, [utf8(bytes(body), column.name)]
+            n_rows, values = 1, [bytes(body) if column.input == "image" else utf8(bytes(body), column.name)]
         else:
             size = np.dtype(DTYPES[kind]).itemsize * width
             if len(body) % size:
@@ -118,7 +119,7 @@ class Translator:
                     raise RequestError(f"the input {name!r} is not there, expected {bad.expected}.", fix=f"Inputs: {self._names()}.") from None
         return Asked(found, n_rows, wanted, id)
 
-    def _reader(self, name: str) -> Reader:
+    def _reader(self, name: str) -> AnyReader:
         reader = self._readers.get(name) or self._more.get(name)
         if reader is None:
             shown = name if len(name) <= 80 else f"{name[:80]}…"
@@ -128,7 +129,7 @@ class Translator:
     def _names(self) -> str:
         return ", ".join(list(self._readers)[:40])
 
-    def _rows_of(self, tensor: Tensor, reader: Reader) -> int:
+    def _rows_of(self, tensor: Tensor, reader: AnyReader) -> int:
         """The first dimension. [N] and [N, 1] are the same for a column of single cells."""
         shape, width = tensor.shape, reader.column.width
         expected = "[N]" if width is None else f"[N, {width}]"
@@ -142,7 +143,7 @@ class Translator:
         if n_rows > self._max_rows:
             raise RequestError(f"{n_rows} rows are more than the {self._max_rows} this server takes at once.", fix="Send them in several requests.", status=413)
 
-    def _fed(self, name: str, datatype: str, values: Sequence[Any] | NDArray[Any], reader: Reader, n_rows: int, others: Cells | None = None) -> NDArray[Any]:
+    def _fed(self, name: str, datatype: str, values: Sequence[Any] | NDArray[Any], reader: AnyReader, n_rows: int, others: Cells | None = None) -> NDArray[Any]:
         """Elements in the form the graph takes."""
         if isinstance(values, np.ndarray):
             fast = straight(values, reader, n_rows)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.errors import RequestError, did_you_mean
-from modelinscale.package._cells import Reader
+from modelinscale.package._images import AnyReader
 from modelinscale.serve._oip_form import DTYPES, Tensor
 
 _EXACT = 2.0**53
@@ -27,7 +27,7 @@ def as_cells(values: Sequence[Any] | NDArray[Any], n_rows: int, width: int | Non
     return [list(values[i : i + width]) for i in range(0, n_rows * width, width)] if width is not None else list(values)
 
 
-def straight(values: NDArray[Any], reader: Reader, n_rows: int) -> NDArray[Any] | None:
+def straight(values: NDArray[Any], reader: AnyReader, n_rows: int) -> NDArray[Any] | None:
     """Elements that need no thought, without a Python object each; None where the slow road must look."""
     column, kind = reader.column, values.dtype.kind
     if reader.cleans:
@@ -112,10 +112,12 @@ def _dtype(kind: str, name: str) -> "np.dtype[Any]":
     return np.dtype(DTYPES[kind])
 
 
-def from_bytes(name: str, kind: str, shape: list[int], data: memoryview) -> Sequence[Any] | NDArray[Any]:
+def from_bytes(name: str, kind: str, shape: list[int], data: memoryview, *, as_they_are: bool = False) -> Sequence[Any] | NDArray[Any]:
+    """Elements of a binary tensor; those of BYTES as text, or ``as_they_are``."""
     count = math.prod(shape)
     if kind == "BYTES":
-        return _strings(name, data, count)
+        found = _elements(name, data, count)
+        return found if as_they_are else [utf8(one, name) for one in found]
     dtype = _dtype(kind, name)
     if len(data) != count * dtype.itemsize:
         raise RequestError(f"the input {name!r} has {len(data)} bytes, its shape {shape} of {kind} needs {count * dtype.itemsize}.")
@@ -124,9 +126,9 @@ def from_bytes(name: str, kind: str, shape: list[int], data: memoryview) -> Sequ
     return np.frombuffer(data, dtype)
 
 
-def _strings(name: str, data: memoryview, count: int) -> list[str]:
+def _elements(name: str, data: memoryview, count: int) -> list[bytes]:
     """Each element: its length in bytes (4 bytes, little-endian), then its bytes."""
-    found: list[str] = []
+    found: list[bytes] = []
     at, size = 0, len(data)
     while at < size and len(found) <= count:
         if at + 4 > size:
@@ -134,7 +136,7 @@ def _strings(name: str, data: memoryview, count: int) -> list[str]:
         (length,) = struct.unpack_from("<I", data, at)
         if at + 4 + length > size:
             break
-        found.append(utf8(bytes(data[at + 4 : at + 4 + length]), name))
+        found.append(bytes(data[at + 4 : at + 4 + length]))
         at += 4 + length
     if at != size or len(found) != count:
         raise RequestError(f"the input {name!r} does not hold {count} elements of BYTES (4 bytes of length, little-endian, then as many bytes).")
