@@ -2,6 +2,7 @@
 
 import base64
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from modelinscale.core import pixels
 from modelinscale.core.errors import DataError, RequestError
 from modelinscale.core.seeds import generator
 from modelinscale.package import Package, open_package
+from modelinscale.testing.servers import running
 
 pytest.importorskip("PIL")
 
@@ -100,3 +102,23 @@ def test_sizes_at_the_ends_are_answered(package: Package) -> None:
     for shape in ((1, 1), (1, 900), (3000, 2)):
         answer = package.predict([as_row(pixels.png(np.full((*shape, 3), 9, np.uint8)))])[0]
         assert sum(answer["probabilities"].values()) == pytest.approx(1)
+
+
+def test_a_server_answers_images_as_json_and_as_bytes_and_keeps_none_of_them(project: Path, package: Package, tmp_path: Path) -> None:
+    data = picture(True, 5)
+    blob = struct.pack("<I", len(data)) + data
+    asked = json.dumps({"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(blob)}}]}).encode()
+    expected = package.predict([as_row(data)])[0]["probabilities"]
+    with running(project / ".mis" / "packages" / "squares" / "1", log={"folder": str(tmp_path)}) as up:
+        plain = up.post("/predict", {"rows": [as_row(data)]}).json()["predictions"][0]["probabilities"]
+        header = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(asked))}
+        binary = up.post("/v2/models/squares/infer", asked + blob, **header).json()["outputs"][1]["data"]
+        broken = up.post("/predict", {"rows": [{"image": "zzz"}]})
+        up.stop()
+    assert plain == pytest.approx(expected, abs=1e-6)
+    assert binary == pytest.approx(list(expected.values()), abs=1e-6)
+    assert broken.status_code == 422
+    assert "no base64" in broken.json()["error"]["message"]
+    kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert b"dark" in kept, "answers are logged"
+    assert base64.b64encode(data)[:60] not in kept

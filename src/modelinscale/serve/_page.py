@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_EXAMPLES = 20
 """Golden rows the page can be filled with."""
-MAX_CHARS = 200
+MAX_CHARS, MAX_IMAGE_CHARS = 200, 20_000
 """Longest text the page is filled with."""
 
 
@@ -51,7 +51,9 @@ def _facts(name: str, package: "Package", rows: Sequence[Mapping[str, Any]]) -> 
         }
         for c in manifest.inputs
     ]
-    usable = [{c.name: row.get(c.name) for c in manifest.inputs} for row in rows if not any(isinstance(v, str) and len(v) > MAX_CHARS for v in row.values())]
+    most = {c.name: MAX_IMAGE_CHARS if c.input == "image" else MAX_CHARS for c in manifest.inputs}
+    short = [row for row in rows if not any(isinstance(v, str) and len(v) > most.get(name, MAX_CHARS) for name, v in row.items())]
+    usable = [{c.name: row.get(c.name) for c in manifest.inputs} for row in short]
     return {
         "name": name,
         "version": version_of(package),
