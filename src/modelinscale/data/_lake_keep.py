@@ -39,7 +39,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Past:
+class HistoryEntry:
     """A version and how it came about."""
 
     version: Version
@@ -107,7 +107,7 @@ def _listed(dataset: "lance.LanceDataset") -> list[Any]:
     raise AssertionError("it returned or raised")
 
 
-def history(dataset: "lance.LanceDataset", uri: str, n: int | None) -> tuple[Past, ...]:
+def history(dataset: "lance.LanceDataset", uri: str, n: int | None) -> tuple[HistoryEntry, ...]:
     """The last ``n`` versions (None: all) with their records and names, oldest first."""
     known = versions(dataset, uri)
     found = []
@@ -115,7 +115,7 @@ def history(dataset: "lance.LanceDataset", uri: str, n: int | None) -> tuple[Pas
         names = _names(dataset)
         for version in known if n is None else known[-n:]:
             transaction = dataset.read_transaction(version.number)
-            found.append(Past(version, commit_of(transaction), names.get(version.number, ()), note_of(transaction)))
+            found.append(HistoryEntry(version, commit_of(transaction), names.get(version.number, ()), note_of(transaction)))
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ from modelinscale.data import _lake_keep as keeping
 from modelinscale.data._lake_base import BLOCK_ROWS, IO_BYTES, SEQ, Commit, Where, last_commit
 from modelinscale.data._lake_errors import told
 from modelinscale.data._lake_files import spelled
-from modelinscale.data._lake_keep import Past, Version
+from modelinscale.data._lake_keep import HistoryEntry, Version
 from modelinscale.data._lake_open import READ_KEY, schema_of
 from modelinscale.data.arrow import arrow_type
 from modelinscale.data.sources import Cursor
@@ -87,7 +87,7 @@ class Reader:
         """Every version that can still be read, oldest first."""
         return keeping.versions(self._dataset, self.uri)
 
-    def history(self, n: int | None = None) -> tuple[Past, ...]:
+    def history(self, n: int | None = None) -> tuple[HistoryEntry, ...]:
         """The last ``n`` versions (None: all) with who made them, what they did and the models trained on them, oldest first."""
         return keeping.history(self._dataset, self.uri, n)
 

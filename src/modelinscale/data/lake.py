@@ -15,7 +15,7 @@ from modelinscale.data._lake_base import REMEMBERED as _REMEMBERED
 from modelinscale.data._lake_change import Changes
 from modelinscale.data._lake_errors import told
 from modelinscale.data._lake_files import number, repeating, spelled, write
-from modelinscale.data._lake_keep import Erased, Past, Vacuumed, Version
+from modelinscale.data._lake_keep import Erased, HistoryEntry, Vacuumed, Version
 from modelinscale.data._lake_land import Change, land, rewrite, sync
 from modelinscale.data._lake_open import FORMAT, FORMAT_KEY, check, first_version, metadata_of, probe, refuse_ours
 from modelinscale.data._lake_read import Reader
@@ -521,7 +521,7 @@ __all__ = [
     "Changes",
     "Commit",
     "Erased",
-    "Past",
+    "HistoryEntry",
     "Staged",
     "Table",
     "Vacuumed",

@@ -12,7 +12,7 @@ from modelinscale.pipeline._place import Place
 from modelinscale.pipeline._quarantine import faults, reasons
 
 if TYPE_CHECKING:
-    from modelinscale.data.lake import Past
+    from modelinscale.data.lake import HistoryEntry
 
 SHOWN_ROWS = 20
 """Quarantined rows shown to people; `--json` has them up to `KEPT_ROWS`."""
@@ -125,7 +125,7 @@ def _lake(place: Place) -> Described:
     )
 
 
-def _past(one: Past) -> dict[str, Any]:
+def _past(one: HistoryEntry) -> dict[str, Any]:
     """A version of the table as plain facts."""
     v, commit = one.version, one.commit
     known = commit is not None and bool(commit.by)

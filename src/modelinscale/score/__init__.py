@@ -11,7 +11,7 @@ from modelinscale.core.clock import Stopwatch
 from modelinscale.core.errors import SourceError, UsageError, did_you_mean
 from modelinscale.core.memory import block, check, guarded
 from modelinscale.core.schema import Schema
-from modelinscale.score._answer import Scorer, columns_of
+from modelinscale.score._answer import Predictor, columns_of
 from modelinscale.score._write import writer
 
 if TYPE_CHECKING:
@@ -60,12 +60,12 @@ def score(
     _refuse_own_input(source, out)
     begin = writer(out)
     schema = _columns(package, source)
-    scorer = Scorer(package, strict=strict)
+    predictor = Predictor(package, strict=strict)
     n_rows = n_faults = 0
     place = compute or Local(workers=min(os.cpu_count() or 1, MAX_THREADS))
     parts = _parts(source.within(block(place.memory), schema), schema)
-    with begin(scorer.schema) as write, guarded(place.memory):
-        for answered in place.map(scorer.answer, parts):
+    with begin(predictor.schema) as write, guarded(place.memory):
+        for answered in place.map(predictor.answer, parts):
             check(f"answering after {n_rows:,} rows")
             write(answered.table)
             n_rows += answered.table.num_rows

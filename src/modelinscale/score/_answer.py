@@ -21,7 +21,7 @@ RUN_ROWS = 4096
 
 
 class HasChunk(Protocol):
-    """What `Scorer.answer` takes."""
+    """What `Predictor.answer` takes."""
 
     @property
     def chunk(self) -> "Chunk":
@@ -46,7 +46,7 @@ class Answered:
     n_faults: int
 
 
-class Scorer:
+class Predictor:
     """Answers parts. Holds nothing that changes, so that threads may share it."""
 
     def __init__(self, package: "Package", *, strict: bool) -> None:
