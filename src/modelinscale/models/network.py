@@ -3,7 +3,7 @@
 C scores. See `_deep` for its parts and their sources.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,12 @@ class Network(Model):
 
     maps: int = Field(32, ge=4, le=512)
     """Maps of an image encoder's first layer; later ones have up to eight times as many. The work grows with its square."""
+    sequence: Literal["rnn", "tcn", "transformer"] = "rnn"
+    """Encoder of sequences: gated recurrent units both ways, convolutions that look ever further, attention."""
+    text: Literal["bag", "rnn", "tcn", "transformer"] = "rnn"
+    """Encoder of texts that come as words in their order (`in_order` of the feature); bag: an embedding a word, whatever the order."""
+    units: int = Field(64, ge=8, le=1024)
+    """Width of the encoders of sequences and texts."""
     width: int = Field(128, ge=4, le=4096)
     """Units of a hidden layer behind the encoders."""
     layers: int | None = Field(None, ge=0, le=16)

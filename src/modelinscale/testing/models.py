@@ -56,8 +56,8 @@ class Planted:
 
 
 def planted(form: Form, type: TaskType, n_rows: int = 900, *, seed: int = 7, shift: float = 0.0) -> Planted:
-    """``size`` (two numbers, the second sometimes missing), ``colour`` (ids) and ``note`` (words) decide, and for the form deep ``picture`` (an image);
-    ``noise`` and ``still`` do not.
+    """``size`` (two numbers, the second sometimes missing), ``colour`` (ids) and ``note`` (words) decide, and for the form deep ``picture`` (an image),
+    ``series`` (steps of two channels) and ``line`` (words in their order); ``noise`` and ``still`` do not.
 
     ``shift`` moves the answer of every row: another concept for updates to follow.
     """
@@ -88,6 +88,10 @@ def planted(form: Form, type: TaskType, n_rows: int = 900, *, seed: int = 7, shi
     }
     if form == "deep":
         blocks["picture"], layouts["picture"] = _pictures(with_square, chance), Layout("image", 64, (), (8, 8, 1))
+        with_peak, with_pair = chance.random(n_rows) < 0.5, chance.random(n_rows) < 0.5
+        pull = pull + 2.0 * with_peak + 2.0 * with_pair - 2.0
+        blocks["series"], layouts["series"] = _series(with_peak, chance), Layout("steps", 14, (), (7, 2))
+        blocks["line"], layouts["line"] = _lines(with_pair, chance), Layout("tokens", 6, (), (5,))
     pull = pull + 0.3 * chance.normal(size=n_rows)
     target: NDArray[Any]
     if type == "regression":
@@ -225,7 +229,7 @@ def a_weight_of_two_is_about_a_row_twice(model: Model, type: TaskType) -> None:
 def any_one_block_is_enough(model: Model, type: TaskType) -> None:
     """Tables of numbers alone, of categories alone, of words alone."""
     given = planted(model.form, type, n_rows=200)
-    for name in ("size", "colour", "note", *(["picture"] if model.form == "deep" else [])):
+    for name in ("size", "colour", "note", *(["picture", "series", "line"] if model.form == "deep" else [])):
         train, valid, test = (_only(part, name) for part in (given.train, given.valid, given.test))
         alone = Planted(given.task, train, valid, test)
         weights = _fit(model, alone)
@@ -378,6 +382,26 @@ def _pictures(with_square: NDArray[np.bool_], chance: np.random.Generator) -> ND
     return found
 
 
+def _series(with_peak: NDArray[np.bool_], chance: np.random.Generator) -> NDArray[np.float32]:
+    """(N, 7, 2) of noise, 0 to 7 steps of it, in some of them a peak somewhere (rows without steps get one then)."""
+    found = chance.normal(size=(len(with_peak), 7, 2)).astype(np.float32) * np.float32(0.5)
+    sizes = np.maximum(chance.integers(0, 8, len(with_peak)), with_peak)
+    at = (chance.random(len(with_peak)) * sizes).astype(np.int64)
+    found[np.flatnonzero(with_peak), at[with_peak], 0] = 3.0
+    found[np.arange(7) >= sizes[:, None]] = np.nan
+    return found
+
+
+def _lines(with_word: NDArray[np.bool_], chance: np.random.Generator) -> NDArray[np.int32]:
+    """(N, 5): 0 to 5 words of ids 1 to 4, in some the word 5 (texts without words get one then)."""
+    found = chance.integers(1, 5, (len(with_word), 5)).astype(np.int32)
+    sizes = np.maximum(chance.integers(0, 6, len(with_word)), with_word)
+    at = (chance.random(len(with_word)) * sizes).astype(np.int64)
+    found[np.flatnonzero(with_word), at[with_word]] = 5
+    found[np.arange(5) >= sizes[:, None]] = 0
+    return found
+
+
 def _odd(given: Planted, form: Form) -> Encoded:
     """Rows with ids never seen, without words, with far numbers, and for the plain form without any number."""
     rows = given.test.rows.rows(np.arange(12))
@@ -385,6 +409,8 @@ def _odd(given: Planted, form: Form) -> Encoded:
     blocks["colour"] = (np.arange(12) % _KNOWN).astype(np.int32)
     if form == "deep":
         blocks["picture"] = np.arange(12, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2) * np.uint8(23)
+        blocks["series"] = np.where(np.arange(12)[:, None, None] < 4, np.float32("nan"), np.array(blocks["series"]) * np.float32(5))
+        blocks["line"] = np.where(np.arange(12)[:, None] < 6, np.int32(0), np.int32(1)) * (np.arange(5) < np.arange(12)[:, None]).astype(np.int32)
     blocks["note"] = Sparse(np.zeros(13, np.int64), np.empty(0, np.int32), np.empty(0, np.float32), 5)
     for name in ("size", "noise", "still"):
         block = np.array(blocks[name])

@@ -14,6 +14,7 @@ from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Scores, Weights
 from modelinscale.models._deep.loop import JUDGED_ROWS, Loop, Recipe, load, threads
 from modelinscale.models._deep.net import Net, Port, Shape
+from modelinscale.models._deep.sequences import in_step
 from modelinscale.models._torch import torch
 from modelinscale.models._totals import centre_and_spread, class_weights, n_with
 from modelinscale.models._words import rarity
@@ -98,8 +99,13 @@ def _ports(model: "Network", train: Examples) -> tuple[tuple[Port, ...], Known]:
         more = (("binned", list(binned)), ("n_bins", edges.shape[1] - 1))
         ports.append(Port("dense", tuple(dense), tuple(layout.width for layout in dense.values()), settings=more))
         facts.append({"edges": edges})
+    steps = {name: np.asarray(seen[name]) for name, layout in layouts.items() if layout.role == "steps"}
+    for names in in_step(steps):
+        T, D = layouts[names[0]].shape[0], sum(layouts[name].shape[1] for name in names)
+        ports.append(Port("steps", names, tuple(layouts[name].width for name in names), (T, D), _along(model.sequence, model)))
+        facts.append({})
     for name, layout in layouts.items():
-        if layout.role == "dense":
+        if layout.role in ("dense", "steps"):
             continue
         ports.append(_port(model, name, layout))
         facts.append({})
@@ -112,8 +118,14 @@ def _ports(model: "Network", train: Examples) -> tuple[tuple[Port, ...], Known]:
 
 
 def _port(model: "Network", name: str, layout: Layout) -> Port:
-    settings = (("maps", model.maps),) if layout.role == "image" else ()
+    settings: tuple[tuple[str, Any], ...] = (("maps", model.maps),) if layout.role == "image" else ()
+    if layout.role == "tokens":
+        settings = _along(model.text, model)
     return Port(layout.role, (name,), (layout.width,), layout.shape, settings)
+
+
+def _along(kind: str, model: "Network") -> tuple[tuple[str, Any], ...]:
+    return (("encoder", kind), ("units", model.units))
 
 
 def edges_of(numbers: NDArray[np.float32], n_bins: int) -> tuple[tuple[int, ...], NDArray[np.float32]]:

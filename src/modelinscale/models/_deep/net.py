@@ -19,7 +19,9 @@ from modelinscale.core.errors import ModelError
 from modelinscale.core.graph import Graph
 from modelinscale.models._deep.images import Cnn, flipped, shifted
 from modelinscale.models._deep.parts import Part, Tensor, array, draw_linear
+from modelinscale.models._deep.sequences import Steps, together
 from modelinscale.models._deep.tables import Ids, Numbers, Words
+from modelinscale.models._deep.texts import Tokens
 from modelinscale.models._torch import torch
 from modelinscale.models._words import weigh
 
@@ -33,7 +35,7 @@ class Port:
 
     kind: Role
     features: tuple[str, ...]
-    """One; all of them for numbers."""
+    """One; all of them for numbers; for sequences those that have their steps in common."""
     widths: tuple[int, ...]
     """Of each feature's layout."""
     shape: tuple[int, ...] = ()
@@ -57,6 +59,10 @@ class Port:
             return Ids(self.widths[0])
         if self.kind == "sparse":
             return Words(self.widths[0], known.get("rarity", np.zeros(self.widths[0])))
+        if self.kind == "steps":
+            return Steps(self.shape[1], self.shape[0], kind=more["encoder"], units=more["units"])
+        if self.kind == "tokens":
+            return Tokens(self.widths[0], self.shape[0], kind=more["encoder"], units=more["units"])
         C = self.shape[2]
         return Cnn(self.shape, more["maps"], known.get("mean", np.zeros(C, np.float32)), known.get("deviation", np.ones(C, np.float32)))
 
@@ -115,8 +121,10 @@ class Net(torch.nn.Module):
                 found[name] = (torch.from_numpy(first.columns.astype(np.int64)), torch.from_numpy(values), torch.from_numpy(first.starts[:-1]))
             elif port.kind == "dense":
                 found[name] = torch.from_numpy(np.ascontiguousarray(np.concatenate(blocks, axis=1), np.float32))  # type: ignore[arg-type]
+            elif port.kind in ("steps", "tokens"):
+                found[name] = torch.from_numpy(together(blocks))  # type: ignore[arg-type]
             else:
-                found[name] = torch.from_numpy(np.ascontiguousarray(first, np.int64 if port.kind in ("ids", "tokens") else None))
+                found[name] = torch.from_numpy(np.ascontiguousarray(first, np.int64 if port.kind == "ids" else None))
         return found
 
     def varied(self, batch: Batch, chance: torch.Generator, *, shift: float, flip: bool) -> Batch:
@@ -135,7 +143,8 @@ class Net(torch.nn.Module):
             tensors = [blocks[feature] for feature in port.features]
             part = self.parts[name]
             assert isinstance(part, Part)
-            parts.append(part.draw(graph, tensors[0] if len(tensors) == 1 else graph.op("Concat", *tensors, axis=1)))
+            axis = 2 if port.kind == "steps" else 1
+            parts.append(part.draw(graph, tensors[0] if len(tensors) == 1 else graph.op("Concat", *tensors, axis=axis)))
         x = parts[0] if len(parts) == 1 else graph.op("Concat", *parts, axis=1)
         x = graph.op("Mul", graph.op("Unsqueeze", x, graph.constant([0], np.int64)), graph.constant(array(self.signs)))  # (K, N, D)
         for weight, bias in zip(self.weights, self.biases, strict=True):

@@ -1,0 +1,62 @@
+"""Encoders of sequences: numbers per step, one or several channels.
+
+B rows, T steps, D channels, W units.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelinscale.core.graph import Graph
+from modelinscale.models._deep.along import ALONG, draw_pooled, pooled
+from modelinscale.models._deep.parts import Part, Tensor
+from modelinscale.models._torch import torch
+
+
+class Steps(Part):
+    """float32 (B, T, D), NaN behind each row's end, to mean and largest of what an encoder makes of the steps. A row without steps is 0."""
+
+    def __init__(self, n_channels: int, longest: int, *, kind: str, units: int) -> None:
+        """``kind``: of `along.ALONG`. ``longest``: T at most."""
+        super().__init__()
+        self.along = ALONG[kind](n_channels, units, longest)
+        self.width = 2 * self.along.width
+
+    def forward(self, x: Tensor) -> Tensor:
+        there = torch.isfinite(x).any(2, keepdim=True).to(torch.float32)
+        return pooled(self.along(torch.nan_to_num(x, nan=0.0), there), there)
+
+    def draw(self, graph: Graph, tensor: str) -> str:
+        gone = graph.op("Cast", graph.op("IsNaN", tensor), to=graph.FLOAT32)
+        there = graph.op("Sub", graph.constant(np.float32(1)), graph.op("ReduceMin", gone, graph.constant([2], np.int64), keepdims=1))
+        tensor, there = cut(graph, graph.op("Where", graph.op("IsNaN", tensor), graph.constant(np.float32(0)), tensor), there)
+        return draw_pooled(graph, self.along.draw(graph, tensor, there), there)
+
+
+def cut(graph: Graph, tensor: str, there: str) -> tuple[str, str]:
+    """Without the steps that no row of the call has; one stays. ``there`` (N, T, 1); steps are axis 1 of both."""
+    n_steps = graph.op("Reshape", graph.op("ReduceSum", there, graph.constant([1, 2], np.int64), keepdims=0), graph.constant([-1], np.int64))
+    most = graph.op("ReduceMax", graph.op("Concat", n_steps, graph.constant([1.0], np.float32), axis=0), graph.constant([0], np.int64), keepdims=1)
+    end, zero, one = graph.op("Cast", most, to=graph.INT64), graph.constant([0], np.int64), graph.constant([1], np.int64)
+    return graph.op("Slice", tensor, zero, end, one), graph.op("Slice", there, zero, end, one)
+
+
+def together(blocks: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Blocks of one batch, channels side by side, without the steps that no row has; one stays. float32 (B, T, D), or tokens int64 (B, T)."""
+    first = blocks[0]
+    there = first > 0 if first.ndim == 2 else np.any([np.isfinite(one).any((0, 2)) for one in blocks], axis=0)
+    there = there.any(0) if first.ndim == 2 else there
+    T = max(1, int(np.flatnonzero(there)[-1]) + 1 if there.any() else 1)
+    whole = first[:, :T] if len(blocks) == 1 else np.concatenate([one[:, :T] for one in blocks], axis=2)
+    return np.ascontiguousarray(whole, np.int64 if first.ndim == 2 else np.float32)
+
+
+def in_step(blocks: Mapping[str, NDArray[Any]]) -> list[tuple[str, ...]]:
+    """Features whose sequences end at the same step in every row: channels of one sequence, though they came as columns of their own."""
+    groups: dict[tuple[int, bytes], list[str]] = {}
+    for name, block in blocks.items():
+        ends = np.isfinite(block).any(2).sum(1)
+        groups.setdefault((block.shape[1], ends.tobytes()), []).append(name)
+    return [tuple(names) for names in groups.values()]
