@@ -3,7 +3,7 @@
 import doctest
 from datetime import datetime
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -22,7 +22,8 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "category": [{}, {"keep": 3}, {"at_least": 1}],
     "flag": [{}],
     "moment": [{}, {"parts": ["month"]}, {"parts": ["hour", "day"]}, {"parts": ["yearday", "day", "month", "weekday", "hour", "since"]}],
-    "text": [{}, {"at_least": 1, "pairs": False}, {"at_least": 1, "keep": 30}],
+    "sequence": [{"longest": 4}, {}],
+    "text": [{"at_least": 1, "in_order": True}, {"in_order": True, "longest": 5}, {}, {"at_least": 1, "pairs": False}, {"at_least": 1, "keep": 30}],
     "vector": [{}],
     "image": [{"size": 17, "fit": "crop", "channels": "grey"}, {}],
 }
@@ -38,6 +39,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "string": _text,
     "int64": st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)) | st.datetimes(datetime(2024, 1, 1), datetime(2024, 3, 1)),
     "image": st.builds(lambda shape, seed: pixels.png(generator(seed, "image").integers(0, 256, (*shape, 3), np.uint8)), _shapes, st.integers(0, 9)),
+    "sequence": st.lists(st.floats(width=32), max_size=12),
     "vector": st.lists(st.floats(width=32), min_size=3, max_size=3),
 }
 quick = settings(max_examples=examples(6), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -80,9 +82,9 @@ def test_examples_in_docstrings_are_true(kind: str) -> None:
 
 def test_every_kind_says_which_columns_it_suits() -> None:
     from modelinscale.core.kinds import load
-    from modelinscale.core.schema import Column
+    from modelinscale.core.schema import Column, ColumnType
 
-    columns = [Column(name="x", type=t, width=3 if t == "vector" else None) for t in ("int", "float", "bool", "string", "time", "vector", "binary")]
+    columns = [Column(name="x", type=t, width=3 if t in ("vector", "sequence") else None) for t in get_args(ColumnType)]
     for kind in names("features"):
         found = load("features", kind)
         assert issubclass(found, Feature)

@@ -11,6 +11,7 @@ from modelinscale.core.encoded import Sparse
 from modelinscale.core.errors import DataError
 from modelinscale.features import category as category_module
 from modelinscale.features import text as text_module
+from modelinscale.features._exact import learned
 from modelinscale.features.category import Category
 from modelinscale.features.flag import Flag
 from modelinscale.features.moment import Moment, Part
@@ -170,8 +171,8 @@ def test_vectors_are_standardised_place_by_place_from_exact_sums() -> None:
     state = vector.observe(vector.empty(), pl.Series(x))
     assert json.loads(json.dumps(state)) == state
     exact = x.astype(np.float64)
-    np.testing.assert_allclose(vector._learned(state)[0], exact.mean(axis=0), rtol=1e-13)
-    np.testing.assert_allclose(1 / vector._learned(state)[1][:3], exact.std(axis=0)[:3], rtol=1e-13)
+    np.testing.assert_allclose(learned(state)[0], exact.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(1 / learned(state)[1][:3], exact.std(axis=0)[:3], rtol=1e-13)
     assert vector.encode(state, pl.Series(x), "scaled")[:, 3].tolist() == [0.0] * 500
 
 

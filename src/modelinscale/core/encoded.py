@@ -22,12 +22,13 @@ image: uint8 (N, height, width, channels) · tokens: int32 (N, T), 0 = behind th
 steps: float32 (N, T, D), NaN in all D behind the end of a row's own steps, a number that is missing within them 0."""
 
 
-InputType = Literal["float64", "string", "int64", "vector", "image"]
+InputType = Literal["float64", "string", "int64", "vector", "image", "sequence"]
 """How a raw column enters the ONNX graph.
 
 float64 (N,): NaN is missing (numbers; flags as 0 and 1) · string (N,): "" is missing (categories, text; whole numbers written as ``str(int)``)
 · int64 (N,): microseconds since 1970 in UTC, `MISSING_MOMENT` is missing · vector (N, width) float32: a missing vector is all NaN
-· image (N, height, width, channels) uint8: decoded pixels, of one size in one call of the graph (`core.pixels`).
+· image (N, height, width, channels) uint8: decoded pixels, of one size in one call of the graph (`core.pixels`)
+· sequence (N, T, D) float32: NaN in all D behind each row's end, any T in one call of the graph (`core.steps`); a missing one has no steps.
 """
 
 MISSING_MOMENT = -(1 << 63)

@@ -23,12 +23,13 @@ _SHARED_ITEMS = 16
 
 @dataclass(frozen=True)
 class Input:
-    """One raw column entering: shape (N,), for vectors (N, width), for images (N, height, width, 3) with the first two of any size."""
+    """One raw column entering: shape (N,), for vectors (N, width), for images (N, height, width, 3) with the first two of any size, for sequences
+    (N, T, channels) with any T."""
 
     name: str
     type: TensorType
-    width: int | tuple[int, ...] | None = None
-    """Numbers of a row, or their shape."""
+    width: int | tuple[int | str, ...] | None = None
+    """Numbers of a row, or their shape; a text where any size is taken."""
 
     @property
     def shape(self) -> tuple[int | str, ...]:
@@ -62,6 +63,7 @@ class Graph:
     """Element type numbers for ``Cast(to=...)``."""
     INT32: ClassVar[int] = 6
     INT64: ClassVar[int] = 7
+    STRING: ClassVar[int] = 8
     FLOAT64: ClassVar[int] = 11
 
     inputs: list[Input] = field(default_factory=list)
@@ -73,7 +75,7 @@ class Graph:
     _shared: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
     _called: dict[tuple[str, tuple[str, ...], int, str, str], tuple[str, ...]] = field(default_factory=dict)
 
-    def input(self, name: str, type: TensorType, width: int | tuple[int, ...] | None = None) -> str:
+    def input(self, name: str, type: TensorType, width: int | tuple[int | str, ...] | None = None) -> str:
         """Declares a raw column, once however often it is asked for; returns its tensor."""
         column = Input(name, type, width)
         if column not in self.inputs:

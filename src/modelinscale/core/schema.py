@@ -7,9 +7,13 @@ from pydantic import Field, model_validator
 from modelinscale.core.errors import SpecError, did_you_mean
 from modelinscale.core.settings import Settings
 
-ColumnType = Literal["int", "float", "bool", "string", "time", "vector", "binary"]
+ColumnType = Literal["int", "float", "bool", "string", "time", "vector", "sequence", "binary"]
 """int: int64 · float: float64 · bool · string: UTF-8 · time: microseconds since 1970 in UTC, no zone kept · vector: float32, one width ·
-binary: bytes as they are (an encoded image)."""
+sequence: any number of steps, each of ``width`` float32 numbers (its channels), NaN where one is missing · binary: bytes as they are (an encoded image)."""
+
+
+NESTED: tuple[ColumnType, ...] = ("vector", "sequence", "binary")
+"""Types whose cells are no single values: they are no keys, no classes, and hold nothing personal that a rule could find."""
 
 
 class Column(Settings):
@@ -22,7 +26,7 @@ class Column(Settings):
     nullable: bool = True
     """Whether a cell may be missing."""
     width: int | None = Field(None, gt=0)
-    """Numbers in each cell of a vector; nothing for other types."""
+    """Numbers in each cell of a vector, or in each step of a sequence; nothing for other types."""
     format: str | None = None
     """How moments are written: a strptime pattern (``%d/%m/%Y``), ``iso``, or ``epoch_s`` / ``epoch_ms``; nothing: ISO 8601."""
     nulls: tuple[str, ...] = ()
@@ -40,8 +44,8 @@ class Column(Settings):
 
     @model_validator(mode="after")
     def _width_is_for_vectors(self) -> Self:
-        if (self.type == "vector") != (self.width is not None):
-            raise SpecError(f"column {self.name!r}: `width` is for vectors, and every vector needs it.")
+        if (self.type in ("vector", "sequence")) != (self.width is not None):
+            raise SpecError(f"column {self.name!r}: `width` is for vectors and sequences, and every one of them needs it.")
         return self
 
 

@@ -166,6 +166,8 @@ def draw(features: Features, states: States, form: Form, graph: Graph) -> dict[s
 def _input(name: str, feature: Feature, state: State, graph: Graph) -> str:
     if feature.input == "vector":
         return graph.input(name, "float32", feature.layout(state, "plain").width)
+    if feature.input == "sequence":
+        return graph.input(name, "float32", (f"steps of {name}", state["width"]))
     return graph.input(name, "uint8" if feature.input == "image" else feature.input)
 
 

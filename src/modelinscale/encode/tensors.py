@@ -26,7 +26,7 @@ def to_input(values: "pl.Series", input: "InputType") -> "pl.Series":
 
     float64: numbers; flags 0 and 1; moments are microseconds since 1970; text as a number or null. string: whole numbers as ``str(int)``,
     floats in their shortest form without ``.0``, flags ``true`` / ``false``, moments ISO 8601. int64: microseconds since 1970. vector: float32 lists.
-    image: the encoded bytes.
+    image: the encoded bytes. sequence: lists of float32, or of float32 arrays of one width.
     Raises `DataError` where no sensible form exists (a vector as a number).
     """
     import polars as pl
@@ -58,6 +58,9 @@ def to_input(values: "pl.Series", input: "InputType") -> "pl.Series":
     elif input == "image":
         if kind == pl.Binary:
             return values
+    elif input == "sequence":
+        if isinstance(kind, pl.List) and (kind.inner == pl.Float32 or isinstance(kind.inner, pl.Array)):
+            return values
     elif kind.is_nested():
         width = kind.size if isinstance(kind, pl.Array) else None
         return values if width is None or kind == pl.Array(pl.Float32, width) else values.cast(pl.Array(pl.Float32, width))
@@ -66,7 +69,7 @@ def to_input(values: "pl.Series", input: "InputType") -> "pl.Series":
 
 def to_numpy(values: "pl.Series", input: "InputType", broken: "Callable[[int, pixels.ImageError], None] | None" = None) -> NDArray[Any]:
     """What the graph is fed with: float64 (N,) with NaN, object of str (N,) with "", int64 (N,) with the smallest int64, float32 (N, width) with NaN,
-    object of `core.pixels.Pixels` (N,) with one grey pixel for what is missing.
+    object of `core.pixels.Pixels` (N,) with one grey pixel for what is missing, object of `core.steps.Steps` (N,) without steps for what is missing.
 
     ``values`` are in graph-input form (`to_input`). An image that cannot be read is told to ``broken`` with its row, and then counts as missing; without
     ``broken`` its `core.pixels.ImageError` is raised.
@@ -81,8 +84,21 @@ def to_numpy(values: "pl.Series", input: "InputType", broken: "Callable[[int, pi
         return np.ascontiguousarray(values.fill_null(MISSING_MOMENT).to_numpy(), np.int64)
     if input == "image":
         return as_objects([_pixels(row, data, broken) for row, data in enumerate(values.to_list())])
+    if input == "sequence":
+        assert isinstance(values.dtype, pl.List)
+        inner = values.explode(empty_as_null=False, keep_nulls=False) if len(values) else pl.Series([], dtype=values.dtype.inner)
+        numbers = _matrix(inner) if isinstance(inner.dtype, pl.Array) else inner.fill_null(float("nan")).to_numpy().reshape(-1, 1)
+        return as_objects(np.split(numbers, np.cumsum(values.list.len().fill_null(0).to_numpy().astype(np.int64))[:-1]) if len(values) else [])
     if not isinstance(values.dtype, pl.Array):
         raise DataError(f"column {values.name!r}: a vector needs one width, found {values.dtype}.")
+    return _matrix(values)
+
+
+def _matrix(values: "pl.Series") -> NDArray[np.float32]:
+    """(N, width) of arrays of one width."""
+    import polars as pl
+
+    assert isinstance(values.dtype, pl.Array)
     width = values.dtype.size
     flat = values.fill_null(pl.Series([[float("nan")] * width], dtype=values.dtype)) if values.null_count() else values
     inner = flat.explode(empty_as_null=False, keep_nulls=False).fill_null(float("nan")) if len(flat) else pl.Series([], dtype=pl.Float32)

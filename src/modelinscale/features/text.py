@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from modelinscale.core.bins import Bins
-from modelinscale.core.encoded import Form, InputType, Layout, Sparse
+from modelinscale.core.encoded import Form, InputType, Layout, Sparse, Values
 from modelinscale.core.graph import Graph
 from modelinscale.core.schema import Column
 from modelinscale.features import Feature, State
+from modelinscale.features._lengths import usual
+from modelinscale.features._tokens import draw_tokens, tokens
 from modelinscale.features._words import Words, draw, words
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Text(Feature):
     Words are runs of letters and digits in lower case; signs such as ``!``, ``$``, emoji, and the characters of scripts without blanks stand alone.
     plain: how often each known term occurs. scaled: ``sqrt(count / n_words) * idf``, where ``idf = 1 + log((1 + n) / (1 + n_with_term))``:
     before the factor idf a row's words have length 1, and a word said twice does not count double. A missing text is all 0.
+    deep: as scaled, or with `in_order` the number of each word: 0 behind the end, 1 unseen, from 2 on the known words, the most frequent first.
     Python and graph give the same bits (scaled: up to 65,536 occurrences of a term in one text).
 
     >>> import polars as pl
@@ -47,6 +50,7 @@ class Text(Feature):
     """
 
     input: ClassVar[InputType] = "string"
+    deep: ClassVar[bool] = True
 
     keep: int = Field(20_000, ge=1, le=COUNTED)
     """How many terms become columns: those in most texts (ties in alphabetical order)."""
@@ -54,6 +58,10 @@ class Text(Feature):
     """Whether two words side by side are a term too (``not good``)."""
     at_least: int = Field(2, ge=1)
     """In how many training texts a term must occur to become a column."""
+    in_order: bool = False
+    """Whether a network is shown the words in their order, as tokens, instead of which terms occur; better only with many or long texts."""
+    longest: int | None = Field(None, ge=1, le=100_000)
+    """Words of a text that a network is shown `in_order` at most, the first ones; null: from the training texts, at most 512."""
 
     @classmethod
     def suits(cls, column: Column) -> bool:
@@ -99,10 +107,14 @@ class Text(Feature):
         return {**state, "level": _LEVELS - 1, "samples": [{"texts": sum(s["texts"] for s in state["samples"]), "terms": known}]}
 
     def layout(self, state: State, form: Form) -> Layout:
+        if form == "deep" and self.in_order:
+            return Layout("tokens", len(self._words(state)) + 2, (), (self._longest(state),))
         names = tuple(self._known(state)) or ("(no term)",)
         return Layout("sparse", len(names), names)
 
-    def encode(self, state: State, values: "pl.Series", form: Form) -> Sparse:
+    def encode(self, state: State, values: "pl.Series", form: Form) -> Values:
+        if form == "deep" and self.in_order:
+            return tokens(values, self._words(state), self._longest(state))
         known = self._known(state)
         V = max(1, len(known))
         found = words(values)
@@ -112,22 +124,24 @@ class Text(Feature):
         rows, columns = np.divmod(place, V)
         starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(values)))]).astype(np.int64)
         numbers = counts.astype(np.float32)
-        if form == "scaled":
+        if form != "plain":
             n_words = np.sqrt(np.maximum(found.counts, 1).astype(np.float32))
             numbers = np.sqrt(numbers * self._weights(state, known)[columns]) / n_words[rows]
         return Sparse(starts, columns.astype(np.int32), numbers, V)
 
     def graph(self, state: State, form: Form, graph: Graph, tensor: str) -> str:
+        if form == "deep" and self.in_order:
+            return draw_tokens(graph, tensor, self._words(state), self._longest(state))
         known = self._known(state)
         terms = list(known) or [_NEVER]
         n_words = sum(" " not in term for term in terms)
         split = [term.split(" ") for term in terms]
         tokens = draw(graph, tensor)  # (N, T)
-        attributes: dict[str, Any] = {"weights": self._weights(state, known).tolist()} if form == "scaled" else {}
+        attributes: dict[str, Any] = {"weights": self._weights(state, known).tolist()} if form != "plain" else {}
         counts = graph.op(
             "TfIdfVectorizer",
             tokens,
-            mode="TFIDF" if form == "scaled" else "TF",
+            mode="TFIDF" if form != "plain" else "TF",
             min_gram_length=1,
             max_gram_length=2 if n_words < len(terms) else 1,
             max_skip_count=0,
@@ -162,6 +176,13 @@ class Text(Feature):
         # By number of texts, then name: ties must not depend on arrival order.
         kept = sorted(common, key=lambda item: (-item[1], item[0]))[: self.keep]
         return dict(sorted(kept, key=lambda item: " " in item[0]))
+
+    def _words(self, state: State) -> list[str]:
+        """The known words, the most frequent first."""
+        return [term for term in self._known(state) if " " not in term]
+
+    def _longest(self, state: State) -> int:
+        return self.longest or usual(Bins.load(state["lengths"]))
 
     def _weights(self, state: State, known: dict[str, int]) -> NDArray[np.float32]:
         """(V,) the square of each term's idf, under the root the idf again; V at least 1.

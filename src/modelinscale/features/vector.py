@@ -3,7 +3,6 @@
 N rows, W width.
 """
 
-from math import sqrt
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,14 +13,13 @@ from modelinscale.core.errors import DataError
 from modelinscale.core.graph import Graph
 from modelinscale.core.schema import Column
 from modelinscale.features import Feature, State
+from modelinscale.features._exact import added, learned, seen
 
 if TYPE_CHECKING:
     import polars as pl
 
 _CLIP = 10.0
 """Largest scaled magnitude, in standard deviations."""
-_UNIT_BITS = 149
-"""Every float32 is a whole multiple of 2**-149, so sums of them are whole numbers, and exact."""
 
 
 class Vector(Feature):
@@ -41,32 +39,16 @@ class Vector(Feature):
         return {"n": 0, "missing": 0, "width": None, "finite": [], "sums": [], "squares": []}
 
     def observe(self, state: State, values: "pl.Series") -> State:
-        x = _float32(values)
-        finite = np.isfinite(x)
-        sums, squares = _exact_sums(np.where(finite, x, np.float32(0)))
-        seen = {
-            "n": len(x),
-            "missing": int(np.isnan(x).all(axis=1).sum()),
-            "width": x.shape[1],
-            "finite": finite.sum(axis=0).tolist(),
-            # Written as text: JSON readers other than Python's cut whole numbers at 64 bits.
-            "sums": [str(v) for v in sums],
-            "squares": [str(v) for v in squares],
-        }
-        return self.merge(state, seen)
+        x = as_float32(values)
+        now = {"n": len(x), "missing": int(np.isnan(x).all(axis=1).sum()), "width": x.shape[1], **seen(x)}
+        return self.merge(state, now)
 
     def merge(self, a: State, b: State) -> State:
         if a["width"] is None or b["width"] is None:
             return dict(b if a["width"] is None else a)
         if a["width"] != b["width"]:
             raise DataError(f"vectors of width {a['width']} and of width {b['width']} in one column.", fix="All rows of a vector column need one width.")
-        return {
-            "n": a["n"] + b["n"],
-            "missing": a["missing"] + b["missing"],
-            "width": a["width"],
-            "finite": [i + j for i, j in zip(a["finite"], b["finite"], strict=True)],
-            **{key: [str(int(i) + int(j)) for i, j in zip(a[key], b[key], strict=True)] for key in ("sums", "squares")},
-        }
+        return {"n": a["n"] + b["n"], "missing": a["missing"] + b["missing"], "width": a["width"], **added(a, b)}
 
     def layout(self, state: State, form: Form) -> Layout:
         if state["width"] is None:
@@ -77,12 +59,12 @@ class Vector(Feature):
         return Layout("dense", len(names), tuple(names))
 
     def encode(self, state: State, values: "pl.Series", form: Form) -> NDArray[np.float32]:
-        x = _float32(values)
+        x = as_float32(values)
         if x.shape[1] != state["width"]:
             raise DataError(f"column {values.name!r} has vectors of width {x.shape[1]}, the model learned {state['width']}.", fix="Send vectors of that width.")
         if form == "plain":
             return x
-        mean, factor = self._learned(state)
+        mean, factor = learned(state)
         missing = np.isnan(x)
         with np.errstate(invalid="ignore"):
             z = np.minimum(np.maximum((x.astype(np.float64) - mean) * factor, -_CLIP), _CLIP)
@@ -92,7 +74,7 @@ class Vector(Feature):
     def graph(self, state: State, form: Form, graph: Graph, tensor: str) -> str:
         if form == "plain":
             return tensor
-        mean, factor = self._learned(state)
+        mean, factor = learned(state)
         missing = graph.op("IsNaN", tensor)
         z = graph.op("Sub", graph.op("Cast", tensor, to=graph.FLOAT64), graph.constant(mean[None, :]))
         z = graph.op("Mul", z, graph.constant(factor[None, :]))
@@ -110,19 +92,8 @@ class Vector(Feature):
         rolled = [(numbers[i:] + numbers * width)[:width] for i in range(len(numbers))]
         return [None, *rolled, [0.0] * width, [nan] * width, [inf] * width, [i / width for i in range(width)]]
 
-    def _learned(self, state: State) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and one over the standard deviation of each place, (W,); a constant place keeps its unit."""
-        means, factors = [], []
-        for n, text, text_of_squares in zip(state["finite"], state["sums"], state["squares"], strict=True):
-            total, squares = int(text), int(text_of_squares)
-            # Whole numbers divided by Python are rounded once, at the end.
-            means.append(total / (n << _UNIT_BITS) if n else 0.0)
-            deviation = sqrt((n * squares - total * total) / (n * n << 2 * _UNIT_BITS)) if n else 0.0
-            factors.append(1.0 / deviation if deviation > 0 else 1.0)
-        return np.array(means, np.float64), np.array(factors, np.float64)
 
-
-def _float32(values: "pl.Series") -> NDArray[np.float32]:
+def as_float32(values: "pl.Series") -> NDArray[np.float32]:
     """(N, W) with NaN for what is missing."""
     import polars as pl
 
@@ -135,23 +106,3 @@ def _float32(values: "pl.Series") -> NDArray[np.float32]:
     flat = values.cast(pl.Array(pl.Float32, width)).fill_null(pl.Series([[float("nan")] * width], dtype=pl.Array(pl.Float32, width)))
     inner = flat.explode(empty_as_null=False, keep_nulls=False).fill_null(float("nan"))
     return np.ascontiguousarray(inner.to_numpy(), np.float32).reshape(len(values), width)
-
-
-def _exact_sums(x: NDArray[np.float32]) -> tuple[list[int], list[int]]:
-    """Sums and sums of squares of each column of finite numbers, exact, in units of 2**-149 and 2**-298."""
-    width = x.shape[1]
-    bits = np.ascontiguousarray(x).view(np.int32)
-    exponent = (bits >> 23) & 0xFF
-    digits = ((bits & 0x7FFFFF) | ((exponent > 0).astype(np.int32) << 23)).astype(np.int64)  # a float32 is ± digits * 2**(shift - 149)
-    shift = np.maximum(exponent, 1) - 1
-    place = (np.arange(width) * 256 + shift).ravel()
-
-    def added(parts: NDArray[np.int64]) -> list[list[int]]:
-        # Whole numbers below 2**24 added as float64: exact for up to 2**29 rows.
-        return np.bincount(place, weights=parts.ravel(), minlength=width * 256).astype(np.int64).reshape(width, 256).tolist()
-
-    square = digits * digits
-    signed, high, low = (added(p) for p in (np.where(bits < 0, -digits, digits), square >> 24, square & 0xFFFFFF))
-    sums = [sum(v << s for s, v in enumerate(row) if v) for row in signed]
-    squares = [sum(((h << 24) + v) << 2 * s for s, (h, v) in enumerate(zip(*rows, strict=True)) if h or v) for rows in zip(high, low, strict=True)]
-    return sums, squares

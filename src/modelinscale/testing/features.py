@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from modelinscale.core.encoded import Form, Layout, Sparse, Values
 from modelinscale.core.graph import Graph
 from modelinscale.core.seeds import generator
+from modelinscale.core.steps import padded
 from modelinscale.features import Feature, State
 
 if TYPE_CHECKING:
@@ -101,7 +102,11 @@ def encodings_fit_their_layout(feature: Feature, column: "pl.Series") -> None:
             layout, block = feature.layout(state, form), feature.encode(state, column, form)
             _assert_fits(layout, block, len(column), f"{form}, {len(fitted)} rows observed")
             if form != "plain":
-                assert np.isfinite(_dense(block)).all(), f"scaled values of {type(feature).__name__} are not all finite"
+                finite = np.isfinite(_dense(block))
+                if layout.role == "steps":  # behind a row's end it is NaN in all channels, and nowhere else
+                    ends = finite.any(2).sum(1)
+                    finite = finite | (np.arange(layout.shape[0])[None, :, None] >= ends[:, None, None])
+                assert finite.all(), f"scaled values of {type(feature).__name__} are not all finite"
             assert len(feature.encode(state, column[:0], form)) == 0, f"{form}: no rows did not encode to no rows"
             if fitted is not column:
                 continue
@@ -135,6 +140,10 @@ def as_column(feature: Feature, values: Sequence[Any]) -> "pl.Series":
     if feature.input == "vector":
         width = next((len(v) for v in values if v is not None), 1)
         return pl.Series("x", values, dtype=pl.Array(pl.Float32, width))
+    if feature.input == "sequence":
+        steps = [step for row in values for step in row or [] if step is not None]
+        several = bool(steps) and isinstance(steps[0], list)
+        return pl.Series("x", values, dtype=pl.List(pl.Array(pl.Float32, len(steps[0])) if several else pl.Float32))
     kinds: dict[str, pl.DataType] = {"float64": pl.Float64(), "string": pl.String(), "int64": pl.Datetime("us"), "image": pl.Binary()}
     return to_input(pl.Series("x", values, dtype=kinds[feature.input]), feature.input)
 
@@ -156,6 +165,8 @@ def session(feature: Feature, state: State, form: Form) -> Callable[[NDArray[Any
     def run(values: NDArray[Any]) -> NDArray[Any]:
         if values.dtype == object and feature.input == "image":  # images of different sizes go one by one
             return np.concatenate([np.asarray(running.run(["block"], {"x": one[None]})[0]) for one in values])
+        if feature.input == "sequence":
+            values = padded(values.tolist(), layout.shape[1] if layout.role == "steps" else state["width"])
         found: NDArray[Any] = running.run(["block"], {"x": values})[0]
         return found
 
