@@ -13,19 +13,22 @@ from modelinscale.core.errors import DataError, SpecError
 from modelinscale.core.kinds import load, names
 from modelinscale.core.settings import Also, Settings
 from modelinscale.core.task import Task, TaskType
-from modelinscale.evaluate._facts import Bin, Confusion, CostFacts, Estimate, Evaluation, Operating, Slice
+from modelinscale.evaluate._facts import Abstention, Bin, Conformal, Confusion, CostFacts, Covered, Estimate, Evaluation, Operating, Slice
 from modelinscale.metrics import Answers, Metric
 
 if TYPE_CHECKING:
     import polars as pl
 
 __all__ = [
+    "Abstention",
     "Answers",
     "Bin",
+    "Conformal",
     "Confusion",
     "Cost",
     "CostFacts",
     "Costs",
+    "Covered",
     "Estimate",
     "Evaluate",
     "Evaluation",
@@ -90,6 +93,13 @@ class Evaluate(Settings):
     """Regression: answers are held inside [lowest, highest]; null leaves a side open (``[0, null]`` for what cannot be negative)."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """How often intervals should cover the true value."""
+    coverage: float | None = Field(0.9, gt=0.5, lt=1)
+    """How often sets of classes, or intervals of numbers, should hold the truth: they are made on validation rows and tried on test rows. Null: none."""
+    sets: Literal["auto", "lac", "aps", "raps"] = "auto"
+    """How a set of classes grows. lac: the smallest sets, all classes above one probability · aps: larger ones for harder rows, the likeliest classes up to
+    one sum · raps: that, but hardly likely classes stay out. auto: lac for two classes, aps for more."""
+    coverage_by_class: bool = False
+    """Whether each class (numbers: each fifth of the answers) is covered as often, rather than all rows together; sets grow for it."""
     n_bootstrap: int = Field(200, ge=50, le=10_000)
     """Resamples of the test rows behind every interval."""
     slice_rows: int = Field(50, ge=2)
@@ -141,6 +151,7 @@ def check(settings: Evaluate, task: Task) -> None:
         ("cost", settings.cost is not None and not binary, "is for two classes"),
         ("threshold", settings.threshold is not None and not binary, "is for two classes"),
         ("calibrate: isotonic", settings.calibrate == "isotonic" and task.type == "multiclass", "is for two classes"),
+        ("sets", settings.sets != "auto" and regression, "is for classes"),
         ("clip", settings.clip is not None and not regression, "is for numbers"),
     ]
     found = [f"`{name}` {why}" for name, wrong, why in unsuited if wrong]
@@ -239,18 +250,20 @@ def evaluate(
     baselines: Mapping[str, Answers] | None = None,
     columns: "pl.DataFrame | None" = None,
     costs: Costs | None = None,
+    valid: Answers | None = None,
 ) -> Evaluation:
     """How good answers on test rows are, as plain facts: beside the constant answer and other baselines, all on the same resamples.
 
     ``constant`` comes from `constant_of` on training rows; ``baselines`` are other answers to the same rows (``{"linear": ...}``); ``columns`` holds the
-    test rows' slice columns, ``costs`` their costs. What cannot be said (one class only, one row) is None, with the reason in ``notes``.
+    test rows' slice columns, ``costs`` their costs; ``valid`` are the answers to validation rows, for conformal sets.
+    What cannot be said (one class only, one row) is None, with the reason in ``notes``.
     Raises `DataError` when there is no row or a slice column is missing.
     """
     from modelinscale.evaluate import _report
 
     if len(answers) == 0:
         raise DataError("there are no test rows with a known target.", fix="Give the split a larger `test`, or bring labelled rows.")
-    return _report.evaluate(answers, task, settings, metrics_of(settings, task), decision, constant, dict(baselines or {}), columns, costs)
+    return _report.evaluate(answers, task, settings, metrics_of(settings, task), decision, constant, dict(baselines or {}), columns, costs, valid)
 
 
 def _check(scores: NDArray[Any], truth: NDArray[Any], task: Task, weight: NDArray[np.float64] | None) -> None:

@@ -1,5 +1,7 @@
 """What an evaluation found, as plain data that goes into the card, the manifest and `--json`."""
 
+from typing import Literal
+
 from modelinscale.core.settings import Settings
 from modelinscale.core.task import Label
 
@@ -82,6 +84,67 @@ class CostFacts(Settings):
     """What the model saves a row against the cheaper of these two."""
 
 
+class Covered(Settings):
+    """How often sets or intervals held the truth, on the rows that share something."""
+
+    column: str
+    """The column."""
+    value: str
+    """Its value, or a range of values, in words."""
+    n_rows: int
+    """Test rows in it."""
+    covered: Estimate
+    """Share of them whose set or interval holds the truth."""
+    mean_size: float | None
+    """Mean number of classes in a set, or mean width of an interval; None: without end."""
+    short: bool = False
+    """Whether that is less than was asked by more than chance explains."""
+
+
+class Abstention(Settings):
+    """What it brings to leave the least sure rows to somebody else."""
+
+    error: float
+    """Share of wrong decisions on all test rows."""
+    points: tuple[tuple[float, float], ...]
+    """(share of the rows left out, share of wrong decisions on the others)."""
+    sureness: float | None
+    """The border that halves the errors on the validation rows: of two classes logits between probability and threshold, of more the largest probability."""
+    share: float | None
+    """Share of the test rows below that border."""
+    error_left: float | None
+    """Share of wrong decisions on those above it."""
+
+
+class Conformal(Settings):
+    """Sets of classes or intervals of numbers, made wide enough on validation rows, tried on test rows."""
+
+    method: Literal["lac", "aps", "raps", "residual"]
+    """How a set grows (see `Evaluate.sets`); residual: an interval about the answer."""
+    by_class: bool
+    """Whether each class (numbers: each fifth of the answers) has a limit of its own."""
+    coverage: float
+    """How often the truth was asked to be inside."""
+    n_valid: int
+    """Validation rows the limits come from."""
+    limits: tuple[float | None, ...]
+    """The limit of all rows, or of each class or fifth; None: too few validation rows to set one, so everything is inside."""
+    edges: tuple[float, ...] = ()
+    """Answers at which one fifth ends and the next begins."""
+    covered: Estimate
+    """Share of test rows whose truth is inside."""
+    mean_size: float | None
+    """Mean number of classes in a set, or mean width of an interval; None: without end."""
+    sizes: tuple[int, ...] = ()
+    """Classes: number of test rows by the size of their set, from 0."""
+    single_error: float | None = None
+    """Share of wrong decisions where the set holds one class."""
+    slices: tuple[Covered, ...] = ()
+    """The same by slice, and by true class."""
+    abstention: Abstention | None = None
+    """Classes: what leaving out unsure rows saves."""
+
+
 class Evaluation(Settings):
     """How good a model is on test rows."""
 
@@ -111,5 +174,7 @@ class Evaluation(Settings):
     """Two classes: what wrong decisions cost."""
     residuals: dict[str, float] | None = None
     """Regression: quantiles of truth minus answer, by share (``0.05``)."""
+    conformal: Conformal | None = None
+    """Sets or intervals that hold the truth as often as asked; None: not asked for, or too few validation rows."""
     notes: tuple[str, ...] = ()
     """What a reader must know, in sentences."""

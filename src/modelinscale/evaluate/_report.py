@@ -10,7 +10,8 @@ from modelinscale.core.decision import Decision
 from modelinscale.core.task import Task
 from modelinscale.evaluate import Costs, Evaluate
 from modelinscale.evaluate._bootstrap import MIN_ROWS, Resamples, Sampled, wilson
-from modelinscale.evaluate._facts import Bin, Confusion, CostFacts, Estimate, Evaluation, Operating, Slice
+from modelinscale.evaluate._conformal import facts as conformal_facts
+from modelinscale.evaluate._facts import Bin, Conformal, Confusion, CostFacts, Estimate, Evaluation, Operating, Slice
 from modelinscale.evaluate._slices import Group, groups
 from modelinscale.metrics import Answers, Metric
 from modelinscale.metrics._means import mean_parts
@@ -35,6 +36,7 @@ def evaluate(
     baselines: dict[str, Answers],
     columns: "pl.DataFrame | None",
     costs: Costs | None,
+    valid: Answers | None,
 ) -> Evaluation:
     """See `modelinscale.evaluate.evaluate`."""
     resamples = Resamples(len(answers), n_resamples=settings.n_bootstrap, seed=settings.seed)
@@ -47,6 +49,8 @@ def evaluate(
         return {name: s.estimate(settings.confidence, mirrored=mirrored[name]) for name, s in sampled.items()}
 
     binary, regression = task.type == "binary", task.type == "regression"
+    found = list(groups(settings.slices, columns, least=settings.slice_rows))
+    conformal = None if valid is None else conformal_facts(answers, valid, task, settings, decision, found)
     return Evaluation(
         main=metrics[0].type,
         n_rows=len(answers),
@@ -54,14 +58,15 @@ def evaluate(
         metrics=estimates(own),
         baselines={name: estimates(sampled) for name, sampled in others.items()},
         differences={name: {m: (own[m] - s).estimate(settings.confidence) for m, s in sampled.items()} for name, sampled in others.items()},
-        slices=_slices(answers, settings, metrics[0], own[metrics[0].type].value, columns),
+        slices=_slices(answers, settings, metrics[0], own[metrics[0].type].value, found),
         confusion=None if regression or len(task.labels) > MAX_CLASSES_SHOWN else _confusion(answers, task),
         reliability=_reliability(answers, settings.confidence),
         threshold=decision.threshold if binary else None,
         thresholds=_thresholds(answers, costs) if binary else (),
         cost=_cost(answers, costs, resamples, settings.confidence) if binary and costs else None,
         residuals=_residuals(answers) if regression else {},
-        notes=_notes(answers, task, metrics, own),
+        conformal=conformal,
+        notes=(*_notes(answers, task, metrics, own), *_uncovered(conformal)),
     )
 
 
@@ -74,8 +79,7 @@ def _constant(answers: Answers, constant: Sequence[float]) -> Answers:
     return Answers(answers.truth, np.full(n, shares.argmax(), np.int64), np.tile(shares, (n, 1)), answers.weight)
 
 
-def _slices(answers: Answers, settings: Evaluate, main: Metric, overall: float, columns: "pl.DataFrame | None") -> tuple[Slice, ...]:
-    found = list(groups(settings.slices, columns, least=settings.slice_rows))
+def _slices(answers: Answers, settings: Evaluate, main: Metric, overall: float, found: list[Group]) -> tuple[Slice, ...]:
     # As many chances to look bad as there are slices (Bonferroni): the promise of `confidence` holds for all together.
     limit = NormalDist().inv_cdf(1 - (1 - settings.confidence) / max(1, len(found)))
     sign = 1 if main.better == "lower" else -1
@@ -172,6 +176,17 @@ def _cost(answers: Answers, costs: Costs, resamples: Resamples, confidence: floa
 def _residuals(answers: Answers) -> dict[str, float]:
     off = np.asarray(answers.truth - answers.decision, np.float64)
     return {f"{share:g}": float(q) for share, q in zip(RESIDUAL_SHARES, np.quantile(off, RESIDUAL_SHARES), strict=True)}
+
+
+def _uncovered(found: Conformal | None) -> list[str]:
+    """A note when sets or intervals hold the truth less often than asked by more than chance explains."""
+    if found is None or found.covered.high is None or found.covered.high >= found.coverage:
+        return []
+    what = "Intervals" if found.method == "residual" else "Sets of classes"
+    return [
+        f"{what} made to hold the truth for {found.coverage:.0%} of the rows hold it for {found.covered.value:.1%} of the test rows: these differ from the"
+        " validation rows by more than chance."
+    ]
 
 
 def _notes(answers: Answers, task: Task, metrics: tuple[Metric, ...], own: dict[str, Sampled]) -> tuple[str, ...]:

@@ -31,9 +31,9 @@ def work(context: Context, folder: Path) -> Facts:
     spec, task = context.spec, context.task
     context.progress("evaluate", 0.0, "calibration and threshold")
     model = context.learned("model")
-    decision, answers, scores = _judge(context, model)
+    decision, answers, scores, valid = _judge(context, model)
     linear = context.learned("linear")
-    _, baseline, _ = (decision, answers, scores) if linear is model else _judge(context, linear)
+    baseline = answers if linear is model else _judge(context, linear)[1]
     context.progress("evaluate", 0.5, "intervals")
     found = evaluate(
         answers,
@@ -44,6 +44,7 @@ def work(context: Context, folder: Path) -> Facts:
         baselines={"linear": baseline},
         columns=context.rows.take(context.index("test"), list(spec.evaluate.slices)) if spec.evaluate.slices else None,
         costs=_costs(context, "test"),
+        valid=valid,
     )
     notes = [*context.judged_notes(), *found.notes, *_no_better(found), *_outdone(found, model.model.type)]
     if (context.folder("prepare") / HONEST).is_file():
@@ -90,8 +91,8 @@ def _outdone(found: Evaluation, family: str) -> list[str]:
     return [f"The linear baseline is better than {family} by {abs(difference.value or 0.0):.4g} ({found.main}): try `model: auto` or `model: linear`."]
 
 
-def _judge(context: Context, one: Learned) -> tuple[Decision, Answers, NDArray[np.float64]]:
-    """Decision fitted on validation rows, answers to the test rows, scores of the validation rows."""
+def _judge(context: Context, one: Learned) -> tuple[Decision, Answers, NDArray[np.float64], Answers]:
+    """Decision fitted on validation rows, answers to the test rows, scores of the validation rows and answers to them."""
     from modelinscale.evaluate import answers_of, fit_decision
 
     task, spec = context.task, context.spec
@@ -107,7 +108,8 @@ def _judge(context: Context, one: Learned) -> tuple[Decision, Answers, NDArray[n
         costs=_costs(context, "valid"),
         class_weight=_factors(context),
     )
-    return decision, answers_of(decision, context.scores(one, "test"), test, task, test_weight), scores
+    answers = answers_of(decision, context.scores(one, "test"), test, task, test_weight)
+    return decision, answers, scores, answers_of(decision, scores, truth, task, weight)
 
 
 def _factors(context: Context) -> Sequence[float] | None:
@@ -135,7 +137,7 @@ def _inflation(context: Context, model: Learned, main: str, forced: float | None
     honest = context.with_parts(np.load(context.folder("prepare") / HONEST, allow_pickle=False))
     settings = honest.spec.evaluate.but(slices=())
     fitted = fit(model.model, honest.examples, honest.task, honest.layouts, honest.spec.train).chosen
-    decision, answers, _ = _judge(honest, fitted)
+    decision, answers, _, _ = _judge(honest, fitted)
     found = evaluate(answers, honest.task, settings, decision=decision, constant=honest.totals().constant)
     true = found.metrics[main].value
     if forced is None or true is None:
