@@ -2,7 +2,7 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +17,7 @@ from modelinscale.core.encoded import Encoded, Form, Layout, Sparse
 from modelinscale.core.errors import ModelError
 from modelinscale.core.graph import Graph
 from modelinscale.core.kinds import Kind
+from modelinscale.core.space import Span, derived, narrowed
 from modelinscale.core.task import Task
 
 Scores = NDArray[np.float64]
@@ -134,6 +135,14 @@ class Model(Kind):
     folder: ClassVar[str] = "models"
     form: ClassVar[Form]
     """Which form of encoding it learns from."""
+
+    searched: ClassVar[Mapping[str, Span | None]] = {}
+    """Where a search looks for some settings, instead of where their bounds say; None: it leaves them as they are."""
+
+    @classmethod
+    def space(cls) -> dict[str, Span]:
+        """What a search may try, by setting: from the fields' own bounds and choices, and what ``searched`` says of them."""
+        return narrowed(derived(cls), cls.searched)
 
     @abstractmethod
     def accepts(self, task: Task, layouts: dict[str, Layout]) -> str:

@@ -5,7 +5,7 @@ squared coefficients of the columns in standard units. Intercepts are free.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -17,6 +17,7 @@ from modelinscale.core.encoded import Encoded, Form, Layout, Sparse
 from modelinscale.core.errors import ModelError
 from modelinscale.core.graph import Graph
 from modelinscale.core.seeds import derive, mixed
+from modelinscale.core.space import Range, Span
 from modelinscale.core.task import Task
 from modelinscale.models import BLOCK_ROWS, Effort, Examples, Model, Scores, Weights
 from modelinscale.models._matrix import Block, blocks_of, check
@@ -53,6 +54,7 @@ class Linear(Model):
     """Logistic or ridge regression on standardised numbers, one-hot categories and tf-idf words."""
 
     form: ClassVar[Form] = "scaled"
+    searched: ClassVar[Mapping[str, Span | None]] = {"strength": Range(1e-7, 0.1, log=True, start=1e-5), "rows": None, "iterations": None}
 
     strength: float | None = Field(None, ge=0)
     """How much coefficients are held back; null: the best of four on the validation rows, or 1 / rows where rows are plenty."""

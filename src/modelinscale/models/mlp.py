@@ -3,6 +3,7 @@
 K members of the ensemble, C scores. See `_network` for the layers and their sources.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from pydantic import Field
 
 from modelinscale.core.encoded import Encoded, Form, Layout
 from modelinscale.core.graph import Graph
+from modelinscale.core.space import Range, Span
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Model, Scores, Weights
 from modelinscale.models._matrix import Block, blocks_of
@@ -23,6 +25,16 @@ class Mlp(Model):
     """A modern network for tables; slower to train than trees, often better on smooth or text-like data."""
 
     form: ClassVar[Form] = "scaled"
+    searched: ClassVar[Mapping[str, Span | None]] = {
+        "width": Range(32, 512, log=True, start=128),
+        "layers": Range(1, 4, start=2),
+        "members": Range(1, 8, start=4),
+        "bins": Range(0, 48, start=16),
+        "dropout": Range(0.0, 0.5, start=0.1),
+        "weight_decay": Range(1e-5, 0.1, log=True, start=3e-4),
+        "epochs": None,
+        "patience": None,
+    }
 
     width: int = Field(128, ge=4, le=4096)
     """Units of a hidden layer."""

@@ -3,12 +3,14 @@
 C scores. See `_deep` for its parts and their sources.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from modelinscale.core.encoded import Encoded, Form, Layout
 from modelinscale.core.graph import Graph
+from modelinscale.core.space import Range, Span
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Model, Scores, Weights
 
@@ -17,6 +19,20 @@ class Network(Model):
     """A deep network with an encoder for each kind of column; for tables without images or sequences `mlp` is quicker to learn."""
 
     form: ClassVar[Form] = "deep"
+    searched: ClassVar[Mapping[str, Span | None]] = {
+        "maps": Range(16, 64, log=True, start=32),
+        "width": Range(32, 512, log=True, start=128),
+        "layers": None,
+        "members": None,
+        "bins": Range(0, 48, start=16),
+        "dropout": Range(0.0, 0.5, start=0.1),
+        "shift": Range(0.0, 0.3, start=0.1),
+        "flip": None,  # what an image means is not for a search to say
+        "smoothing": Range(0.0, 0.2, start=0.0),
+        "warm_share": None,
+        "epochs": None,
+        "patience": None,
+    }
 
     maps: int = Field(32, ge=4, le=512)
     """Maps of an image encoder's first layer; later ones have up to eight times as many. The work grows with its square."""

@@ -4,6 +4,7 @@ Weights are the text LightGBM saves, as bytes: readable, exact, no pickle.
 """
 
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from pydantic import Field
 from modelinscale.core.encoded import Encoded, Form, Layout, Sparse
 from modelinscale.core.graph import Graph
 from modelinscale.core.seeds import derive
+from modelinscale.core.space import Choices, Range, Span
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Model, Scores, Weights
 from modelinscale.models._bins import Source, dataset, sources
@@ -32,6 +34,16 @@ class Trees(Model):
     """Gradient-boosted trees; the best first choice for tables."""
 
     form: ClassVar[Form] = "plain"
+    searched: ClassVar[Mapping[str, Span | None]] = {
+        "rounds": Choices((400,)),  # as many as small steps need; validation rows say where to stop
+        "learning_rate": Range(0.03, 0.3, log=True, start=0.1),
+        "leaves": Range(8, 256, log=True, start=31),
+        "l2": Range(1e-3, 100.0, log=True, start=1.0),
+        "min_leaf_weight": None,
+        "columns_share": Range(0.4, 1.0, start=1.0),
+        "rows_share": Range(0.5, 1.0, start=1.0),
+        "patience": None,
+    }
 
     rounds: int | None = Field(None, ge=1)
     """Most boosting rounds; with validation rows the best number up to this is kept. Null: 200, fewer where rows times classes exceed
