@@ -3,18 +3,19 @@
 N rows, D width of a block, T steps.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-Form = Literal["plain", "scaled", "deep"]
+Form = Literal["plain", "scaled", "deep", "plain+scaled", "plain+deep", "scaled+deep", "plain+scaled+deep"]
 """plain: values in their own unit, missing numbers NaN, for models that split (trees).
 scaled: finite, about unit variance, missing filled and flagged, for models that multiply (linear, tabular networks).
-deep: as scaled, but images, texts and sequences keep their shape, for networks that have encoders for them."""
+deep: as scaled, but images, texts and sequences keep their shape, for networks that have encoders for them.
+a+b: several side by side, for ensembles; the block of ``age`` then is there as ``a/age`` and ``b/age``."""
 
 Role = Literal["dense", "ids", "sparse", "image", "tokens", "steps"]
 """dense: float32 (N, D) · ids: int32 (N,), 0 = missing, 1 = unseen or rare, 2… = known · sparse: float32 counts (N, D) ·
@@ -122,6 +123,51 @@ class Encoded(Mapping[str, Values]):
     def slice(self, start: int, stop: int) -> "Encoded":
         """Rows from ``start`` up to ``stop``; shares memory."""
         return Encoded(self.layouts, {k: v.slice(start, stop) if isinstance(v, Sparse) else v[start:stop] for k, v in self.blocks.items()})
+
+
+def forms_of(form: Form) -> tuple[Form, ...]:
+    """The forms that lie side by side in one; of a form by itself that one."""
+    return cast("tuple[Form, ...]", tuple(form.split("+")))
+
+
+def beside(forms: Iterable[Form]) -> Form:
+    """The form that has all of these side by side, each once.
+
+    >>> beside(["scaled", "plain", "scaled"])
+    'plain+scaled'
+    """
+    wanted = {one for form in forms for one in forms_of(form)}
+    return cast(Form, "+".join(one for one in ("plain", "scaled", "deep") if one in wanted))
+
+
+def block_name(feature: str, one: Form, form: Form) -> str:
+    """What a feature's block in form ``one`` is called among blocks of ``form``."""
+    return feature if one == form else f"{one}/{feature}"
+
+
+def feature_of(block: str, form: Form) -> str:
+    """The feature whose block this is."""
+    return block.partition("/")[2] if "+" in form else block
+
+
+def layouts_in(layouts: Mapping[str, Layout], one: Form, form: Form) -> dict[str, Layout]:
+    """Of layouts in ``form`` those in form ``one``, as if that had been asked for alone."""
+    if one == form:
+        return dict(layouts)
+    start = f"{one}/"
+    return {
+        name.removeprefix(start): replace(layout, names=tuple(column.removeprefix(start) for column in layout.names)) if layout.role != "ids" else layout
+        for name, layout in layouts.items()
+        if name.startswith(start)
+    }
+
+
+def rows_in(rows: Encoded, one: Form, form: Form) -> Encoded:
+    """Of rows in ``form`` those in form ``one``, as if that had been asked for alone; shares memory."""
+    if one == form:
+        return rows
+    layouts = layouts_in(rows.layouts, one, form)
+    return Encoded(layouts, {name: rows.blocks[f"{one}/{name}"] for name in layouts})
 
 
 def joined(parts: Sequence[Encoded]) -> Encoded:

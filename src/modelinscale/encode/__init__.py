@@ -3,12 +3,12 @@
 Everywhere ``features`` maps the name of a column to its feature, and ``states`` has the same keys. N rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from modelinscale.core.encoded import Encoded, Form, Layout, Sparse, Values
+from modelinscale.core.encoded import Encoded, Form, Layout, Sparse, Values, block_name, forms_of
 from modelinscale.core.errors import DataError, did_you_mean
 from modelinscale.core.graph import Graph
 from modelinscale.encode._tally import Tally
@@ -101,7 +101,12 @@ def settle_all(features: Features, states: States) -> States:
 
 def layouts(features: Features, states: States, form: Form) -> dict[str, Layout]:
     """What `encode` will give. Columns of dense and sparse blocks are named after their feature: ``age``, ``age: missing``, ``text: free``."""
-    return {name: _named(name, feature.layout(states[name], form_of(feature, form))) for name, feature in features.items()}
+    found: dict[str, Layout] = {}
+    for one in forms_of(form):
+        for name, feature in features.items():
+            block = block_name(name, one, form)
+            found[block] = _named(block, feature.layout(states[name], form_of(feature, one)))
+    return found
 
 
 def encode(features: Features, states: States, frame: "pl.DataFrame", form: Form) -> Encoded:
@@ -126,16 +131,29 @@ class Encoder:
 
     def encode(self, frame: "pl.DataFrame", coded: "Mapping[str, Coded] | None" = None) -> Encoded:
         """The rows of a frame. ``coded``: columns that are not in it."""
-        return Encoded(self.layouts, {name: self._block(name, frame, (coded or {}).get(name)) for name in self.features})
+        return self.blocks(lambda name, one: self._block(name, one, frame, (coded or {}).get(name)))
 
-    def _block(self, name: str, frame: "pl.DataFrame", coded: "Coded | None") -> Values:
+    def blocks(self, make: Callable[[str, Form], Values]) -> Encoded:
+        """What ``make`` gives for each feature and form it is asked for in, each once: ids are the same in every form."""
+        made: dict[tuple[str, Form | None], Values] = {}
+        found: dict[str, Values] = {}
+        for one in forms_of(self.form):
+            for name, feature in self.features.items():
+                block = block_name(name, one, self.form)
+                key = (name, None if self.layouts[block].role == "ids" else form_of(feature, one))
+                if key not in made:
+                    made[key] = make(name, form_of(feature, one))
+                found[block] = made[key]
+        return Encoded(self.layouts, found)
+
+    def _block(self, name: str, form: Form, frame: "pl.DataFrame", coded: "Coded | None") -> Values:
         from modelinscale.encode.tensors import to_input
 
         feature, state = self.features[name], self.states[name]
         if coded is None:
-            return feature.encode(state, to_input(_column(frame, name), feature.input), form_of(feature, self.form))
+            return feature.encode(state, to_input(_column(frame, name), feature.input), form)
         coded = coded.slim()
-        each = feature.encode(state, coded.distinct(), form_of(feature, self.form))
+        each = feature.encode(state, coded.distinct(), form)
         assert not isinstance(each, Sparse), name
         return each.take(coded.codes, axis=0, mode="clip")  # which codes need not be: looking whether they are in range takes longer
 
@@ -150,17 +168,29 @@ class Encoder:
 
 
 def draw(features: Features, states: States, form: Form, graph: Graph) -> dict[str, str]:
-    """Draws the raw columns as inputs and the same encoding behind them; returns each feature's tensor (see `Feature.graph`).
+    """Draws the raw columns as inputs and the same encoding behind them; returns the tensor of each block (see `Feature.graph`).
 
     Inputs come in the order of ``features``. Features of one kind are drawn together where the kind has a cheaper way for many.
     """
     tensors = {name: _input(name, feature, states[name], graph) for name, feature in features.items()}
     drawn: dict[str, str] = {}
+    same: dict[str, str] = {}  # ids: one tensor, in whatever form they are asked for
+    for one in forms_of(form):
+        ids = {name for name, feature in features.items() if feature.layout(states[name], form_of(feature, one)).role == "ids"}
+        found = {name: same[name] for name in features if name in ids and name in same}
+        found |= _draw_in(one, {name: feature for name, feature in features.items() if name not in found}, states, graph, tensors)
+        same |= {name: found[name] for name in ids}
+        drawn |= {block_name(name, one, form): found[name] for name in features}
+    return drawn
+
+
+def _draw_in(form: Form, features: Features, states: States, graph: Graph, tensors: Mapping[str, str]) -> dict[str, str]:
+    drawn: dict[str, str] = {}
     for kind in dict.fromkeys(type(feature) for feature in features.values()):
         names = [name for name, feature in features.items() if type(feature) is kind]
         found = kind.graphs([features[n] for n in names], [states[n] for n in names], form_of(features[names[0]], form), graph, [tensors[n] for n in names])
         drawn.update(zip(names, found, strict=True))
-    return {name: drawn[name] for name in features}
+    return drawn
 
 
 def _input(name: str, feature: Feature, state: State, graph: Graph) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Progress = Callable[[float, str], None]
 """Called with the share done (0 to 1) and a few words."""
 
-BOUNDS = {"mlp": 1e-4, "network": 1e-4}
+BOUNDS = {"mlp": 1e-4, "network": 1e-4, "ensemble": 1e-4}
 """Largest difference of a probability allowed by family, where `Export.bound` does not say: float32 sums of a network round more than `BOUND`."""
 BOUND = 1e-5
 
@@ -36,7 +36,7 @@ class Export(Settings):
 
     bound: float | None = Field(None, gt=0, le=0.01)
     """Largest difference allowed between the graph's and the training code's probabilities (of numbers: relative to their size).
-    Left out: 1e-5 for linear and trees, 1e-4 for mlp. Decisions must be the same on every row, whatever the bound."""
+    Left out: 1e-5 for linear and trees, 1e-4 for mlp, network and ensemble. Decisions must be the same on every row, whatever the bound."""
     golden_rows: int = Field(20, ge=1, le=1000)
     """Rows kept in the package with their answers, replayed whenever it is opened."""
     odd_rows: int = Field(1500, ge=0)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core import pixels
-from modelinscale.core.encoded import MISSING_MOMENT, Encoded, InputType, Sparse
+from modelinscale.core.encoded import MISSING_MOMENT, Encoded, InputType, Sparse, feature_of
 from modelinscale.core.errors import ExportError
 from modelinscale.core.seeds import generator
 from modelinscale.encode.tensors import as_objects, to_input, to_numpy
@@ -111,8 +111,9 @@ class Proof:
             at = np.concatenate([np.arange(n_joint), n_joint + np.array([i for i, (c, _) in enumerate(single) if c == column], np.int64)])
             chosen = np.concatenate([values[np.arange(n_joint) % len(values)], values[[j for c, j in single if c == column]]])
             blocks[name][at, k] = chosen
-            if column == name and self._parts.features[name].input == "float64":
-                tensors[name][at] = chosen
+            feature = feature_of(name, self._parts.model.form)
+            if column == name and self._parts.features[feature].input == "float64":
+                tensors[feature][at] = chosen
                 raw = True
         self._check_blocks(Encoded(encoded.layouts, blocks))
         if raw:  # the same values as raw cells, through the whole graph
@@ -145,12 +146,11 @@ class Proof:
         self._compare(truth, _blocks(answer, encoded.n_rows), "encoded row on a threshold", ties=True)
 
     def _encoded(self, tensors: Tensors) -> Encoded:
-        from modelinscale.encode import layouts
+        from modelinscale.encode import Encoder
 
         parts = self._parts
-        form = parts.model.form
-        blocks = {name: feature.encode(parts.states[name], _series(tensors[name], feature.input), form) for name, feature in parts.features.items()}
-        return Encoded(layouts(parts.features, parts.states, form), blocks)
+        encoder = Encoder.of(parts.features, parts.states, parts.model.form)
+        return encoder.blocks(lambda name, form: encoder.features[name].encode(parts.states[name], _series(tensors[name], encoder.features[name].input), form))
 
     def _truth(self, tensors: Tensors, scores: NDArray[np.float64]) -> Truth:
         decision, probability = self._parts.decision.answer(scores, self._parts.task)
