@@ -170,9 +170,14 @@ def test_where_a_format_declares_its_types_text_stays_text_unless_it_is_moments(
     assert schema["word"].nulls == ()
 
 
-def test_lists_of_one_length_are_vectors_and_others_are_refused_together() -> None:
-    table = pa.table({"v": [[1.0, 2.0], None, [3.0, 4.0]], "w": [[1], [1, 2], None], "s": [{"a": 1}, None, None], "n": [1, 2, 3]})
-    assert infer(table.select(["v", "n"]))["v"].width == 2
+def test_lists_of_one_length_are_vectors_and_others_sequences() -> None:
+    steps = [[[1, 2, 3]], [], [[1, 2, 3], [4, 5, 6]]]
+    found = infer(pa.table({"v": [[1.0, 2.0], None, [3.0, 4.0]], "w": [[1], [1, 2], None], "steps": steps}))
+    assert [(c.type, c.width) for c in found.columns] == [("vector", 2), ("sequence", 1), ("sequence", 3)]
+
+
+def test_cells_that_no_type_holds_are_refused_together() -> None:
+    table = pa.table({"w": [[[1], [1, 2]], None, [[3]]], "s": [{"a": 1}, None, None], "n": [1, 2, 3]})
     with pytest.raises(NotSupportedYet, match=r"(?s)'w'.*'s'.*without: \[w, s\]"):
         infer(table)
 

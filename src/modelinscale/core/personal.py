@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from modelinscale.core.errors import SpecError, UsageError
-from modelinscale.core.schema import Column
+from modelinscale.core.schema import NESTED, Column
 from modelinscale.core.secrets import MASK, Reference, reveal
 from modelinscale.core.settings import Settings
 
@@ -55,7 +55,7 @@ class Rule(Settings):
         """Why the column cannot be treated so; "" when it can."""
         if self.type == "drop":
             return ""
-        if column.type in ("vector", "binary") or (self.type == "mask" and column.type == "bool"):
+        if column.type in NESTED or (self.type == "mask" and column.type == "bool"):
             return f"a column of type {column.type} can only be dropped"
         if self.type == "mask" and column.type == "time" and self.keep not in (None, "year", "month", "day"):
             return f"`keep: {self.keep}` is for text, and this is a column of moments: year, month or day"

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from modelinscale.core.schema import Column, ColumnType
-from modelinscale.data.arrow import arrow_type, is_bytes, is_text
+from modelinscale.data.arrow import arrow_type, is_bytes, is_list, is_text
 from modelinscale.package._cell_moments import DASHED, takes_iso
 
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 NULL_WORDS = ("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "none", "nil", "-", "--", "?", "\\N")
 """Words that mean missing wherever a number, a moment or a flag is expected. In a text column only those that the column names mean missing."""
@@ -348,12 +351,27 @@ def _read_vector(cells: "pa.StringArray", column: Column) -> "pa.Array":
     return _vectors(parts.to_arrow().cast(pa.list_(pa.float32())).take(rows), rows, len(cells), column)
 
 
+def _read_sequence(cells: "pa.StringArray", column: Column) -> "pa.Array":
+    """Finite numbers, step after step, whatever stands between them: brackets, commas, semicolons, blanks."""
+    import polars as pl
+
+    inner = _series(cells).str.replace_all(r"[\[\](),;\s]+", " ").str.strip_chars()
+    parts = inner.str.split(" ").list.eval(pl.element().filter(pl.element() != "")).cast(pl.List(pl.Float32), strict=False)
+    width = column.width or 1
+    good = (parts.list.len() % width == 0) & parts.list.eval(pl.element().is_finite().fill_null(False)).list.all()
+    fits = good.fill_null(False).to_numpy()
+    sizes = np.where(fits, parts.list.len().fill_null(0).to_numpy() // width, 0)
+    numbers = parts.filter(pl.Series(fits)).explode(empty_as_null=False, keep_nulls=False) if fits.any() else pl.Series([], dtype=pl.Float32)
+    return _sequences(numbers.to_numpy(), sizes, fits, column)
+
+
 _READERS: dict[ColumnType, "Callable[[pa.StringArray, Column], pa.Array]"] = {
     "int": _read_int,
     "float": _read_float,
     "bool": _read_bool,
     "time": _read_time,
     "vector": _read_vector,
+    "sequence": _read_sequence,
 }
 
 _WORDS_FOR: dict[ColumnType, str] = {
@@ -363,6 +381,7 @@ _WORDS_FOR: dict[ColumnType, str] = {
     "time": "not a moment",
     "string": "not a text",
     "vector": "not a vector",
+    "sequence": "not a sequence",
     "binary": "not raw bytes",
 }
 
@@ -377,6 +396,8 @@ def _reasons(values: "pa.StringArray", column: Column) -> "pa.StringArray":
         usual = f"neither true ({', '.join(column.true_words)}) nor false ({', '.join(column.false_words)})"
     if column.type == "vector":
         usual = f"not {column.width} finite numbers"
+    if column.type == "sequence":
+        usual = _not_steps(column)
     if column.type == "time" and column.format not in (None, "iso"):
         usual = f"not a moment written as {column.format}"
     reasons = _repeated(usual, len(values))
@@ -542,6 +563,60 @@ def _vectors(lists: "pa.Array", rows: "pa.Array", n_rows: int, column: Column) -
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width, mask=pa.array(missing))
 
 
+def _typed_sequence(array: "pa.Array", column: Column) -> "tuple[pa.Array, Bad | None]":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.types as t
+
+    def listed(kind: "pa.DataType") -> bool:
+        return bool(is_list(kind) or t.is_fixed_size_list(kind))
+
+    kind, width = array.type, column.width or 1
+    if not listed(kind):
+        return _nothing_fits(array, column)
+    nested = listed(kind.value_type)
+    try:
+        array = array.cast(pa.list_(pa.list_(pa.float32()) if nested else pa.float32()), safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return _nothing_fits(array, column)
+    if not nested and width != 1 and pc.any(pc.greater(pc.list_value_length(array), 0)).as_py():
+        return _nothing_fits(array, column)
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    sizes = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    steps = array.flatten()
+    if nested:
+        found = pc.fill_null(pc.list_value_length(steps), width).to_numpy(zero_copy_only=False) == width
+        lost, inner = steps.is_null().to_numpy(zero_copy_only=False), pc.list_parent_indices(steps).to_numpy(zero_copy_only=False)
+        numbers = np.full((len(steps), width), np.nan, np.float32)
+        numbers[found & ~lost] = _floats(steps.flatten())[found[inner]].reshape(-1, width)
+    else:
+        numbers, found = _floats(steps)[:, None], np.ones(len(steps), bool)
+    found &= ~np.isinf(numbers).any(axis=1)
+    row = np.repeat(np.arange(len(array)), sizes)
+    fits = valid & (np.bincount(row[~found], minlength=len(array)) == 0)
+    wrong = _bad(array, pa.array(valid & ~fits), _not_steps(column))
+    return _sequences(numbers[fits[row]].reshape(-1), np.where(fits, sizes, 0), fits, column), wrong
+
+
+def _floats(numbers: "pa.Array") -> "NDArray[np.float32]":
+    """NaN where a number is missing."""
+    return np.asarray(numbers.to_numpy(zero_copy_only=False), np.float32)
+
+
+def _not_steps(column: Column) -> str:
+    return "not a list of finite numbers" if column.width == 1 else f"not a list of steps of {column.width} finite numbers"
+
+
+def _sequences(numbers: "NDArray[np.float32]", sizes: "NDArray[np.int64]", fits: "NDArray[np.bool_]", column: Column) -> "pa.Array":
+    """Lists of steps: ``sizes`` steps in each row, their numbers row after row, null where a row does not fit."""
+    import pyarrow as pa
+
+    offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32))
+    flat = pa.array(np.ascontiguousarray(numbers, np.float32))
+    values = flat if column.width == 1 else pa.FixedSizeListArray.from_arrays(flat, column.width)
+    return pa.ListArray.from_arrays(offsets, values, type=arrow_type(column), mask=pa.array(~fits))
+
+
 _TYPED: dict[ColumnType, "Callable[[pa.Array, Column], tuple[pa.Array, Bad | None]]"] = {
     "int": _typed_int,
     "float": _typed_float,
@@ -549,6 +624,7 @@ _TYPED: dict[ColumnType, "Callable[[pa.Array, Column], tuple[pa.Array, Bad | Non
     "string": _typed_string,
     "time": _typed_time,
     "vector": _typed_vector,
+    "sequence": _typed_sequence,
 }
 
 

@@ -102,6 +102,9 @@ def _feed_array(state: Hashes, array: "pa.Array", factor: np.uint64) -> None:
     if t.is_fixed_size_list(kind):
         _feed_vectors(state, array, missing, factor)
         return
+    if t.is_list(kind) or t.is_large_list(kind):
+        _feed_sequences(state, array, missing, factor)
+        return
     if t.is_floating(kind):
         filled = pc.fill_null(array, np.nan) if missing is not None else array
         values = filled.cast(pa.float64()).to_numpy() + 0.0  # minus zero becomes zero
@@ -152,6 +155,23 @@ def _feed_text(state: Hashes, array: "pa.Array", missing: NDArray[np.bool_] | No
     # The length last: "a" + "bc" must differ from "ab" + "c", and a missing cell from an empty one.
     ends = lengths.astype(np.uint64) ^ _MARK
     _step(state, ends if missing is None else np.where(missing, _NULL, ends), factor)
+
+
+def _feed_sequences(state: Hashes, array: "pa.Array", missing: NDArray[np.bool_] | None, factor: np.uint64) -> None:
+    """A digest of each row's numbers; how many steps they are makes a difference, since a column's steps have one width."""
+    import pyarrow.compute as pc
+    import pyarrow.types as t
+
+    steps = array.flatten()
+    flat = steps.flatten() if t.is_nested(steps.type) else steps
+    numbers = np.asarray(flat.to_numpy(zero_copy_only=False), np.float32) + np.float32(0.0)
+    numbers[np.isnan(numbers)] = np.nan
+    width = steps.type.list_size if t.is_fixed_size_list(steps.type) else 1
+    ends = np.cumsum(pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)) * width
+    starts = np.concatenate([[0], ends[:-1]])
+    cells = (blake2b(numbers[a:b].tobytes(), digest_size=8).digest() for a, b in zip(starts.tolist(), ends.tolist(), strict=True))
+    words = np.frombuffer(b"".join(cells), "<u8")
+    _step(state, words if missing is None else np.where(missing, _NULL, words), factor)
 
 
 def _feed_vectors(state: Hashes, array: "pa.Array", missing: NDArray[np.bool_] | None, factor: np.uint64) -> None:

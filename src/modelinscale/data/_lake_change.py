@@ -93,7 +93,7 @@ def last_of_each(rows: "pa.Table", key: Sequence[str], uri: str) -> "pa.Table":
             raise UsageError(f"{uri} has no column {name!r} to be its key.")
         if rows.column(name).null_count:
             raise UsageError(f"{uri}: the key {name!r} is missing in {rows.column(name).null_count} rows.", fix="Give every row its key.")
-        if pa.types.is_floating(rows.schema.field(name).type) or pa.types.is_fixed_size_list(rows.schema.field(name).type):
+        if pa.types.is_floating(rows.schema.field(name).type) or pa.types.is_nested(rows.schema.field(name).type):
             raise UsageError(f"{uri}: the key {name!r} is {rows.schema.field(name).type}; equal numbers with a point are chance.", fix="Name another key.")
     numbered = rows.select(list(dict.fromkeys(key))).append_column("_mis_row", pa.array(np.arange(rows.num_rows)))
     kept = numbered.group_by(list(dict.fromkeys(key))).aggregate([("_mis_row", "max")]).column("_mis_row_max")

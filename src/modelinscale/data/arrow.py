@@ -23,6 +23,8 @@ def arrow_type(column: Column) -> "pa.DataType":
 
     if column.type == "vector":
         return pa.list_(pa.float32(), column.width)
+    if column.type == "sequence":
+        return pa.list_(pa.float32() if column.width == 1 else pa.list_(pa.float32(), column.width))
     if column.type == "binary":
         return pa.large_binary()
     return {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "string": pa.string(), "time": pa.timestamp("us")}[column.type]
@@ -51,10 +53,17 @@ def is_bytes(kind: "pa.DataType") -> bool:
     return bool(t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind) or t.is_fixed_size_binary(kind))
 
 
+def is_list(kind: "pa.DataType") -> bool:
+    """Whether cells of this Arrow type are lists of any length."""
+    import pyarrow.types as t
+
+    return bool(t.is_list(kind) or t.is_large_list(kind))
+
+
 def column_of(name: str, kind: "pa.DataType") -> Column:
     """Our column for a typed source's: whole numbers int, decimals float, dates and zoned times naive UTC, durations float seconds.
 
-    Raises `NotSupportedYet` for what no column type of ours can hold: nested cells, lists without one width.
+    Lists of numbers are sequences, lists of lists of one width too. Raises `NotSupportedYet` for what no column type of ours can hold.
     """
     import pyarrow.types as t
 
@@ -72,6 +81,10 @@ def column_of(name: str, kind: "pa.DataType") -> Column:
         return Column(name=name, type="time")
     if t.is_fixed_size_list(kind) and (t.is_integer(kind.value_type) or t.is_floating(kind.value_type)):
         return Column(name=name, type="vector", width=kind.list_size)
+    if is_list(kind) and (t.is_integer(kind.value_type) or t.is_floating(kind.value_type)):
+        return Column(name=name, type="sequence", width=1)
+    if is_list(kind) and t.is_fixed_size_list(kind.value_type) and t.is_floating(kind.value_type.value_type):
+        return Column(name=name, type="sequence", width=kind.value_type.list_size)
     if is_bytes(kind):
         return Column(name=name, type="binary")
     raise NotSupportedYet(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.errors import SpecError, did_you_mean
-from modelinscale.core.schema import Schema
+from modelinscale.core.schema import NESTED, Schema
 from modelinscale.data.by_column import parse, tell
 from modelinscale.data.checks import N_EXAMPLES, Check, RowCheck, Severity, TableCheck
 
@@ -312,7 +312,7 @@ def _text(values: "pa.ChunkedArray") -> "pa.ChunkedArray":
     import pyarrow as pa
     import pyarrow.types as t
 
-    if t.is_fixed_size_list(values.type):
+    if t.is_nested(values.type):
         return pa.chunked_array([pa.array([None if v is None else str(v) for v in values.to_pylist()], pa.string())])
     return values.cast(pa.string())
 
@@ -352,8 +352,8 @@ def contract(
         return name in schema
 
     for name in key:
-        if known(name, "`key`") and schema[name].type in ("vector", "binary"):
-            words = "a vector" if schema[name].type == "vector" else "raw bytes"
+        if known(name, "`key`") and schema[name].type in NESTED:
+            words = "raw bytes" if schema[name].type == "binary" else f"a {schema[name].type}"
             mistakes.append(SpecError(f"`key` names {name!r}, {words}.", fix="Name a column of numbers, text, flags or moments."))
     if len(set(key)) != len(key):
         mistakes.append(SpecError(f"`key` names a column twice: {', '.join(key)}."))

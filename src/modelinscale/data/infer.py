@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelinscale.core.errors import DataError, NotSupportedYet, SpecError
-from modelinscale.core.schema import Column, ColumnType, Schema
+from modelinscale.core.schema import NESTED, Column, ColumnType, Schema
 from modelinscale.data._moments import find_moment
 from modelinscale.data._numbers import find_number
 from modelinscale.data._words import BAD_SHARE, Words
-from modelinscale.data.arrow import column_of, is_text
+from modelinscale.data.arrow import column_of, is_list, is_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,7 +71,8 @@ def infer(table: "pa.Table", *, force: Mapping[str, ColumnType] | None = None, t
     """The schema of a sample, text columns looked into.
 
     ``force`` names types to hold where another would be found; the habits are still found. ``typed`` says that the format declares its types: there
-    text stays text, digits and words for missing too, unless its cells are moments. Lists of numbers that all have one length are vectors.
+    text stays text, digits and words for missing too, unless its cells are moments. Lists of numbers that all have one length are vectors, others
+    sequences, and lists of lists of one length are sequences of several channels.
     Raises `NotSupportedYet` naming every column that no type holds.
     """
     forced = dict(force or {})
@@ -89,7 +90,7 @@ def infer(table: "pa.Table", *, force: Mapping[str, ColumnType] | None = None, t
                 if column.format and day_first is None:
                     day_first = {"%d": True, "%m": False}.get(column.format[:2])
             else:
-                column = _held(_vector(name, array) or column_of(name, array.type), forced.get(name))
+                column = _held(_vector(name, array) or _channels(name, array) or column_of(name, array.type), forced.get(name))
         except NotSupportedYet as error:
             refused.append(error)
         else:
@@ -112,6 +113,20 @@ def _vector(name: str, array: "pa.ChunkedArray") -> Column | None:
         return None
     ends = pc.min_max(pc.list_value_length(array)).as_py()
     return Column(name=name, type="vector", width=ends["max"]) if ends["max"] and ends["min"] == ends["max"] else None
+
+
+def _channels(name: str, array: "pa.ChunkedArray") -> Column | None:
+    """A column of lists of steps, each a list of numbers, if all present steps have as many."""
+    import pyarrow.compute as pc
+    import pyarrow.types as t
+
+    kind = array.type
+    if not is_list(kind) or not is_list(kind.value_type):
+        return None
+    numbers = kind.value_type.value_type
+    ends = pc.min_max(pc.list_value_length(pc.list_flatten(array))).as_py()
+    one = ends["max"] and ends["min"] == ends["max"] and (t.is_integer(numbers) or t.is_floating(numbers))
+    return Column(name=name, type="sequence", width=ends["max"]) if one else None
 
 
 def _text_column(name: str, array: "pa.ChunkedArray", forced: ColumnType | None, typed: bool, day_first: bool | None) -> Column:
@@ -181,7 +196,7 @@ def _held(column: Column, forced: ColumnType | None) -> Column:
     """A typed column under another type, where its values can be held by it."""
     if forced is None or forced == column.type:
         return column
-    if forced in ("vector", "binary") or column.type == "vector" or (column.type == "binary" and forced != "string"):
+    if forced in NESTED or column.type in ("vector", "sequence") or (column.type == "binary" and forced != "string"):
         raise _cannot_hold(column.name, forced, column.type)
     return Column(name=column.name, type=forced)
 

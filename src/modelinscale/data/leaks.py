@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from modelinscale.core.errors import DataError
 from modelinscale.core.memory import room
-from modelinscale.core.schema import Column, Schema
+from modelinscale.core.schema import NESTED, Column, Schema
 from modelinscale.data._parts import TEST, TRAIN, VALID, Parts
 from modelinscale.data.split import Split, held_rows, table_of
 
@@ -190,7 +190,7 @@ def suspects(rows: "pa.Table | pl.DataFrame", target: str, schema: Schema) -> di
     by being missing, in order, or as the sum or difference of two or three. Looks at up to 20,000 rows spread over the table; whatever is found
     there to be constant or exact is checked over all rows. Below 50 rows only constant columns are told.
     """
-    table = table_of(rows, [c.name for c in schema.columns if c.type not in ("vector", "binary") and c.name in _names(rows)])
+    table = table_of(rows, [c.name for c in schema.columns if c.type not in NESTED and c.name in _names(rows)])
     columns = [c for c in schema.columns if c.name != target and c.name in table.column_names]
     sample = _spread(table)
     found: dict[str, str] = {}

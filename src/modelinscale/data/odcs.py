@@ -21,7 +21,7 @@ ENGINE = "modelinscale"
 EVERY = "*"
 
 _LOGICAL: dict[ColumnType, str] = {
-    "int": "integer", "float": "number", "bool": "boolean", "string": "string", "time": "timestamp", "vector": "array", "binary": "string",
+    "int": "integer", "float": "number", "bool": "boolean", "string": "string", "time": "timestamp", "vector": "array", "sequence": "array", "binary": "string",
 }  # fmt: skip
 _TYPES: dict[str, ColumnType] = {"integer": "int", "number": "float", "boolean": "bool", "string": "string", "timestamp": "time", "date": "time"}
 _PERSONAL = ("personal", "pii", "sensitive", "confidential", "restricted")
@@ -89,6 +89,11 @@ def _property(
     found: dict[str, Any] = {"name": column.name, "logicalType": _LOGICAL[column.type]}
     if column.type == "vector":
         found |= {"items": {"logicalType": "number"}, "logicalTypeOptions": {"minItems": column.width, "maxItems": column.width}}
+    if column.type == "sequence":
+        step: dict[str, Any] = {"logicalType": "number"}
+        if column.width != 1:
+            step = {"logicalType": "array", "items": step, "logicalTypeOptions": {"minItems": column.width, "maxItems": column.width}}
+        found |= {"items": step}
     if column.type == "binary":
         found |= {"logicalTypeOptions": {"format": "binary"}}
     if column.name in key:

@@ -64,6 +64,8 @@ def written(values: "pl.Series", column: Column) -> list[Any]:
         return [None if v is None or v != v else v for v in values.to_list()]
     if column.type == "binary":
         return [None if v is None else pixels.to_text(v) for v in values.to_list()]
+    if column.type == "sequence":
+        return [None if v is None else _steps(v) for v in values.to_list()]
     if column.type != "time":
         return values.to_list()
     moments = values.cast(pl.Datetime("us")).to_list()
@@ -71,6 +73,11 @@ def written(values: "pl.Series", column: Column) -> list[Any]:
     if form in (None, "iso"):
         return [None if v is None else v.isoformat() for v in moments]
     return [None if v is None else _as_written(v, column, form) for v in moments]
+
+
+def _steps(cell: list[Any]) -> list[Any]:
+    """A sequence as JSON has it: a number that is missing is null."""
+    return [_steps(v) if isinstance(v, list) else None if v is None or v != v else v for v in cell]
 
 
 def _as_written(moment: datetime, column: Column, form: str) -> Any:
@@ -92,7 +99,7 @@ def _as_written(moment: datetime, column: Column, form: str) -> Any:
 def _same(found: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.bool_]:
     """(N,) whether two graph inputs are the same, row by row; NaN equals NaN."""
     if found.dtype == object and len(found) and isinstance(found[0], np.ndarray):
-        return np.array([np.array_equal(a, b) for a, b in zip(found, expected, strict=True)], bool)
+        return np.array([np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(found, expected, strict=True)], bool)
     equal = np.asarray((found == expected) | ((found != found) & (expected != expected)))
     return np.asarray(equal.reshape(len(equal), -1).all(1), bool)
 

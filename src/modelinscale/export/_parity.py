@@ -15,6 +15,7 @@ from modelinscale.core import pixels
 from modelinscale.core.encoded import MISSING_MOMENT, Encoded, InputType, Sparse, feature_of
 from modelinscale.core.errors import ExportError
 from modelinscale.core.seeds import generator
+from modelinscale.core.steps import missing
 from modelinscale.encode.tensors import as_objects, to_input, to_numpy
 from modelinscale.export._settle import margin_of
 from modelinscale.package import Answer, Package, Parity, start
@@ -213,11 +214,23 @@ def _series(tensor: NDArray[Any], input: InputType) -> "pl.Series":
     if input == "int64":
         series = pl.Series(tensor)
         return series.set(series == MISSING_MOMENT, None)
+    if input == "sequence":
+        return _lists(tensor)
     if input == "image":
         return pl.Series([pixels.png(one) for one in tensor], dtype=pl.Binary)
     gone = np.isnan(tensor).all(1)
     series = pl.Series(tensor, dtype=pl.Array(pl.Float32, tensor.shape[1]))
     return pl.select(pl.when(pl.lit(pl.Series(~gone))).then(pl.lit(series)).otherwise(None)).to_series() if gone.any() else series
+
+
+def _lists(tensor: NDArray[Any]) -> "pl.Series":
+    """Sequences as a column of lists."""
+    import polars as pl
+
+    width = tensor[0].shape[1] if len(tensor) else 1
+    if width == 1:
+        return pl.Series([one[:, 0].tolist() for one in tensor], dtype=pl.List(pl.Float32))
+    return pl.Series([one.tolist() for one in tensor], dtype=pl.List(pl.Array(pl.Float32, width)))
 
 
 def _from_examples(feature: "Feature", width: int | None) -> NDArray[Any]:
@@ -229,6 +242,9 @@ def _from_examples(feature: "Feature", width: int | None) -> NDArray[Any]:
         assert width is not None
         fitting = [v for v in values if v is None or len(v) == width]
         return np.array([[np.nan] * width if v is None else v for v in fitting or [None]], np.float32).reshape(-1, width)
+    if feature.input == "sequence":
+        found = [np.array(v or [], np.float32).reshape(-1, width or 1) for v in feature.examples({"width": width})]
+        return as_objects(found)
     if feature.input == "image":
         return as_objects([pixels.missing() if v is None else pixels.decode(v) for v in values])
     if feature.input == "string":
@@ -245,6 +261,8 @@ def _missing(input: InputType, width: int | None) -> NDArray[Any]:
         return np.full((1, width or 0), np.nan, np.float32)
     if input == "image":
         return as_objects([pixels.missing()])
+    if input == "sequence":
+        return as_objects([missing(width or 1)])
     return {"float64": np.array([np.nan]), "string": np.array([""], object), "int64": np.array([MISSING_MOMENT])}[input]
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from modelinscale.core.encoded import Form, InputType, Layout
 from modelinscale.core.graph import Graph
-from modelinscale.core.schema import Column
+from modelinscale.core.schema import NESTED, Column
 from modelinscale.features import State, Tallied
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Category(Tallied):
 
     @classmethod
     def suits(cls, column: Column) -> bool:
-        return column.type not in ("vector", "binary")
+        return column.type not in NESTED
 
     def empty(self) -> State:
         return {"n": 0, "missing": 0, "dropped": 0, "counts": {}}

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.errors import PackageError, RequestError, did_you_mean
+from modelinscale.core.steps import padded
 from modelinscale.core.task import Label, Task
 from modelinscale.package._cells import BadCell
 from modelinscale.package._images import reader_of
@@ -28,7 +29,12 @@ _GRAPH_BYTES = 16 << 20
 """About how much the graph may hold of the rows it works on at once: within any `compute.memory` that a run can do with."""
 _IMAGE_COPIES = 12
 """Bytes that the graph holds for each byte of an image while it changes its size: as float32, and half of it once more."""
-_DTYPES = {"float64": np.dtype(np.float64), "int64": np.dtype(np.int64), "vector": np.dtype(np.float32), "string": np.dtype(object), "image": np.dtype(object)}
+_DTYPES = {
+    "float64": np.dtype(np.float64), "int64": np.dtype(np.int64), "vector": np.dtype(np.float32),
+    "string": np.dtype(object), "image": np.dtype(object), "sequence": np.dtype(object),
+}  # fmt: skip
+_STEP_COPIES = 24
+"""Bytes that the graph holds for each byte of a sequence while it standardises or sums it up: as float64 and int64, some at a time."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class Package:
         self._session = session
         self._readers = [reader_of(column) for column in manifest.inputs]
         self._images = [column.name for column in manifest.inputs if column.input == "image"]
+        self._sequences = {column.name: column.column.width or 1 for column in manifest.inputs if column.input == "sequence"}
         self._known = frozenset(c.name for c in manifest.inputs) | frozenset(manifest.ignored)
         self._outputs = ["prediction"] if manifest.task.type == "regression" else ["prediction", "probabilities"]
         self._labels = [label_key(label) for label in manifest.task.labels]
@@ -146,7 +153,7 @@ class Package:
 
     def _run(self, tensors: Mapping[str, NDArray[Any]], n_rows: int) -> Answer:
         """Runs the graph on as many rows at once as fit into `_GRAPH_BYTES`; every row is answered by itself, so the cut changes nothing."""
-        if self._images:
+        if self._images or self._sequences:
             return self._answer(self._by_size(tensors, n_rows))
         most = self._most_rows(tensors) if n_rows > 1 else 1
         if n_rows <= most:
@@ -155,17 +162,21 @@ class Package:
         return self._answer([np.concatenate(columns) for columns in zip(*parts, strict=True)])
 
     def _by_size(self, tensors: Mapping[str, NDArray[Any]], n_rows: int) -> list[NDArray[Any]]:
-        """The outputs of rows with images: one call of the graph takes images of one size, so rows of the same sizes go together."""
+        """The outputs of rows with images or sequences: one call of the graph takes images of one size and as many steps, so rows of the same sizes,
+        and of about as many steps, go together; shorter sequences are filled up."""
         sizes: dict[tuple[tuple[int, ...], ...], list[int]] = {}
         for i in range(n_rows):
-            sizes.setdefault(tuple(tensors[name][i].shape for name in self._images), []).append(i)
+            shapes = [tensors[name][i].shape for name in self._images]
+            shapes += [((1 << max(0, len(tensors[name][i]) - 1).bit_length()), width) for name, width in self._sequences.items()]
+            sizes.setdefault(tuple(shapes), []).append(i)
         found: list[NDArray[Any]] | None = None
-        for shapes, index in sizes.items():
-            row_bytes = self.manifest.row_bytes + sum(math.prod(shape) * _IMAGE_COPIES for shape in shapes)
+        for key, index in sizes.items():
+            row_bytes = self.manifest.row_bytes + sum(math.prod(shape) * (4 * _STEP_COPIES if len(shape) == 2 else _IMAGE_COPIES) for shape in key)
             most = max(1, _GRAPH_BYTES // row_bytes)
             for start in range(0, len(index), most):
                 at = index[start : start + most]
                 part = {k: np.stack(v[at].tolist()) if k in self._images else v[at] for k, v in tensors.items()}
+                part |= {k: padded(part[k].tolist(), width) for k, width in self._sequences.items()}
                 outputs = self._session.run(self._outputs, part)
                 if len(at) == n_rows:
                     return list(outputs)
@@ -215,6 +226,9 @@ class Package:
             if column.input == "image" and not all(_is_image(one) for one in tensor):
                 fix = "Give uint8 arrays of shape [height, width, 3]."
                 raise RequestError(f"the input {column.name!r} holds something else than images.", fix=fix, status=422)
+            if column.input == "sequence" and not all(_is_steps(one, column.column.width or 1) for one in tensor):
+                fix = f"Give float32 arrays of shape [steps, {column.column.width}]."
+                raise RequestError(f"the input {column.name!r} holds something else than sequences.", fix=fix, status=422)
             if tensor.dtype != _DTYPES[column.input]:
                 raise RequestError(f"the input {column.name!r} holds {tensor.dtype}, expected {_DTYPES[column.input]}.", status=422)
             if n_rows is not None and len(tensor) != n_rows:
@@ -228,6 +242,10 @@ class Package:
 
 def _is_image(one: Any) -> bool:
     return isinstance(one, np.ndarray) and one.dtype == np.uint8 and one.ndim == 3 and one.shape[2] == 3 and one.size > 0
+
+
+def _is_steps(one: Any, width: int) -> bool:
+    return isinstance(one, np.ndarray) and one.dtype == np.float32 and one.ndim == 2 and one.shape[1] == width
 
 
 def label_key(label: Label) -> str:

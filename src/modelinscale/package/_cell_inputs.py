@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from modelinscale.core.encoded import MISSING_MOMENT, InputType
 from modelinscale.core.schema import Column
+from modelinscale.core.steps import missing
 from modelinscale.package._cell_moments import EPOCH
 from modelinscale.package._cell_words import DECIMAL, EXACT, Cell, written_float
 
@@ -17,6 +18,8 @@ from modelinscale.package._cell_words import DECIMAL, EXACT, Cell, written_float
 def fed(value: Any, column: Column, input: InputType) -> Any:
     if input == "vector":
         return np.full(column.width or 0, np.nan, np.float32) if value is None else value
+    if input == "sequence":
+        return missing(column.width or 1) if value is None else value
     if input == "float64":
         return math.nan if value is None else _as_float(value, column)
     if input == "string":

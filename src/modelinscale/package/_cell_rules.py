@@ -27,6 +27,9 @@ from modelinscale.package._cell_words import (
     written_float,
 )
 
+_WRITTEN_STEPS = 10_000
+"""Of a sequence that comes as text, at most."""
+
 
 def describe(column: Column) -> str:
     """What a cell of the column may be, in words for an error."""
@@ -36,6 +39,7 @@ def describe(column: Column) -> str:
         "bool": "true or false" + (f" (or {column.true_words[0]!r} / {column.false_words[0]!r})" if column.true_words and column.false_words else ""),
         "string": "text",
         "vector": f"a list of {column.width} numbers",
+        "sequence": "a list of numbers" if column.width == 1 else f"a list of steps, each a list of {column.width} numbers",
         "binary": "an image: the bytes of a PNG or JPEG file in base64",
     }
     if column.type != "time":
@@ -51,9 +55,12 @@ def describe(column: Column) -> str:
 def typed_by(column: Column) -> Callable[[Cell], Any]:
     """Reads one cell of the column as its type: int, float, bool, str, microseconds since 1970, a float32 array; None is missing."""
     habits = Habits(column)
-    rule: Callable[[Cell, Habits], Any] = {"int": _int, "float": _float, "bool": _bool, "string": string_in, "time": time_in, "vector": _vector}[column.type]
+    rule: Callable[[Cell, Habits], Any] = {
+        "int": _int, "float": _float, "bool": _bool, "string": string_in, "time": time_in, "vector": _vector, "sequence": _sequence,
+    }[column.type]  # fmt: skip
     expected = describe(column)
-    longest = LONGEST_CHARS * (column.width or 1)  # no number or moment is longer, and patterns may take long over long text
+    # No number or moment is longer, and patterns may take long over long text.
+    longest = LONGEST_CHARS * (column.width or 1) * (_WRITTEN_STEPS if column.type == "sequence" else 1)
 
     def read(cell: Cell) -> Any:
         if isinstance(cell, np.generic):
@@ -175,3 +182,28 @@ def _vector(cell: Cell, habits: Habits) -> NDArray[np.float32] | None:
     if not np.isfinite(found).all():
         raise Unreadable(f"a list of {width} finite numbers")
     return found
+
+
+def _sequence(cell: Cell, habits: Habits) -> NDArray[np.float32]:
+    width = habits.column.width or 1
+    if isinstance(cell, str):
+        numbers = [decimal_in(part) for part in re.sub(r"[\[\](),;\s]+", " ", cell).split()]
+        if len(numbers) % width:
+            raise Unreadable
+        cell = [numbers[i : i + width] for i in range(0, len(numbers), width)]
+    if isinstance(cell, np.ndarray):
+        cell = cell.tolist()
+    if not isinstance(cell, (list, tuple)):
+        raise Unreadable
+    steps = [step if isinstance(step, (list, tuple)) else [step] if width == 1 else [None] * width if step is None else () for step in cell]
+    short = next((step for step in steps if len(step) != width), None)
+    if short is not None:
+        raise Unreadable(f"{describe(habits.column)}, not of {len(short)}" if short else "")
+    flat = [v for step in steps for v in step]
+    if not (PLAIN_NUMBERS | {type(None)}).issuperset(map(type, flat)):
+        raise Unreadable
+    with np.errstate(over="ignore"):
+        found = np.array([math.nan if v is None else v for v in flat], np.float64).astype(np.float32)
+    if np.isinf(found).any():
+        raise Unreadable(f"{describe(habits.column)}, all of them finite")
+    return found.reshape(-1, width)

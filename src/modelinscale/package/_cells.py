@@ -97,6 +97,11 @@ class Reader:
         if self.input == "vector":
             assert self.column.width is not None
             return np.stack(values) if values else np.zeros((0, self.column.width), np.float32)
+        if self.input == "sequence":
+            found = np.empty(len(values), object)
+            for i, one in enumerate(values):
+                found[i] = one
+            return found
         return np.array(values, {"float64": np.float64, "int64": np.int64, "string": object}[self.input])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelinscale.core.errors import SourceError, SpecError, did_you_mean
-from modelinscale.core.schema import Column, ColumnType, Schema
+from modelinscale.core.schema import NESTED, Column, ColumnType, Schema
 from modelinscale.data.sources import Source
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def schema_of(source: Source, force: Mapping[str, ColumnType], target: str, text
 def _as(column: Column, type: ColumnType) -> Column:
     if column.type == type:
         return column
-    if {type, column.type} & {"vector", "binary"}:
+    if {type, column.type} & set(NESTED):
         raise SpecError(f"`data.columns`: {column.name!r} is {column.type} and cannot be held as {type}.", fix="Leave it out of `data.columns`.")
     return Column(name=column.name, type=type, nulls=column.nulls)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelinscale.core.personal import Rule, Treated
+from modelinscale.core.schema import NESTED
 
 if TYPE_CHECKING:
     import polars as pl
@@ -54,7 +55,7 @@ def look_personal(frame: pl.DataFrame, schema: Schema, known: Collection[str]) -
 
     found = []
     for column in schema.columns:
-        if column.name in known or column.type in ("bool", "vector", "binary"):
+        if column.name in known or column.type in ("bool", *NESTED):
             continue
         hint, kind, share = column_hint(column.name), None, 0.0
         if column.type in ("string", "int"):

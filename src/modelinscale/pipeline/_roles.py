@@ -64,4 +64,4 @@ def _useless(column: Column, profile: Profile) -> str:
 def _type(column: Column, profile: Profile) -> str:
     if column.type == "string":
         return "text" if profile.mean_words > TEXT_WORDS else "category"
-    return {"int": "number", "float": "number", "bool": "flag", "time": "moment", "vector": "vector", "binary": "image"}[column.type]
+    return {"int": "number", "float": "number", "bool": "flag", "time": "moment", "vector": "vector", "sequence": "sequence", "binary": "image"}[column.type]

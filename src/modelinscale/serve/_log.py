@@ -101,6 +101,7 @@ class PredictionLog:
         logged = logged_inputs(package)
         self._inputs = _fields([c.name for c in logged])
         self._texts = [c.name for c in logged if c.input == "string"]
+        self._sequences = [c.name for c in logged if c.input == "sequence"]
         self._row_bytes = 8 * sum(c.column.width or 1 for c in logged) + 8 * (1 + len(package.label_keys))
         self._cells = {c.name: _cells_of(c) for c in logged}
         self._head = _head(package, self._version)
@@ -137,6 +138,8 @@ class PredictionLog:
         n_bytes = _FIXED_BYTES * (len(asked) + len(tensors) + 4) + start * self._row_bytes
         for name in self._texts:
             n_bytes += sum(map(len, tensors[name]))
+        for name in self._sequences:
+            n_bytes += sum(steps.nbytes for steps in tensors[name])
         if self._put_bytes - self._done_bytes + n_bytes > QUEUE_BYTES:
             self._full_rows += sum(a.n_rows for a in chosen)
             self._warn("full", "rows are answered faster than the prediction log takes them: some are not logged, see mis_log_dropped_rows_total")
@@ -339,6 +342,9 @@ def _cells_of(column: "InputColumn") -> Callable[[list[Any]], list[Any]]:
     kind, form = column.column.type, column.input
     if form == "vector":
         return lambda cells: [None if all(v != v for v in cell) else cell for cell in cells]
+    if form == "sequence":
+        flat = column.column.width == 1
+        return lambda cells: [cell[:, 0].tolist() if flat else cell.tolist() for cell in cells]
     if form == "float64":
         if kind == "int":
             return lambda cells: [None if v != v else int(v) for v in cells]

@@ -17,7 +17,7 @@ from modelinscale.package._images import AnyReader, reader_of
 from modelinscale.serve._body import decode, encode
 from modelinscale.serve._message import BINARY, Reply
 from modelinscale.serve._oip_form import DTYPES, Asked, Infer, Tensor, beside_columns, datatype_of, outputs_of, version_of
-from modelinscale.serve._oip_tensors import as_cells, from_bytes, from_json, straight, to_bytes, utf8
+from modelinscale.serve._oip_tensors import as_cells, from_bytes, from_json, sequences, straight, to_bytes, utf8
 
 if TYPE_CHECKING:
     from modelinscale.package import Answer, Package
@@ -103,7 +103,7 @@ class Translator:
             size = np.dtype(DTYPES[kind]).itemsize * width
             if len(body) % size:
                 raise RequestError(f"{len(body)} bytes are no whole number of rows of {size} bytes ({kind}).")
-            n_rows = len(body) // size
+            n_rows = 1 if column.input == "sequence" else len(body) // size  # of a sequence all steps
             values = np.frombuffer(body, DTYPES[kind])
         self._count(n_rows)
         return self._asked({column.name: self._fed(column.name, kind, values, self._readers[column.name], n_rows)}, n_rows, self._wanted(None), None)
@@ -132,6 +132,11 @@ class Translator:
     def _rows_of(self, tensor: Tensor, reader: AnyReader) -> int:
         """The first dimension. [N] and [N, 1] are the same for a column of single cells."""
         shape, width = tensor.shape, reader.column.width
+        if reader.input == "sequence":
+            if len(shape) != 3 - (len(shape) == 2 and width == 1) or (len(shape) == 3 and shape[2] != width) or min(shape) < 0:
+                raise RequestError(f"the input {tensor.name!r} has shape {shape[:8]}, expected [N, steps, {width}].")
+            self._count(shape[0])
+            return shape[0]
         expected = "[N]" if width is None else f"[N, {width}]"
         fits = len(shape) == 2 and shape[1] == width if width is not None else len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
         if not fits or shape[0] < 0:
@@ -150,7 +155,9 @@ class Translator:
             if fast is not None:
                 return fast
         try:
-            return reader.read(as_cells(values, n_rows, reader.column.width), others)
+            steps = reader.input == "sequence" and datatype != "BYTES"
+            cells = sequences(values, n_rows, reader.column.width or 1) if steps else as_cells(values, n_rows, reader.column.width)
+            return reader.read(cells, others)
         except BadCell as bad:
             raise RequestError(f"the input {name!r} ({datatype}), row {bad.row}: found {bad.found}, expected {bad.expected}.") from None
 

@@ -81,10 +81,7 @@ def model_metadata(package: "Package") -> dict[str, Any]:
         "name": package.manifest.name,
         "versions": [version_of(package)],
         "platform": "onnxruntime_onnx",
-        "inputs": [
-            {"name": c.name, "datatype": datatype_of(c), "shape": [-1] if c.column.width is None else [-1, c.column.width]}
-            for c in (*package.manifest.inputs, *beside_columns(package))
-        ],
+        "inputs": [{"name": c.name, "datatype": datatype_of(c), "shape": shape_of(c)} for c in (*package.manifest.inputs, *beside_columns(package))],
         "outputs": [{"name": name, "datatype": kind, "shape": shape} for name, kind, shape in outputs_of(package)],
     }
 
@@ -98,7 +95,14 @@ def beside_columns(package: "Package") -> list[InputColumn]:
 
 def datatype_of(column: InputColumn) -> str:
     """The datatype that suits a column best; others are read too where they can hold its cells."""
-    return {"int": "INT64", "float": "FP64", "bool": "BOOL", "string": "BYTES", "time": "BYTES", "vector": "FP32", "binary": "BYTES"}[column.accepts.type]
+    kinds = {"int": "INT64", "float": "FP64", "bool": "BOOL", "string": "BYTES", "time": "BYTES", "vector": "FP32", "sequence": "FP32", "binary": "BYTES"}
+    return kinds[column.accepts.type]
+
+
+def shape_of(column: InputColumn) -> list[int]:
+    """Rows first, of any number; then the numbers of a vector, or the steps of a sequence, of any number too, and its channels."""
+    width = column.column.width
+    return [-1] if width is None else [-1, width] if column.column.type == "vector" else [-1, -1, width]
 
 
 def outputs_of(package: "Package") -> list[tuple[str, str, list[int]]]:

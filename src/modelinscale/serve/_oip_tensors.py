@@ -27,6 +27,17 @@ def as_cells(values: Sequence[Any] | NDArray[Any], n_rows: int, width: int | Non
     return [list(values[i : i + width]) for i in range(0, n_rows * width, width)] if width is not None else list(values)
 
 
+def sequences(values: Sequence[Any] | NDArray[Any], n_rows: int, width: int) -> list[NDArray[np.float64]]:
+    """Elements (N, T, width) as sequences; steps at the end of a row that are all missing are none: what it was filled up with."""
+    numbers = np.array([math.nan if v is None else v for v in values], np.float64) if not isinstance(values, np.ndarray) else values.astype(np.float64)
+    if not n_rows:
+        return []
+    whole = numbers.reshape(n_rows, -1, width)
+    there: NDArray[np.bool_] = np.logical_not(np.isnan(whole).all(axis=2))
+    ends = np.where(there.any(axis=1), whole.shape[1] - there[:, ::-1].argmax(axis=1) if whole.shape[1] else 0, 0)
+    return [row[:end] for row, end in zip(whole, ends.tolist(), strict=True)]
+
+
 def straight(values: NDArray[Any], reader: AnyReader, n_rows: int) -> NDArray[Any] | None:
     """Elements that need no thought, without a Python object each; None where the slow road must look."""
     column, kind = reader.column, values.dtype.kind

@@ -144,9 +144,13 @@ def _cell(column: "InputColumn") -> Schema:
         "string": ["string", "number", "boolean"],
         "time": ["string"] if one.format not in ("epoch_s", "epoch_ms") else ["number", "string"],
         "vector": ["array"],
+        "sequence": ["array", "string"],
         "binary": ["string"],
     }[one.type]
     schema: Schema = {"type": kinds if column.required else [*kinds, "null"], "description": describe(one)}
+    if one.type == "sequence":
+        step: Schema = {"type": ["number", "null"]}
+        schema |= {"items": step if one.width == 1 else {"type": "array", "items": step, "minItems": one.width, "maxItems": one.width}}
     if one.type == "vector":
         schema |= {"items": {"type": ["number", "null"]}, "minItems": one.width, "maxItems": one.width}
     return schema

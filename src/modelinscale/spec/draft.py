@@ -116,6 +116,8 @@ def about(column: Column, profile: Profile, values: bool = True) -> str:
         return f"{_clean(low)} to {_clean(high)}{missing}"
     if column.type == "vector":
         return f"{column.width} numbers{missing}"
+    if column.type == "sequence":
+        return f"sequence{missing}" if column.width == 1 else f"sequence of {column.width} channels{missing}"
     if column.type == "binary":
         return f"raw bytes{missing}"
     if profile.mean_words > 3:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from modelinscale.core.errors import SpecError, did_you_mean
-from modelinscale.core.schema import Column, Schema
+from modelinscale.core.schema import NESTED, Column, Schema
 from modelinscale.data.checks import RowCheck
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Refers(RowCheck):
 
     @classmethod
     def suits(cls, column: Column) -> bool:
-        return column.type not in ("vector", "binary")
+        return column.type not in NESTED
 
     def at(self, base: Path) -> Self:
         return self.but(**{name: base / path for name, path in (("file", self.file), ("table", self.table)) if path is not None})

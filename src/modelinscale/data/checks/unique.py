@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, ClassVar
 
-from modelinscale.core.schema import Column
+from modelinscale.core.schema import NESTED, Column
 from modelinscale.data.checks import RowCheck
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ class Unique(RowCheck):
 
     @classmethod
     def suits(cls, column: Column) -> bool:
-        return column.type not in ("vector", "binary")
+        return column.type not in NESTED
 
     def failing(self, values: "pl.Series") -> "pl.Series":
         return ~values.is_first_distinct() & values.is_not_null()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from modelinscale.core.errors import SpecError
-from modelinscale.core.schema import Column
+from modelinscale.core.schema import NESTED, Column
 from modelinscale.data.cleaners import Cleaner
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Cast(Cleaner):
         return self
 
     def objection(self, column: Column) -> str:
-        if column.type in ("vector", "binary") or (column.type == "time" and self.to != "time"):
+        if column.type in NESTED or (column.type == "time" and self.to != "time"):
             return f"a column of type {column.type} cannot be cast to {self.to}"
         return ""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, model_validator
 
 from modelinscale.core.errors import SpecError
-from modelinscale.core.schema import Column
+from modelinscale.core.schema import NESTED, Column
 from modelinscale.core.settings import Also
 from modelinscale.data.cleaners import Cleaner
 
@@ -62,7 +62,7 @@ class Fill(Cleaner):
 
     def objection(self, column: Column) -> str:
         if self.column:
-            return "" if column.type not in ("vector", "binary") else f"`fill` cannot be used on a column of type {column.type}"
+            return "" if column.type not in NESTED else f"`fill` cannot be used on a column of type {column.type}"
         fitting: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "string": (str,)}
         if column.type not in fitting:
             return f"`fill` with a value cannot be used on a column of type {column.type}"

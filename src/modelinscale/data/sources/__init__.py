@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-FEWEST_ROWS, _TEXT_BYTES = 64, 32
+FEWEST_ROWS, _TEXT_BYTES, _STEPS = 64, 32, 50
 
 Cursor = dict[str, Any]
 """Where a reader stands: plain JSON, opaque to everybody but the source."""
@@ -67,7 +67,7 @@ class Source(Kind):
 
     def _row_bytes(self, schema: Schema) -> float:
         """About how much a row takes; how long text is, only the rows know."""
-        return sum(4 * c.width if c.width else _TEXT_BYTES if c.type == "string" else 8 for c in schema.columns) or 1
+        return sum((_STEPS if c.type == "sequence" else 1) * 4 * c.width if c.width else _TEXT_BYTES if c.type == "string" else 8 for c in schema.columns) or 1
 
     def feed(self) -> Any:
         """Plain data that names what is read, apart from how much of it there is by now: the same feed goes on in the same table."""

@@ -130,7 +130,11 @@ def column(rows: list[Row], name: str, wanted: Column | None) -> "pa.Array":
         except (pa.ArrowException, OverflowError, TypeError, ValueError):
             pass
         else:
-            if not pa.types.is_nested(array.type) or (_is_list_of_numbers(array.type) and (wanted is not None or _equally_long(values))):
+            if (
+                not pa.types.is_nested(array.type)
+                or _is_list_of_numbers(array.type)
+                or (_is_list_of_steps(array.type) and (wanted is not None or _equally_wide(values)))
+            ):
                 return array
     return pa.array([_text(v) for v in values], pa.string())
 
@@ -141,8 +145,14 @@ def _is_list_of_numbers(kind: "pa.DataType") -> bool:
     return bool(t.is_list(kind) and (t.is_integer(kind.value_type) or t.is_floating(kind.value_type)))
 
 
-def _equally_long(lists: list[Any]) -> bool:
-    return len({len(v) for v in lists if v is not None}) == 1
+def _is_list_of_steps(kind: "pa.DataType") -> bool:
+    import pyarrow.types as t
+
+    return bool(t.is_list(kind) and _is_list_of_numbers(kind.value_type))
+
+
+def _equally_wide(lists: list[Any]) -> bool:
+    return len({len(step) for v in lists if v is not None for step in v if step is not None}) == 1
 
 
 def _text(value: Any) -> str | None:

@@ -187,7 +187,7 @@ def _fast_types(schema: Schema) -> "dict[str, pa.DataType]":
 
     def fast(c: Column) -> bool:
         usual = not c.affixes and not c.thousands and c.decimal == "." and set(c.nulls) <= set(NULL_WORDS)
-        return usual and c.type != "vector" and (c.type != "time" or c.format in (None, "iso")) and (c.type != "bool" or len(flags) == 1)
+        return usual and c.type not in ("vector", "sequence") and (c.type != "time" or c.format in (None, "iso")) and (c.type != "bool" or len(flags) == 1)
 
     return {c.name: arrow_type(c) if fast(c) else pa.string() for c in schema.columns}
 

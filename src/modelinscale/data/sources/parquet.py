@@ -149,7 +149,7 @@ def _kind(name: str, kind: "pa.DataType") -> str:
         found = column_of(name, kind).type
     except NotSupportedYet:
         return "list"
-    return {"int": "number", "float": "number", "bool": "number", "string": "text", "vector": "list"}.get(found, found)
+    return {"int": "number", "float": "number", "bool": "number", "string": "text", "vector": "list", "sequence": "list"}.get(found, found)
 
 
 def _damaged(path: Path, error: Exception) -> SourceError:
