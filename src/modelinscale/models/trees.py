@@ -63,6 +63,8 @@ class Trees(Model):
     """Share of the columns each tree may use."""
     rows_share: float = Field(1.0, gt=0, le=1)
     """Share of the rows each tree learns from."""
+    random_splits: bool = False
+    """Tries one border a column by chance instead of all: trees that differ more, and a better member of an ensemble."""
     patience: int = Field(30, ge=1)
     """Rounds without a better validation loss after which it stops."""
 
@@ -174,6 +176,7 @@ class Trees(Model):
             "feature_fraction": self.columns_share,
             "bagging_fraction": self.rows_share,
             "bagging_freq": int(self.rows_share < 1),
+            "extra_trees": self.random_splits,
             "seed": seed,
             "deterministic": True,
             "force_row_wise": True,

@@ -48,7 +48,9 @@ def size_of(place: Place, collected: Facts) -> Size:
 
 def learns(spec: ModelSpec, *families: str) -> bool:
     """Whether one of these families may be among those that are trained."""
-    return spec.model == "auto" or getattr(spec.model, "type", "") in families
+    members = getattr(spec.model, "members", ())  # an ensemble's; of a network how many
+    found = {getattr(one, "type", "") for one in (spec.model, *(members if isinstance(members, tuple) else ()))}
+    return spec.model == "auto" or not found.isdisjoint(families)
 
 
 def libraries(spec: ModelSpec) -> int:

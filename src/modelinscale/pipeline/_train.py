@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,5 +56,9 @@ def work(context: Context, folder: Path) -> Facts:
 
 
 def words(facts: Facts) -> str:
-    tried = [t["model"]["type"] for t in facts["trials"]]
-    return f"{facts['family']}" + (f", the best of {', '.join(tried)}" if len(tried) > 1 else "")
+    tried = Counter(t["model"]["type"] for t in facts["trials"] if t["model"]["type"] != "ensemble")
+    family: str = facts["family"]
+    if family == "ensemble":
+        family = next((f"ensemble of {t['note']}" for t in facts["trials"] if t["model"] == facts["model"] and t["note"]), family)
+    shown = ", ".join(name if n == 1 else f"{name} ({n})" for name, n in tried.items())
+    return family + (f", the best of {shown}" if tried.total() > 1 else "")
