@@ -64,7 +64,7 @@ def sources(train: Examples, valid: Examples | None, blocks: tuple[Block, ...], 
     if effort.memory is None or train.held:
         return whole
     need = len(train) * row_bytes(blocks, n_trees, train) + (0 if valid is None else len(valid) * row_bytes(blocks, n_trees, valid, learns=False))
-    there = effort.memory * 0.9 - _FIXED
+    there = effort.memory * 0.85 - _FIXED
     share = there / max(need, 1.0)
     if share >= 1:
         return whole
