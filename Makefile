@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix bench docs clean
+.PHONY: help demo test check fix bench bench-peers docs clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/core ## From raw rows to a served model that answers, on this machine, in under 3 minutes
 	$(BIN)/mis demo
@@ -34,6 +34,10 @@ fix: $(VENV)/dev ## Format and mend what can be mended, regenerate the reference
 
 bench: $(VENV)/dev ## Run the benchmarks, about half an hour; says what it leaves out
 	$(BIN)/python benchmarks/run.py
+
+bench-peers: ## Install what benchmarks/automl.py is held against, into an environment of its own
+	$(PYTHON) -m venv benchmarks/.peers
+	benchmarks/.peers/bin/python -m pip install --disable-pip-version-check --quiet -r benchmarks/peers.txt
 
 docs: $(VENV)/dev ## Regenerate the reference from the classes
 	$(BIN)/python docs/reference.py

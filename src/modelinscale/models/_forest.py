@@ -34,6 +34,8 @@ class Tree:
     leaf: NDArray[np.float64]
     sets: tuple[NDArray[np.int64], ...]
     """For each categorical node the ids that go left."""
+    rounds_zero: bool = True
+    """Whether what is within 1e-35 of 0 is taken for 0, as LightGBM does."""
 
 
 def read(text: str) -> Iterator[Tree]:
@@ -69,7 +71,7 @@ def floor32(values: NDArray[np.float64]) -> NDArray[np.float32]:
     """The largest float32 at most each value: for a float32 x, ``x <= t`` is the same as ``x <= floor32(t)``."""
     with np.errstate(over="ignore"):  # thresholds beyond float32 become infinite, then step back
         near = values.astype(np.float32)
-    return np.where(near > values, np.nextafter(near, np.float32(-np.inf)), near)
+        return np.where(near > values, np.nextafter(near, np.float32(-np.inf)), near)
 
 
 def bounds(tree: Tree) -> NDArray[np.float32]:
@@ -78,7 +80,7 @@ def bounds(tree: Tree) -> NDArray[np.float32]:
     LightGBM takes what is within 1e-35 of 0 for 0 when it predicts, so a threshold in there parts all of that from what lies beyond.
     """
     near = floor32(tree.threshold)
-    inside = ~tree.categorical & (np.abs(tree.threshold) <= _ZERO)
+    inside = ~tree.categorical & (np.abs(tree.threshold) <= _ZERO) & tree.rounds_zero
     return np.where(inside, np.where(tree.threshold < 0, np.nextafter(-_ZERO, np.float32(-np.inf)), _ZERO), near)
 
 
