@@ -138,6 +138,11 @@ def test_a_cell_that_cannot_be_read_is_missing_and_a_fault_with_its_value(type: 
         ("vector", {"width": 2}, "[1, 2.5]", [1.0, 2.5]),
         ("vector", {"width": 2}, "1 2 3", None),
         ("vector", {"width": 2}, "1;nan", None),
+        ("sequence", {"width": 2}, "[[1, 2.5], [3, 4]]", [[1.0, 2.5], [3.0, 4.0]]),
+        ("sequence", {"width": 1}, "1; 2 3", [1.0, 2.0, 3.0]),
+        ("sequence", {"width": 2}, "[]", []),
+        ("sequence", {"width": 2}, "1 2 3", None),
+        ("sequence", {"width": 2}, "1;nan", None),
     ],
 )
 def test_habits_are_followed(type: ColumnType, habits: dict[str, Any], cell: str, value: object) -> None:
@@ -182,24 +187,32 @@ UTC = UTC
         (pa.array([[1.0, 2.0], [1.0], None, [1.0, None]]), "vector", [[1.0, 2.0], None, None, None], {1: "2 finite", 3: "2 finite"}),
         (pa.array([[1.0, math.inf], [math.nan, 1.0]]), "vector", [None, None], {0: "2 finite", 1: "2 finite"}),
         (pa.array([[1, 2]], pa.list_(pa.int64(), 2)), "vector", [[1.0, 2.0]], {}),
+        (pa.array([[[1.0, 2.0]], [], None, [[1.0]], [[math.inf, 1.0]]]), "sequence", [[[1.0, 2.0]], [], None, None, None], {3: "2 finite", 4: "2 finite"}),
+        (pa.array([[[1, 2]], [[3, 4], [5, 6]]], pa.list_(pa.list_(pa.int8(), 2))), "sequence", [[[1.0, 2.0]], [[3.0, 4.0], [5.0, 6.0]]], {}),
+        (pa.array([[1.0], []]), "sequence", [None, None], {0: "not a sequence", 1: "not a sequence"}),
         (pa.array([{"a": 1}]), "int", [None], {0: "struct"}),
     ],
     ids=str,
 )  # fmt: skip
 def test_typed_cells_are_held_by_value(array: pa.Array, type: ColumnType, values: list[object], bad: dict[int, str]) -> None:
-    cells, faults = read(array, type, **({"width": 2} if type == "vector" else {}))
+    cells, faults = read(array, type, **({"width": 2} if type in ("vector", "sequence") else {}))
     assert cells == values
     assert list(faults) == list(bad)
     assert all(word in faults[row][1] for row, word in bad.items())
     sliced = pa.concat_arrays([array, array]).slice(len(array))
-    assert read(sliced, type, **({"width": 2} if type == "vector" else {}))[0] == values, "a slice reads like the whole"
+    assert read(sliced, type, **({"width": 2} if type in ("vector", "sequence") else {}))[0] == values, "a slice reads like the whole"
 
 
-@pytest.mark.parametrize("type", ["int", "float", "bool", "string", "time", "vector"])
+@pytest.mark.parametrize("type", ["int", "float", "bool", "string", "time", "vector", "sequence"])
 def test_no_cells_and_missing_cells_are_read(type: ColumnType) -> None:
-    habits = {"width": 3} if type == "vector" else {}
+    habits = {"width": 3} if type in ("vector", "sequence") else {}
     assert read([], type, **habits) == ([], {})
     assert read([None, ""], type, **habits) == ([None, None], {})
+
+
+def test_a_number_that_is_missing_within_a_sequence_stays_a_step() -> None:
+    cells, faults = read(pa.array([[[1.0, None], None, [2.0, 3.0]]]), "sequence", width=2)
+    assert (str(cells), faults) == ("[[[1.0, nan], [nan, nan], [2.0, 3.0]]]", {})
 
 
 ODD = st.one_of(
@@ -213,11 +226,11 @@ ODD = st.one_of(
 )
 
 
-@given(st.lists(ODD, max_size=10), st.sampled_from(["int", "float", "bool", "string", "time", "vector"]), st.booleans())
+@given(st.lists(ODD, max_size=10), st.sampled_from(["int", "float", "bool", "string", "time", "vector", "sequence"]), st.booleans())
 @settings(max_examples=examples(100), deadline=None)
 def test_no_text_makes_it_stumble_and_neighbours_change_nothing(cells: list[str | None], type: ColumnType, habits: bool) -> None:
     cells = [c if c is None else c.encode("utf-8", "ignore").decode() for c in cells]
-    extra: dict[str, Any] = {"width": 2} if type == "vector" else {}
+    extra: dict[str, Any] = {"width": 2} if type in ("vector", "sequence") else {}
     if habits and type in ("int", "float"):
         extra |= {"decimal": ",", "thousands": ".", "affixes": ("$", "%")}
     if habits and type == "time":

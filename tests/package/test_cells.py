@@ -22,7 +22,7 @@ NAN = math.nan
 
 
 def reader(type: ColumnType, input: InputType, *, required: bool = False, **habits: Any) -> Reader:
-    width = 2 if type == "vector" else None
+    width = 2 if type in ("vector", "sequence") else None
     return Reader(InputColumn(column=Column(name="x", type=type, width=width, **habits), input=input, required=required))
 
 
@@ -103,6 +103,11 @@ GOOD: list[tuple[Any, ColumnType, InputType, dict[str, Any], Any]] = [
     ([1, 2.5], "vector", "vector", {}, [1.0, 2.5]),
     ("[1; 2.5]", "vector", "vector", {}, [1.0, 2.5]),
     (None, "vector", "vector", {}, [NAN, NAN]),
+    ([[1, 2.5], [3, None]], "sequence", "sequence", {}, [[1.0, 2.5], [3.0, NAN]]),
+    ([None, [1, 2]], "sequence", "sequence", {}, [[NAN, NAN], [1.0, 2.0]]),
+    ("[[1, 2.5], [3, 4]]", "sequence", "sequence", {}, [[1.0, 2.5], [3.0, 4.0]]),
+    (None, "sequence", "sequence", {}, []),
+    ([], "sequence", "sequence", {}, []),
     (np.float32(0.5), "float", "float64", {}, 0.5),
     (np.int64(7), "int", "float64", {}, 7.0),
 ]
@@ -160,6 +165,11 @@ BAD: list[tuple[Any, ColumnType, InputType, dict[str, Any], str]] = [
     ([1.0, [2]], "vector", "vector", {}, "a list of 2 numbers"),
     ([True, False], "vector", "vector", {}, "a list of 2 numbers"),
     (1.0, "vector", "vector", {}, "a list of 2 numbers"),
+    ([[1.0]], "sequence", "sequence", {}, "2 numbers, not of 1"),
+    ([[1.0, 1e39]], "sequence", "sequence", {}, "finite"),
+    ([[1.0, "2"]], "sequence", "sequence", {}, "a list of steps"),
+    ([1.0, 2.0], "sequence", "sequence", {}, "a list of steps"),
+    ("1 2 3", "sequence", "sequence", {}, "a list of steps"),
 ]
 
 
@@ -183,6 +193,7 @@ def test_a_cell_that_cannot_be_read_is_refused_with_what_was_expected(
         ("bool", "float64", None),
         ("time", "int64", ""),
         ("vector", "vector", None),
+        ("sequence", "sequence", None),
     ],
 )
 def test_a_missing_cell_is_refused_where_there_must_be_one(type: ColumnType, input: InputType, missing: Any) -> None:

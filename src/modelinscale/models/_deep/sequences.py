@@ -16,23 +16,25 @@ from modelinscale.models._torch import torch
 
 
 class Steps(Part):
-    """float32 (B, T, D), NaN behind each row's end, to mean and largest of what an encoder makes of the steps. A row without steps is 0."""
+    """float32 (B, T, D), NaN behind each row's end, to mean and largest of what an encoder makes of the steps, and of the steps themselves: with few rows
+    these tell the most. A row without steps is 0."""
 
     def __init__(self, n_channels: int, longest: int, *, kind: str, units: int) -> None:
         """``kind``: of `along.ALONG`. ``longest``: T at most."""
         super().__init__()
         self.along = ALONG[kind](n_channels, units, longest)
-        self.width = 2 * self.along.width
+        self.width = 2 * (self.along.width + n_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         there = torch.isfinite(x).any(2, keepdim=True).to(torch.float32)
-        return pooled(self.along(torch.nan_to_num(x, nan=0.0), there), there)
+        x = torch.nan_to_num(x, nan=0.0)
+        return torch.cat([pooled(self.along(x, there), there), pooled(x, there)], dim=1)
 
     def draw(self, graph: Graph, tensor: str) -> str:
         gone = graph.op("Cast", graph.op("IsNaN", tensor), to=graph.FLOAT32)
         there = graph.op("Sub", graph.constant(np.float32(1)), graph.op("ReduceMin", gone, graph.constant([2], np.int64), keepdims=1))
         tensor, there = cut(graph, graph.op("Where", graph.op("IsNaN", tensor), graph.constant(np.float32(0)), tensor), there)
-        return draw_pooled(graph, self.along.draw(graph, tensor, there), there)
+        return graph.op("Concat", draw_pooled(graph, self.along.draw(graph, tensor, there), there), draw_pooled(graph, tensor, there), axis=1)
 
 
 def cut(graph: Graph, tensor: str, there: str) -> tuple[str, str]:
