@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from modelinscale.track import Tracker
     from modelinscale.track.audit import Audit, Verdict
 
+    from modelinscale.tune import Entry
 Progress = Callable[[str, float | None, str], None]
 """Called with the step, the share of it done (0 to 1; None: not known) and a few words."""
 
@@ -66,6 +67,18 @@ class Checked:
 
 
 class Project:
+@dataclass(frozen=True)
+class Tuned:
+    """What a search for settings found."""
+
+    facts: dict[str, Any]
+    """``family``, ``model`` (its settings), ``loss``, ``importance``, ``report`` (the page) and more."""
+    fresh: bool
+    """Whether it was searched now."""
+    in_file: bool
+    """Whether `run` trains with what was found: the file asks for just this search."""
+
+
     """One model.yaml and all that came of it."""
 
     def __init__(self, file: Path | str | None = None) -> None:
@@ -302,4 +315,4 @@ def kinds(folder: str | None = None) -> dict[str, dict[str, str]]:
     return {f: {n: (inspect.getdoc(load(f, n)) or "").split("\n")[0] for n in names(f)} for f in folders if folder in (None, f)}
 
 
-__all__ = ["Checked", "Drafted", "NotSupportedYet", "Project", "import_contract", "init", "kinds", "predict", "served"]
+__all__ = ["Checked", "Drafted", "NotSupportedYet", "Project", "Tuned", "import_contract", "init", "kinds", "predict", "served"]

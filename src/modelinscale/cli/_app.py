@@ -27,6 +27,7 @@ from modelinscale.cli import (
     show,
     train,
     vacuum,
+    tune,
 )
 
 app = typer.Typer(
@@ -65,6 +66,7 @@ for one in (
     run,
     collect,
     train,
+    tune,
     evaluate,
     export,
     predict,

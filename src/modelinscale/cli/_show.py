@@ -14,7 +14,7 @@ from modelinscale.core.errors import MisError, UsageError, did_you_mean
 from modelinscale.core.units import show_bytes, show_seconds
 
 if TYPE_CHECKING:
-    from modelinscale.api import Checked, Drafted
+    from modelinscale.api import Checked, Drafted, Tuned
     from modelinscale.demo import Demo, Payment, Stage
     from modelinscale.pipeline import Described, Outcome, Plan
     from modelinscale.pipeline._deploy import Deployment
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from modelinscale.serve import Serve
     from modelinscale.track.audit import Entry, Verdict
 
+    from modelinscale.tune import Entry as Attempt
 Progress = Callable[[str, float | None, str], None]
 """Called with the step, the share of it done (0 to 1; None: not known) and a few words."""
 NEWS_S = 30.0
@@ -147,6 +148,74 @@ def _lines(seconds: Callable[[], float] = monotonic) -> Progress:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str = "  ") -> None:
+Watch = Callable[["Sequence[Attempt]"], None]
+
+
+@contextmanager
+def tuning(*, quiet: bool) -> Iterator[tuple[Progress, Watch | None]]:
+    """What a search reports to: on a terminal a table of its best trials that changes as they end, elsewhere a line now and then."""
+    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        with progress(quiet=quiet) as report:
+            yield report, None
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(stderr=True), refresh_per_second=4) as live:
+        words = ""
+
+        def report(step: str, share: float | None, note: str) -> None:
+            nonlocal words
+            words = f"{step}  {note}"
+            if step != "tune":
+                live.update(words)
+
+        yield report, lambda entries: live.update(_trials(entries, words))
+
+
+def _trials(entries: "Sequence[Attempt]", words: str, n_rows: int = 12) -> Any:
+    """Those in work, then the best: first of all rows, then of parts of them."""
+    from rich.table import Table
+
+    names = list(dict.fromkeys(name for e in entries for name in e.point))
+    shown = Table(title=words, title_justify="left", box=None, pad_edge=False)
+    for name in ("trial", "rows", "loss", "s", *(name.partition(".")[2] or name for name in names)):
+        shown.add_column(name, justify="right", no_wrap=True)
+    running = [e for e in entries if e.state == "running"]
+    done = sorted((e for e in entries if e.loss is not None), key=lambda e: (-e.share, e.loss))
+    for e in [*running, *done][:n_rows]:
+        loss = "…" if e.loss is None else f"{e.loss:.4g}"
+        values = [(f"{v:.3g}" if isinstance(v, float) else str(v)) if (v := e.point.get(name)) is not None else "" for name in names]
+        shown.add_row(str(e.number), f"{e.share:.0%}", loss, f"{e.seconds:.1f}", *values, style="dim" if e.state == "running" else None)
+    return shown
+
+
+def tuned(found: "Tuned", *, as_json: bool) -> None:
+    facts = found.facts
+    if as_json:
+        document({**facts, "done_now": found.fresh})
+        return
+    if not found.fresh:
+        line("nothing to do: the search is done. More trials: `mis tune --trials N`.")
+    start = f" (where it began: {facts['start']:.4g})" if facts["start"] is not None else ""
+    line(f"{facts['family']}, loss {facts['loss']:.4g} on validation rows{start}, the best of {facts['n_settings']:,} settings")
+    important = facts["importance"]
+    rows = [(name, _setting(value), f"{important[name]:.0%}" if name in important else "") for name, value in facts["settings"].items()]
+    table(("setting", "best", "importance"), rows)
+    for note in facts["notes"]:
+        line(f"  · {note}")
+    line(f"report: {facts['report']}")
+    if found.in_file:
+        line("next: mis run, which trains with these settings")
+    else:
+        chosen = ", ".join(f"{name}: {_setting(value)}" for name, value in facts["model"].items())
+        line(f"next: write `tune: {{trials: {facts['n_settings']}}}` into the file, so that mis run trains with them, or `model: {{{chosen}}}`")
+
+
+def _setting(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
     """Columns of text, numbers to the right."""
     if not rows:
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from modelinscale.core.errors import UsageError
 from modelinscale.pipeline._describe import Described, Table, describe
 from modelinscale.pipeline._place import Facts, Place, Result
-from modelinscale.pipeline._plan import STEPS, Plan, Planned
+from modelinscale.pipeline._plan import STEPS, Plan, Planned, steps_of
 from modelinscale.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from modelinscale.pipeline._context import Context
     from modelinscale.pipeline._follow import Followed
+    from modelinscale.pipeline._tune import Watch
 
 __all__ = ["STEPS", "Described", "Outcome", "Plan", "Planned", "Progress", "Table", "describe", "follow", "learned", "plan", "run"]
 
@@ -69,19 +70,27 @@ def plan(spec: ModelSpec, base: Path) -> Plan:
     return walk(Place.of(spec, base), INPUTS, WORDS, standing)
 
 
-def run(spec: ModelSpec, base: Path, *, until: str = "register", progress: Progress = lambda step, share, note: None, wait_s: float = 600.0) -> Outcome:
-    """Does every step up to ``until`` that is not done yet.
+def run(
+    spec: ModelSpec,
+    base: Path,
+    *,
+    until: str = "register",
+    progress: Progress = lambda step, share, note: None,
+    wait_s: float = 600.0,
+    watch: "Watch | None" = None,
+) -> Outcome:
+    """Does every step up to ``until`` that is not done yet. ``watch`` is told of the trials of a search.
 
     One run at a time for a store: another one waits up to ``wait_s`` seconds, then `StoreError`.
     A kill at any moment leaves finished steps finished and unfinished ones invisible; the next run goes on from there.
     """
-    if until not in STEPS:
-        raise UsageError(f"there is no step {until!r}.", fix=f"Steps: {', '.join(STEPS)}.")
+    if until not in steps_of(spec):
+        raise UsageError(f"there is no step {until!r}.", fix=f"Steps: {', '.join(steps_of(spec))}.")
     from modelinscale.pipeline._steps import Runner
 
     place = Place.of(spec, base)
     with place.store.lock("lock", wait_s=wait_s):
-        return Runner(place, progress).run(until)
+        return Runner(place, progress, watch).run(until)
 
 
 def follow(
@@ -101,7 +110,7 @@ def learned(spec: ModelSpec, base: Path) -> "Context":
 
     place = Place.of(spec, base)
     context = Context(place, lambda step, share, note: None)
-    for step in STEPS:
+    for step in steps_of(spec):
         found = standing(place, step, INPUTS[step](place, context.done))
         if found is None:
             raise UsageError(f"{step} is not done yet.", fix="Run `mis run` first.")

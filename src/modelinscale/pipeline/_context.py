@@ -57,8 +57,9 @@ def _thin(parts: NDArray[np.int8], number: int, share: float) -> None:
 class Context:
     """One run: the place, the results of the steps so far, and what was read or computed from them."""
 
-    def __init__(self, place: Place, progress: Any) -> None:
+    def __init__(self, place: Place, progress: Any, watch: Any = None) -> None:
         self.place = place
+        self.watch = watch
         self.spec = place.spec
         self.progress = progress
         self.done: dict[str, Result] = {}

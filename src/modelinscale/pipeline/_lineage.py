@@ -13,6 +13,7 @@ from modelinscale.core.errors import MisError, StoreError
 from modelinscale.core.identity import identity
 from modelinscale.pipeline._collect import quarantine_name
 from modelinscale.pipeline._place import Place, Result
+from modelinscale.pipeline._plan import steps_of
 from modelinscale.track.audit import Audit
 from modelinscale.track.lineage import Dataset, Sender, event, run_id
 
@@ -79,7 +80,8 @@ class Witness:
     def _inputs(self, step: str) -> list[Dataset]:
         if step == "collect":
             return read_by(self._context.place)
-        before = {"prepare": "collect", "train": "prepare", "evaluate": "train", "export": "evaluate", "register": "export"}[step]
+        steps = steps_of(self._context.spec)
+        before = steps[steps.index(step) - 1]
         if before == "collect":
             return [_lake(self._context.place, self._context.facts("collect"), read=True)]
         return [self._folder(before)]

@@ -6,8 +6,17 @@ from dataclasses import dataclass
 from modelinscale.pipeline._estimates import Estimate, estimates
 from modelinscale.pipeline._needs import size_of, whole
 from modelinscale.pipeline._place import Facts, Place, Result, as_plain
+from modelinscale.spec import ModelSpec
 
 STEPS = ("collect", "prepare", "train", "evaluate", "export", "register")
+TUNE = "tune"
+"""A step of its own before train, where the file asks for a search."""
+
+
+def steps_of(spec: ModelSpec) -> tuple[str, ...]:
+    """The steps of this file, in order."""
+    return STEPS if spec.tune is None else (*STEPS[:2], TUNE, *STEPS[2:])
+
 
 Inputs = Callable[[Place, dict[str, Result]], Facts]
 """A step's inputs from the place and the results of the steps before."""
@@ -42,7 +51,7 @@ def plan(place: Place, inputs: dict[str, Inputs], words: dict[str, Callable[[Fac
     done: dict[str, Result] = {}
     steps: list[Planned] = []
     waiting: str | None = None
-    for step in STEPS:
+    for step in steps_of(place.spec):
         if waiting:
             steps.append(Planned(step, None, False, f"after {waiting}"))
             continue

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, cast
 
 from modelinscale.core.logs import log
 from modelinscale.core.memory import give_back, guarded
-from modelinscale.pipeline import _collect, _evaluate, _export, _prepare, _register, _train
+from modelinscale.pipeline import _collect, _evaluate, _export, _prepare, _register, _train, _tune
 from modelinscale.pipeline._ahead import import_ahead
 from modelinscale.pipeline._context import Context
 from modelinscale.pipeline._lineage import Witness
 from modelinscale.pipeline._look import named
 from modelinscale.pipeline._needs import Size, refuse
 from modelinscale.pipeline._place import Facts, Place, Result
-from modelinscale.pipeline._plan import STEPS, Inputs
+from modelinscale.pipeline._plan import STEPS, TUNE, Inputs, steps_of
 
 if TYPE_CHECKING:
     from modelinscale.pipeline import Outcome, Progress
 
-_MODULES: dict[str, ModuleType] = dict(zip(STEPS, (_collect, _prepare, _train, _evaluate, _export, _register), strict=True))
+_MODULES: dict[str, ModuleType] = dict(zip((*STEPS, TUNE), (_collect, _prepare, _train, _evaluate, _export, _register, _tune), strict=True))
 INPUTS: dict[str, Inputs] = {step: module.inputs for step, module in _MODULES.items()}
 STANDS: dict[str, Callable[[Place, Facts], bool]] = {"collect": _collect.stands, "register": _register.stands}
 """Steps whose product lies outside their own folder: whether it is still there."""
@@ -38,25 +38,26 @@ def standing(place: Place, step: str, inputs: Facts) -> Result | None:
 class Runner:
     """Does steps in order; every one whole or not at all."""
 
-    def __init__(self, place: Place, progress: Progress) -> None:
-        self.context = Context(place, progress)
+    def __init__(self, place: Place, progress: Progress, watch: _tune.Watch | None = None) -> None:
+        self.context = Context(place, progress, watch)
         self.witness = Witness(self.context)
 
     def run(self, until: str) -> Outcome:
         """Everything up to ``until`` that is not done yet."""
         place, context = self.context.place, self.context
         place.sweep()
-        for step in STEPS[: STEPS.index(until) + 1]:
+        steps = steps_of(place.spec)
+        for step in steps[: steps.index(until) + 1]:
             wanted = INPUTS[step](place, context.done)
             found = standing(place, step, wanted)
             if found is None:
                 gone = place.find(step, wanted)
                 if gone is not None:
                     place.discard(gone)
-                if step == "collect" and STEPS.index(until) >= STEPS.index("train"):
+                if step == "collect" and until not in STEPS[:2]:
                     import_ahead()
                 size = None if step == "collect" else Size(len(context.rows), len(context.rows.columns), context.rows.row_bytes)
-                refuse(place.spec, size, STEPS[STEPS.index(step) : STEPS.index(until) + 1])
+                refuse(place.spec, size, steps[steps.index(step) : steps.index(until) + 1])
                 work = cast("Callable[[Context, Path], Facts]", _MODULES[step].work)
                 make = partial(place.make, step, wanted, partial(work, context))
                 if place.spec.compute.memory is not None:
@@ -82,7 +83,7 @@ def _outcome(context: Context) -> Outcome:
     facts = {step: result.facts for step, result in done.items()}
     registered = facts.get("register", {})
     evaluation = facts.get("evaluate", {}).get("evaluation", {})
-    notes = [note for step in ("prepare", "train", "evaluate") for note in facts.get(step, {}).get("notes", ())]
+    notes = [note for step in ("prepare", "tune", "train", "evaluate") for note in facts.get(step, {}).get("notes", ())]
     # What collect and register say is news only when they were done now.
     notes = [*(facts["collect"]["notes"] if done["collect"].fresh else ()), *notes, *(registered["notes"] if registered and done["register"].fresh else ())]
     refit = _register.refit_note(context.place) if registered else None

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 def inputs(place: Place, done: dict[str, Result]) -> Facts:
     spec = place.spec
-    return {"rows": done["prepare"].identity, "model": spec.model, "train": spec.train}
+    return {"rows": done["prepare"].identity, "model": done["tune"].facts["model"] if "tune" in done else spec.model, "train": spec.train}
 
 
 def work(context: Context, folder: Path) -> Facts:
+    from modelinscale.models import Model
     from modelinscale.models.linear import Linear
     from modelinscale.train import fit
 
@@ -27,7 +28,7 @@ def work(context: Context, folder: Path) -> Facts:
     notes: list[str] = []
     memory = None if spec.compute.memory is None else context.room
     fitted = fit(
-        spec.model,
+        Model.parse(context.facts("tune")["model"]) if "tune" in context.done else spec.model,
         context.examples,
         context.task,
         context.layouts,

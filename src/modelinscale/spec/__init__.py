@@ -38,6 +38,7 @@ from modelinscale.store import Store
 from modelinscale.store.local import Local as LocalStore
 from modelinscale.track.lineage import OpenLineage
 from modelinscale.train import Train
+from modelinscale.tune import Tune, check_space
 
 FILE = "model.yaml"
 """The name looked for in a folder."""
@@ -168,6 +169,8 @@ class ModelSpec(Settings):
     """The family and its hyperparameters, or ``auto``: linear, trees and mlp compared on validation rows within ``train.budget``."""
     train: Train = Train()
     """Budget, seed, weights."""
+    tune: Tune | None = None
+    """How the best settings are looked for before training (`mis tune`); null: `model` is trained as it is written."""
     evaluate: Evaluate = Evaluate()
     """Metrics, slices, costs, calibration."""
     export: Export = Export()
@@ -187,6 +190,13 @@ class ModelSpec(Settings):
     @classmethod
     def _model(cls, value: Any) -> Any:
         return value if value == "auto" else Model.parse(value)
+
+    @model_validator(mode="after")
+    def _what_is_tuned_is_searched(self) -> Self:
+        if self.tune is not None:
+            own = ("linear", "trees", "mlp", "network") if isinstance(self.model, str) else (self.model.type,)
+            check_space(self.tune, self.tune.families or own)
+        return self
 
     @model_validator(mode="after")
     def _the_target_is_no_feature(self) -> Self:

@@ -15,7 +15,6 @@ PLANNED: dict[Path, str] = {
     ("data", "windows"): "aggregates per key and time",
     ("monitor",): "drift monitoring",
     ("update",): "updates behind gates",
-    ("tune",): "hyperparameter search",
     ("federated",): "training across sites",
     ("explain",): "explaining answers",
     ("deploy",): "deployment to targets",

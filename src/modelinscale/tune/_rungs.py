@@ -114,7 +114,8 @@ def _top(entries: Sequence[Entry], prune: Prune, ladder: tuple[float, ...]) -> A
         if one.draw not in begun:
             return Again(one.draw, one.point, 1.0)
         n -= begun[one.draw] != "failed"
-    return None
+    # The settings the search began with, near the family's own: what was gained is told against them.
+    return next((Again(one.draw, one.point, 1.0) for one in known if one.draw == 0 and one.draw not in begun), None)
 
 
 def _asha(entries: Sequence[Entry], prune: Prune, ladder: tuple[float, ...]) -> Again | None:
