@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from modelinscale.package import Package
     from modelinscale.pipeline import Described, Outcome, Plan
     from modelinscale.pipeline._deploy import Deployment
+    from modelinscale.pipeline._explain import Told
     from modelinscale.pipeline._follow import Followed
     from modelinscale.pipeline._forget import Forgotten
     from modelinscale.pipeline._rotate import Rotated
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from modelinscale.spec import ModelSpec
     from modelinscale.track import Tracker
     from modelinscale.track.audit import Audit, Verdict
-
     from modelinscale.tune import Entry
+
 Progress = Callable[[str, float | None, str], None]
 """Called with the step, the share of it done (0 to 1; None: not known) and a few words."""
 
@@ -66,7 +67,6 @@ class Checked:
         return f"left out: {self.left_out[column]}" if column in self.left_out else "not used"
 
 
-class Project:
 @dataclass(frozen=True)
 class Tuned:
     """What a search for settings found."""
@@ -79,6 +79,7 @@ class Tuned:
     """Whether `run` trains with what was found: the file asks for just this search."""
 
 
+class Project:
     """One model.yaml and all that came of it."""
 
     def __init__(self, file: Path | str | None = None) -> None:
@@ -106,6 +107,49 @@ class Tuned:
         from modelinscale.pipeline import run
 
         return run(self.spec, self.base, until=until, progress=progress)
+
+    def explain(
+        self,
+        rows: str | None = None,
+        *,
+        by: str | None = None,
+        settings: dict[str, Any] | str | None = None,
+        n_rows: int = 2000,
+        out: Path | None = None,
+        progress: Progress = _silent,
+    ) -> Told:
+        """What the answers of the newest run rest on: over ``n_rows`` test rows, or (``rows``: a data file) row by row.
+
+        ``by`` names a kind of `explain`, ``settings`` are its own (JSON text or a mapping). Writes a page and a JSON file into ``out`` or the store.
+        """
+        import json
+
+        from modelinscale.pipeline._explain import explain
+
+        if isinstance(settings, str):
+            try:
+                settings = json.loads(settings)
+            except ValueError as error:
+                raise UsageError(f"the settings are no JSON ({error}).", fix='Write {"immutable": ["age"]}, in single quotes on a command line.') from error
+        if settings is not None and (by is None or not isinstance(settings, dict)):
+            raise UsageError("settings need the name of what they are for, and are a JSON object.", fix="Give --by as well.")
+        way = {"type": by, **settings} if settings is not None else by
+        return explain(self.spec, self.base, rows, way, n_rows=n_rows, out=out, progress=progress)
+
+    def tune(
+        self, *, trials: int | None = None, workers: int | None = None, progress: Progress = _silent, watch: Callable[[Sequence[Entry]], None] | None = None
+    ) -> Tuned:
+        """Looks for the settings that learn best, as the file's ``tune`` says, or by default; `run` trains with them where the file has a ``tune``.
+
+        ``trials`` and ``workers`` instead of the file's; ``watch`` is called with all trials whenever one begins or ends.
+        """
+        from modelinscale.pipeline import run
+        from modelinscale.pipeline._tune import report_of
+        from modelinscale.tune import Tune
+
+        settings = (self.spec.tune or Tune()).but(**{name: value for name, value in (("trials", trials), ("workers", workers)) if value is not None})
+        steps = run(self.spec.but(tune=settings), self.base, until="tune", progress=progress, watch=watch).steps
+        return Tuned(report_of(steps[-1]), fresh=steps[-1].fresh, in_file=self.spec.tune is not None and self.spec.tune.trials == settings.trials)
 
     def follow(self, *, stop: Event, news: Callable[[Followed], None] = lambda followed: None, every_s: float | None = None) -> Followed:
         """Brings rows into the lake as they arrive, until ``stop`` is set; ``news`` is called for every commit and whenever the source comes or goes."""
@@ -309,7 +353,19 @@ def kinds(folder: str | None = None) -> dict[str, dict[str, str]]:
 
     from modelinscale.core.kinds import load, names
 
-    folders = ("data.sources", "data.checks", "data.cleaners", "features", "models", "metrics", "compute", "store", "track.trackers", "deploy.targets")
+    folders = (
+        "data.sources",
+        "data.checks",
+        "data.cleaners",
+        "features",
+        "models",
+        "metrics",
+        "explain",
+        "compute",
+        "store",
+        "track.trackers",
+        "deploy.targets",
+    )
     if folder is not None and folder not in folders:
         raise UsageError(f"there is no kind folder {folder!r}.{did_you_mean(folder, folders)}", fix=f"Known: {', '.join(folders)}.")
     return {f: {n: (inspect.getdoc(load(f, n)) or "").split("\n")[0] for n in names(f)} for f in folders if folder in (None, f)}

@@ -12,6 +12,7 @@ from modelinscale.cli import (
     demo,
     deploy,
     evaluate,
+    explain,
     export,
     forget,
     init,
@@ -26,8 +27,8 @@ from modelinscale.cli import (
     serve,
     show,
     train,
-    vacuum,
     tune,
+    vacuum,
 )
 
 app = typer.Typer(
@@ -65,9 +66,10 @@ for one in (
     plan,
     run,
     collect,
-    train,
     tune,
+    train,
     evaluate,
+    explain,
     export,
     predict,
     serve,

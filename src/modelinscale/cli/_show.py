@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from modelinscale.demo import Demo, Payment, Stage
     from modelinscale.pipeline import Described, Outcome, Plan
     from modelinscale.pipeline._deploy import Deployment
+    from modelinscale.pipeline._explain import Told
     from modelinscale.pipeline._follow import Followed
     from modelinscale.pipeline._forget import Forgotten
     from modelinscale.pipeline._rotate import Rotated
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from modelinscale.score import Scored
     from modelinscale.serve import Serve
     from modelinscale.track.audit import Entry, Verdict
-
     from modelinscale.tune import Entry as Attempt
+
 Progress = Callable[[str, float | None, str], None]
 """Called with the step, the share of it done (0 to 1; None: not known) and a few words."""
 NEWS_S = 30.0
@@ -147,7 +148,6 @@ def _lines(seconds: Callable[[], float] = monotonic) -> Progress:
     return report
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str = "  ") -> None:
 Watch = Callable[["Sequence[Attempt]"], None]
 
 
@@ -216,6 +216,7 @@ def _setting(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str = "  ") -> None:
     """Columns of text, numbers to the right."""
     if not rows:
         return
@@ -353,6 +354,34 @@ def _metrics(found: "Outcome") -> None:
         interval = f"{_number(m.get('low'))} to {_number(m.get('high'))}" if m.get("low") is not None else ""
         rows.append((name, _number(m.get("value")), interval, *others))
     table(header, rows)
+
+
+def explained(found: "Told", *, as_json: bool) -> None:
+    """What was explained, and whether it stood its checks."""
+    if as_json:
+        document(found.plain())
+        return
+    one = found.explanation
+    line(f"{one.model}, explained by {one.by} over {one.n_rows:,} rows")
+    if one.importance:
+        shown = one.importance[:20]
+        table(("column", one.unit, "interval"), [(e.feature, _number(e.value), f"{_number(e.low)} to {_number(e.high)}") for e in shown])
+    for row in one.rows[:10]:
+        top = sorted(row.effects.items(), key=lambda pair: -abs(pair[1]))[:5]
+        if one.by == "counterfactual":
+            why = "; ".join(f"{c.feature} {c.was} → {c.to}" for c in row.changes) + f": {row.would_be}" if row.changes else "nothing found"
+        else:
+            why = ", ".join(f"{name} {value:+.3g}" for name, value in top)
+        line(f"  row {row.row}: {row.answer} · {why}")
+    if one.check is not None:
+        line(f"  insertion less deletion {one.check.gap:.3f}, random order {one.check.random:.3f} ± {one.check.random_spread:.3f}")
+    if one.error is not None:
+        line(f"  contributions miss the score by {one.error:.1e} of its size")
+    if one.similarity is not None:
+        line(f"  maps against those of random weights: SSIM {one.similarity:.2f}")
+    for note in one.notes:
+        line(f"  · {note}")
+    line(f"page: {found.page}")
 
 
 def _number(value: Any) -> str:
