@@ -151,21 +151,6 @@ class Project:
         steps = run(self.spec.but(tune=settings), self.base, until="tune", progress=progress, watch=watch).steps
         return Tuned(report_of(steps[-1]), fresh=steps[-1].fresh, in_file=self.spec.tune is not None and self.spec.tune.trials == settings.trials)
 
-    def tune(
-        self, *, trials: int | None = None, workers: int | None = None, progress: Progress = _silent, watch: Callable[[Sequence[Entry]], None] | None = None
-    ) -> Tuned:
-        """Looks for the settings that learn best, as the file's ``tune`` says, or by default; `run` trains with them where the file has a ``tune``.
-
-        ``trials`` and ``workers`` instead of the file's; ``watch`` is called with all trials whenever one begins or ends.
-        """
-        from modelinscale.pipeline import run
-        from modelinscale.pipeline._tune import report_of
-        from modelinscale.tune import Tune
-
-        settings = (self.spec.tune or Tune()).but(**{name: value for name, value in (("trials", trials), ("workers", workers)) if value is not None})
-        steps = run(self.spec.but(tune=settings), self.base, until="tune", progress=progress, watch=watch).steps
-        return Tuned(report_of(steps[-1]), fresh=steps[-1].fresh, in_file=self.spec.tune is not None and self.spec.tune.trials == settings.trials)
-
     def follow(self, *, stop: Event, news: Callable[[Followed], None] = lambda followed: None, every_s: float | None = None) -> Followed:
         """Brings rows into the lake as they arrive, until ``stop`` is set; ``news`` is called for every commit and whenever the source comes or goes."""
         from modelinscale.pipeline import follow
@@ -380,6 +365,7 @@ def kinds(folder: str | None = None) -> dict[str, dict[str, str]]:
         "store",
         "track.trackers",
         "deploy.targets",
+        "tune.searchers",
     )
     if folder is not None and folder not in folders:
         raise UsageError(f"there is no kind folder {folder!r}.{did_you_mean(folder, folders)}", fix=f"Known: {', '.join(folders)}.")
