@@ -1,6 +1,7 @@
 """Encoded rows on disk deal the batches that rows in memory deal, shuffled once, whole or not at all."""
 
 import errno
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,6 +49,20 @@ def parts(one: Examples) -> Iterator[np.ndarray[Any, Any]]:
     yield from (one.target, one.weight if one.weight is not None else np.zeros(0))
     for block in one.rows.values():
         yield from (block.starts, block.columns, block.values) if isinstance(block, Sparse) else (block,)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_shares_of_several_processes_are_each_batch_and_the_same_from_disk_as_from_memory(kept: Kept, world: int) -> None:
+    held = ordered(3_001)
+    on_disk = pickle.loads(pickle.dumps(kept(held)))  # noqa: S301  # as another process opens it
+    for epoch, start in [(0, 0), (1, 640)]:
+        whole = list(held.batches(7, epoch, 64, start))
+        shares = [list(held.batches(7, epoch, 64, start, rank=r, world=world)) for r in range(world)]
+        for r in range(world):
+            for mine, theirs in zip(shares[r], on_disk.batches(7, epoch, 64, start, rank=r, world=world), strict=True):
+                assert all(np.array_equal(a, b) for a, b in zip(parts(mine), parts(theirs), strict=True))
+        for batch, together in zip(whole, zip(*shares, strict=True), strict=True):
+            assert sorted(np.concatenate([one.rows["id"] for one in together])) == sorted(batch.rows["id"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("n", "weighed"), [(5, False), (3_001, True), (20_000, False)])

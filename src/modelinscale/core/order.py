@@ -65,6 +65,13 @@ def batches(n_rows: int, row_bytes: float, seed: int, epoch: int, batch_rows: in
         yield waiting
 
 
+def shared(n_rows: int, first: int, n: int, rank: int, world: int) -> slice | NDArray[np.int64]:
+    """Which of ``n`` rows of an epoch from its row ``first`` on are worker ``rank``'s of ``world``: those of its lanes (`Order.share`)."""
+    if world == 1:
+        return slice(None)
+    return np.flatnonzero(np.arange(first, first + n) % max(1, min(LANES, n_rows)) % world == rank)
+
+
 class Order:
     """The order of one epoch: N rows, L lanes, windows of W rows, blocks of W rows on the tape."""
 

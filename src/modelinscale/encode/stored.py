@@ -50,6 +50,10 @@ class Stored(Examples):
         object.__setattr__(self, "_memory", memory)
         object.__setattr__(self, "_shuffled", shuffled)
 
+    def __reduce__(self) -> Any:
+        # Another process opens the files for itself.
+        return _opened, (self.folder, self._memory, self._factors)
+
     folder: Path
     _file: RowFile
     _layouts: dict[str, Layout]
@@ -121,12 +125,13 @@ class Stored(Examples):
     def _n_items(self) -> int:
         return self._file.n_items
 
-    def batches(self, seed: int, epoch: int, n_rows: int, start: int = 0) -> Iterator[Examples]:
+    def batches(self, seed: int, epoch: int, n_rows: int, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[Examples]:
         """As of rows in memory, bit for bit. The first call for a seed writes the rows anew beside the others, shuffled (`data.shuffle`).
 
         Raises `StoreError` when the disk has no room for that, before it is begun.
         """
-        for batch in Loader(self._in_order_of(seed), seed, n_rows, row_bytes=self.encoded_bytes, memory=room(self._memory)).epoch(epoch, start):
+        source = self._in_order_of(seed)
+        for batch in Loader(source, seed, n_rows, rank, world, row_bytes=self.encoded_bytes, memory=room(self._memory)).epoch(epoch, start):
             yield self._read(batch.rows)
 
     def _in_order_of(self, seed: int) -> Shuffled:
@@ -167,6 +172,10 @@ class Stored(Examples):
         target = target if target.dtype.kind == "f" else target.astype(np.int64)
         weight = np.ascontiguousarray(rows.fixed[_WEIGHT]) if _WEIGHT in names else None
         return Examples(Encoded(self._layouts, blocks), target, weight).weighed(self._factors)
+
+
+def _opened(folder: Path, memory: int | None, factors: NDArray[np.float64] | None) -> Stored:
+    return Stored(folder, memory=memory).weighed(factors)
 
 
 @dataclass(frozen=True)

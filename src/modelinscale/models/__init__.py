@@ -81,11 +81,13 @@ class Examples:
     def _n_items(self) -> int:
         return sum(len(block.columns) for block in self.rows.values() if isinstance(block, Sparse))
 
-    def batches(self, seed: int, epoch: int, n_rows: int, start: int = 0) -> "Iterator[Examples]":
-        """One epoch of ``n_rows`` at a time in an order of its own (`core.order`), from its row ``start`` on."""
-        deck = order.shuffled(len(self), seed)
+    def batches(self, seed: int, epoch: int, n_rows: int, start: int = 0, *, rank: int = 0, world: int = 1) -> "Iterator[Examples]":
+        """One epoch of ``n_rows`` at a time in an order of its own (`core.order`), from its row ``start`` on; of each batch the share, which may be empty, of
+        the process ``rank`` of ``world`` that learn together."""
+        deck, first = order.shuffled(len(self), seed), start
         for places in order.batches(len(self), self.encoded_bytes, seed, epoch, n_rows, start):
-            yield self.take(deck[places])
+            yield self.take(deck[places[order.shared(len(self), first, len(places), rank, world)]])
+            first += len(places)
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,10 @@ class Weights:
             raise ModelError(f"{folder}: the weights cannot be read ({error}).", fix="Run `mis run` again; it trains anew.") from error
 
 
+def unheard(*said: object) -> None:
+    """Whom to tell where nobody listens. A function with a name, so that other processes know it."""
+
+
 @dataclass(frozen=True)
 class Effort:
     """What fitting may use and whom it tells."""
@@ -123,9 +129,17 @@ class Effort:
     """A folder where a family that trains in steps keeps its newest state, to resume after a kill; None: none kept."""
     memory: int | None = None
     """Bytes that training may take besides interpreter and libraries; None: no limit."""
-    tell: Callable[[str], None] = lambda note: None
+    workers: int = 1
+    """Processes that a network of parts learns in, together."""
+    compress_above: float | None = None
+    """Of several processes: gradients travel in 16 bits where more than this share of the first steps was their way; None: always in full."""
+    checkpoint_s: float = 10.0
+    """Seconds between two checkpoints, at least."""
+    patience_s: float = 300.0
+    """Of several processes: how long one waits for the others before it takes them for lost."""
+    tell: Callable[[str], None] = unheard
     """Called with a sentence the user should know of though nothing failed."""
-    progress: Callable[[float, str], None] = lambda share, note: None
+    progress: Callable[[float, str], None] = unheard
     """Called with the share done (0 to 1) and a few words such as ``valid loss 0.312``."""
 
 

@@ -197,7 +197,8 @@ class Context:
     def examples(self, part: str, form: Form) -> Examples:
         """The encoded rows of a part with their answers: in memory, or in a row file beside the store's other work."""
         if (part, form) not in self._examples:
-            self._examples[part, form] = self._held(part, form) if self.fits(form) else self._stored(part, form)
+            shared = form == "deep" and self.spec.train.workers > 1  # processes that learn together read them for themselves
+            self._examples[part, form] = self._held(part, form) if self.fits(form) and not shared else self._stored(part, form)
         return self._examples[part, form]
 
     def _held(self, part: str, form: Form) -> Examples:

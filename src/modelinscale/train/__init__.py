@@ -53,6 +53,10 @@ class Train(Settings):
     """How much each class counts: ``balanced`` (rare ones more, so that all classes weigh the same), or a weight for each label."""
     threads: int = Field(0, ge=0)
     """Threads that trees and mlp train with (small networks take one, and linear always does); 0: one for each core."""
+    workers: int = Field(1, ge=1, le=32)
+    """Processes of this machine that `network` learns in, together: each takes its share of every batch. Its encoded rows then lie on disk."""
+    compress_above: float | None = Field(None, ge=0, le=1)
+    """With several workers: gradients travel in 16 bits where their way took more than this share of the first steps; null: always in full."""
     latency: Duration = 0.001
     """For `model: auto`: how long the members of an ensemble may take for one row, together, by their sizes; a single model is never refused for it."""
 
@@ -84,6 +88,8 @@ def fit(
         seed=settings.seed,
         budget_s=settings.budget,
         n_threads=settings.threads,
+        workers=settings.workers,
+        compress_above=settings.compress_above,
         checkpoints=folder_of(checkpoints, model.type),
         memory=memory,
         tell=lambda note: tell(f"{model.type}: {note}"),

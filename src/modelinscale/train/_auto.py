@@ -158,6 +158,8 @@ def fit(
             seed=settings.seed,
             budget_s=budget_s,
             n_threads=settings.threads,
+            workers=settings.workers,
+            compress_above=settings.compress_above,
             checkpoints=folder_of(checkpoints, own),
             memory=memory,
             tell=lambda note: tell(f"{model.type}: {note}"),

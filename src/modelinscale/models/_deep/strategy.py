@@ -1,0 +1,255 @@
+"""How many processes learn one network together: each takes its rows of every batch, and all hold the same weights after every step.
+
+B rows of a batch over all processes; W processes. The batch of a step is the same rows whatever W is, so the curve of the loss is too, up to rounding, where
+no chance is in a step; what is drawn in it (dropout, moved images) is drawn by each process for itself.
+
+Sources: Li et al., PyTorch Distributed, 2020 (gradients are summed while backward still runs); Ioffe and Szegedy, 2015, for what is normalised over a batch.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from modelinscale.models import Examples
+from modelinscale.models._deep.parts import Tensor
+from modelinscale.models._torch import torch
+
+if TYPE_CHECKING:
+    from modelinscale.models._deep.net import Net
+
+_MEASURED_STEPS = 12
+"""Steps after which it is known how much of them is communication."""
+
+
+class Alone:
+    """One process, which takes all rows."""
+
+    rank, world = 0, 1
+    chance: tuple[int, ...] = ()
+    """What a step's seed is told apart by, between processes."""
+
+    @property
+    def leader(self) -> bool:
+        """Whether this process writes checkpoints and tells how it goes."""
+        return self.rank == 0
+
+    def wrapped(self, net: "Net") -> Callable[[Any], Tensor]:
+        """What is called in place of the network in training; the network's own parameters are those that learn."""
+        return net
+
+    def batches(self, train: Examples, seed: int, epoch: int, n_rows: int, start: int) -> Iterator[Examples]:
+        """This process's rows of each batch of ``n_rows`` rows in all, from row ``start`` of the epoch on."""
+        return train.batches(seed, epoch, n_rows, start)
+
+    def weighted(self, loss: Tensor, weight: Tensor) -> Tensor:
+        """The mean loss of this process's rows, ``weight`` (its rows,), so that the gradient becomes that of the mean over the whole batch."""
+        return loss
+
+    def ends(self, over: bool) -> bool:
+        """Whether to end now, where the leader's time is ``over``: the same answer in every process."""
+        return over
+
+    def leads(self, value: float) -> float:
+        """The leader's value."""
+        return value
+
+    def mean(self, value: float) -> float:
+        """The mean over the processes."""
+        return value
+
+    def judges(self, block: int) -> bool:
+        """Whether this process judges the block of validation rows with this number."""
+        return True
+
+    def summed(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n_blocks, 2): what every process found of its blocks, the others being 0."""
+        return sums
+
+    def close(self) -> str:
+        """Ends it; a sentence about how it went, or ""."""
+        return ""
+
+
+class Parallel(Alone):
+    """One of several processes of a group that is made already (`join`): PyTorch's data parallel, over NCCL on GPUs and gloo elsewhere."""
+
+    def __init__(self, *, compress_above: float | None = None, beat: Callable[[int], None] = lambda steps: None) -> None:
+        """``compress_above``: gradients travel in 16 bits once communication is found to take a larger share of a step; None: never.
+        ``beat`` is called with the steps taken so far, at every step and block: who waits for this process sees that it is not stuck."""
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self.chance = (self.rank,) if self.world > 1 else ()
+        self._beat, self._compress_above = beat, compress_above
+        self._words = dist.new_group(backend="gloo")  # for what is on the processor in any case, such as the sum of a batch's weights
+        self._over = self._ended = False
+        self._travel = _Travel()
+        self._steps, self._since = 0, time.monotonic()
+        self._share: float | None = None
+
+    def wrapped(self, net: "Net") -> Callable[[Any], Tensor]:
+        across_processes(net)
+        if self.world == 1:
+            return net
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the option has another name from PyTorch 2.13 on, which those before do not know
+            found = torch.nn.parallel.DistributedDataParallel(net, broadcast_buffers=False, gradient_as_bucket_view=True)
+        found.register_comm_hook(self._travel, _sent)
+        return found
+
+    def batches(self, train: Examples, seed: int, epoch: int, n_rows: int, start: int) -> Iterator[Examples]:
+        """A batch of fewer than two rows a process is taken whole by every process, so that none is without: the mean over processes is the same."""
+        n, few = len(train), 2 * self.world
+        rest = n % n_rows or min(n_rows, n)
+        shared = 0 if n_rows < few else n if rest >= few else n - rest
+        if start < shared:
+            yield from islice(train.batches(seed, epoch, n_rows, start, rank=self.rank, world=self.world), -(-(shared - start) // n_rows))
+        if shared < n:
+            yield from train.batches(seed, epoch, n_rows, max(start, shared))
+
+    def weighted(self, loss: Tensor, weight: Tensor) -> Tensor:
+        self._beat(self._steps)
+        mine = float(weight.sum())
+        words = torch.tensor([mine, float(self._over and self.leader)], dtype=torch.float64)
+        dist.all_reduce(words, group=self._words)
+        self._ended = bool(words[1] > 0)
+        self._measure()
+        return loss * (mine * self.world / max(float(words[0]), 1e-12))  # gradients are averaged over processes, not summed
+
+    def ends(self, over: bool) -> bool:
+        # Asked at the next step together with the weights, so that no step waits for it: all end one step later, and together.
+        self._over = over
+        return self._ended
+
+    def leads(self, value: float) -> float:
+        word = torch.tensor([value], dtype=torch.float64)
+        dist.broadcast(word, 0, group=self._words)
+        return float(word)
+
+    def mean(self, value: float) -> float:
+        word = torch.tensor([value / self.world], dtype=torch.float64)
+        dist.all_reduce(word, group=self._words)
+        return float(word)
+
+    def judges(self, block: int) -> bool:
+        self._beat(self._steps)
+        return block % self.world == self.rank
+
+    def summed(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        # Each number is one process's own plus zeros, so to the last bit what one process alone finds.
+        found = torch.from_numpy(sums)
+        dist.all_reduce(found, group=self._words)
+        return sums
+
+    def close(self) -> str:
+        share = self._share if self._share is not None else self._travel.seconds / max(time.monotonic() - self._since, 1e-9)
+        how = " and travelled in 16 bits from then on" if self._travel.short else ""
+        return f"{self.world} processes learned together; gradients were on their way for {share:.0%} of the time of the first steps{how}."
+
+    def _measure(self) -> None:
+        """Finds once how much of a step's time gradients are on their way (some of it beside the work), and whether they are to be made shorter."""
+        self._steps += 1
+        if self._steps == 4:  # the first steps make things that stay
+            self._travel.seconds, self._since = 0.0, time.monotonic()
+        elif self._steps == 4 + _MEASURED_STEPS:
+            self._share = self.leads(self._travel.seconds / max(time.monotonic() - self._since, 1e-9))
+            self._travel.short = self._compress_above is not None and self._share > self._compress_above
+
+
+class _Travel:
+    """The gradients' way: for how long some were on it, and whether they go in 16 bits."""
+
+    def __init__(self) -> None:
+        self.seconds, self.short = 0.0, False
+        self._flying, self._began = 0, 0.0
+
+    def leaves(self) -> None:
+        if not self._flying:
+            self._began = time.monotonic()
+        self._flying += 1
+
+    def arrives(self) -> None:
+        self._flying -= 1
+        if not self._flying:
+            self.seconds += time.monotonic() - self._began
+
+
+def _sent(travel: _Travel, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]
+    """Sums a bucket of gradients over the processes: a future of their mean."""
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook, bf16_compress_hook
+
+    travel.leaves()
+    found = bf16_compress_hook(None, bucket) if travel.short else allreduce_hook(None, bucket)  # type: ignore[arg-type]
+
+    def arrived(future: Any) -> Tensor:
+        travel.arrives()
+        return future.value()[0] if isinstance(future.value(), list) else future.value()  # type: ignore[no-any-return]
+
+    return found.then(arrived)
+
+
+def join(*, patience_s: float) -> None:
+    """Joins the group that the environment names (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, as `torchrun` sets them).
+
+    ``patience_s``: how long a process waits for the others before it takes them for lost and raises.
+    """
+    gpu = torch.cuda.is_available() and dist.is_nccl_available()
+    if gpu:
+        import os
+
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    dist.init_process_group("nccl" if gpu else "gloo", timeout=timedelta(seconds=patience_s))
+
+
+def across_processes(net: torch.nn.Module) -> None:
+    """Lets layers that normalise over the batch do so over all processes' rows of it."""
+    for name, norm in list(net.named_modules()):
+        if isinstance(norm, torch.nn.modules.batchnorm._BatchNorm) and not isinstance(norm, AcrossProcesses):
+            net.set_submodule(name, AcrossProcesses(norm))
+
+
+class AcrossProcesses(torch.nn.BatchNorm2d):
+    """Batch normalisation over the rows of all processes, on any device (PyTorch's own needs GPUs). In evaluation as the one it stands for."""
+
+    def __init__(self, norm: "torch.nn.modules.batchnorm._BatchNorm") -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        self.weight, self.bias = norm.weight, norm.bias
+        self.running_mean, self.running_var, self.num_batches_tracked = norm.running_mean, norm.running_var, norm.num_batches_tracked
+        self.train(norm.training)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of places."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, maps, …): the same shape."""
+        if not self.training:
+            return super().forward(input)
+        from torch.distributed.nn.functional import all_reduce
+
+        over = [0, *range(2, input.ndim)]
+        shape = [1, -1] + [1] * (input.ndim - 2)
+        x = input.float()
+        n = torch.full((1,), x.numel() / x.shape[1], device=x.device)
+        first: Tensor = all_reduce(torch.cat([x.sum(over), n]))  # type: ignore[no-untyped-call]
+        n, mean = first[-1], first[:-1] / first[-1]
+        around = x - mean.view(shape)
+        variance: Tensor = all_reduce((around * around).sum(over)) / n  # type: ignore[no-untyped-call]
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            with torch.no_grad():
+                self.num_batches_tracked.add_(1)
+                keep = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+                self.running_mean.lerp_(mean, keep)
+                self.running_var.lerp_(variance * (n / (n - 1).clamp_min(1)), keep)
+        done = around * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            done = done * self.weight.view(shape) + self.bias.view(shape)
+        found: Tensor = done.to(input.dtype)
+        return found
+
+
+__all__ = ["AcrossProcesses", "Alone", "Parallel", "across_processes", "join"]

@@ -1,0 +1,213 @@
+"""A network learned by several processes: the same curve as by one, no row left out or twice whatever is killed, nothing left running."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelinscale.core.encoded import Encoded, Layout
+from modelinscale.core.errors import ComputeError, ModelError, NotSupportedYet
+from modelinscale.core.seeds import generator
+from modelinscale.core.task import Task
+from modelinscale.models import Effort, Examples, Weights
+from modelinscale.models._deep import launch
+from modelinscale.models.network import Network
+from modelinscale.testing.waits import until
+
+sys.path.insert(0, str(Path(__file__).parent))
+from recorded import Recorded
+
+pytestmark = pytest.mark.slow  # processes that learn import PyTorch first
+TASK = Task(type="binary", target="y", labels=("no", "yes"))
+MODEL = Network(dropout=0, shift=0, epochs=3, batch_rows=48, width=16, members=1, maps=4, patience=99, layers=1)
+TOLERANCE = 2e-4
+"""Share by which a loss of two processes may differ from that of one after three epochs: sums in another order, and what grows from them."""
+
+
+def rows(n: int, *, images: bool, weighed: bool = True) -> Examples:
+    """Numbers (and images) that say the answer; ``number`` is which row it is."""
+    chance = generator(3, "distributed")
+    x = chance.normal(size=(n, 3)).astype(np.float32)
+    target = (x[:, 0] + 0.5 * x[:, 1] > 0).astype(np.int64)
+    blocks: dict[str, Any] = {"x": x, "number": np.arange(n, dtype=np.float32)[:, None]}
+    layouts = {"x": Layout("dense", 3, ("a", "b", "c")), "number": Layout("dense", 1, ("number",))}
+    if images:
+        blocks["picture"] = (chance.integers(0, 120, (n, 8, 8, 1)) + 100 * target[:, None, None, None]).astype(np.uint8)
+        layouts["picture"] = Layout("image", 64, (), (8, 8, 1))
+    return Examples(Encoded(layouts, blocks), target, chance.uniform(0.5, 2.0, n) if weighed else None)
+
+
+def learned(train: Examples, valid: Examples | None, **effort: Any) -> Weights:
+    return MODEL.fit(train, valid, TASK, Effort(n_threads=1, **effort))
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_two_processes_follow_the_curve_of_one(images: bool) -> None:
+    train, valid = rows(500, images=images), rows(1_100, images=images)  # the last batch of 20; batch normalisation with images
+    told: list[str] = []
+    one, two = learned(train, valid), learned(train, valid, workers=2, tell=told.append)
+    for a, b in zip(one.meta["curve"], two.meta["curve"], strict=True):
+        assert a["rate"] == b["rate"]
+        assert b["valid"] == pytest.approx(a["valid"], rel=TOLERANCE)
+        assert b["train"] == pytest.approx(a["train"], rel=0.02), "the mean of the processes' means: shares weigh a little differently"
+    assert any("2 processes learned together; gradients were on their way for" in note for note in told)
+
+
+def test_a_row_is_taken_once_an_epoch_by_one_process_or_by_all_of_a_small_batch(tmp_path: Path) -> None:
+    train = Recorded.of(rows(483, images=False), tmp_path / "said")  # the last batch has three rows: fewer than two a process
+    learned(train, None, workers=2)
+    assert history(tmp_path / "said", 483, MODEL.epochs) == [1] * MODEL.epochs
+
+
+def test_workers_killed_at_random_moments_are_replaced_and_no_row_is_left_out(tmp_path: Path) -> None:
+    train = Recorded.of(rows(480, images=False), tmp_path / "said", slow_s=0.15)
+    (tmp_path / "kept").mkdir()
+    told: list[str] = []
+    killed: list[int] = []
+    chance = random.Random(5)
+    killer = threading.Thread(target=_kill, args=(tmp_path / "said", killed, 4, chance), daemon=True)
+    killer.start()
+    found = learned(train, None, workers=2, checkpoints=tmp_path / "kept", checkpoint_s=0.3, tell=told.append, patience_s=30.0)
+    killer.join(30)
+    assert len(killed) >= 3
+    assert sum("was lost after" in note for note in told) == len(killed)
+    assert history(tmp_path / "said", 480, MODEL.epochs) == [1] * MODEL.epochs
+    straight = learned(rows(480, images=False), None)
+    for name, values in straight.arrays.items():
+        assert np.allclose(found.arrays[name], values, rtol=2e-3, atol=2e-3), name
+
+
+def test_a_mistake_in_a_process_is_raised_here_and_nothing_is_left_running(tmp_path: Path) -> None:
+    train = Recorded.of(rows(480, images=False), tmp_path / "said")
+    train.rows.blocks["x"][:] = np.nan  # type: ignore[index]
+    with pytest.raises(ModelError, match="cannot learn on from there"):
+        learned(train, None, workers=2)
+    for pid in {line["pid"] for line in said(tmp_path / "said")}:
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_process_that_is_stuck_ends_by_a_limit(tmp_path: Path) -> None:
+    train = Recorded.of(rows(480, images=False), tmp_path / "said", slow_s=0.1)
+
+    def stop_all() -> None:
+        for _ in range(launch._LOST_IN_VAIN + 1):
+            try:
+                pids = _group(tmp_path / "said", stopped)
+            except TimeoutError:
+                return
+            stopped.update(pids)
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+
+    stopped: set[int] = set()
+    stopper = threading.Thread(target=stop_all, daemon=True)
+    stopper.start()
+    with pytest.raises(ComputeError, match=r"lost 4 times without getting further.*Lower `train.workers`"):
+        learned(train, None, workers=2, patience_s=2.0)
+    stopper.join(60)
+    assert stopped
+    assert not any(Path(f"/proc/{pid}").exists() for pid in stopped)
+
+
+def test_torchrun_begins_the_processes_and_each_gets_the_weights(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import importlib.util\n"
+        f"spec = importlib.util.spec_from_file_location('told', {__file__!r})\n"
+        "told = importlib.util.module_from_spec(spec); spec.loader.exec_module(told)\n"
+        "found = told.learned(told.rows(500, images=False), told.rows(600, images=False))\n"
+        "import pathlib\n"
+        "folder = pathlib.Path(sys.argv[1]) / os.environ['RANK']; folder.mkdir(); found.save(folder)\n"
+        "import torch.distributed as dist; dist.destroy_process_group()\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1", "--master-port=0", str(script), str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    first, second = Weights.load(tmp_path / "0"), Weights.load(tmp_path / "1")
+    assert all(np.array_equal(values, second.arrays[name]) for name, values in first.arrays.items())
+    alone = learned(rows(500, images=False), rows(600, images=False))
+    assert [p["valid"] for p in first.meta["curve"]] == pytest.approx([p["valid"] for p in alone.meta["curve"]], rel=TOLERANCE)
+
+
+def test_pieces_of_a_step_with_several_processes_are_refused() -> None:
+    with pytest.raises(NotSupportedYet, match="`accumulate: 2` with 2 processes"):
+        Network(accumulate=2).fit(rows(100, images=False), None, TASK, Effort(workers=2))
+
+
+def test_fewer_processes_go_on_where_as_many_got_no_further() -> None:
+    assert [launch.fewer(2, in_vain) for in_vain in (1, 2, 3)] == [2, 1, 1]
+    assert launch.fewer(4, 2) == 3
+
+
+def said(file: Path) -> list[dict[str, Any]]:
+    lines = file.read_text().split("\n") if file.exists() else []
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def history(file: Path, n_rows: int, n_epochs: int) -> list[int]:
+    """Of each epoch, how often each row was learned from: 1 for all, or an error. What was done after the last checkpoint is done again, and counts once."""
+    lines = said(file)
+    groups = sorted({line["port"] for line in lines}, key=lambda port: min(line["at"] for line in lines if line["port"] == port))
+    steps: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for port in groups:
+        mine = [line for line in lines if line["port"] == port]
+        begun = min((line["epoch"], line["first"]) for line in mine)
+        steps = {at: done for at, done in steps.items() if at < begun}  # a group goes on from there: what others did beyond is gone
+        for line in mine:
+            steps.setdefault((line["epoch"], line["first"]), []).append(line)
+    found = []
+    for epoch in range(n_epochs):
+        counts: defaultdict[int, int] = defaultdict(int)
+        for (of, _), done in steps.items():
+            if of == epoch:
+                for line in done if done[0]["shared"] else done[:1]:  # a small batch is taken whole by each
+                    for one in line["ids"]:
+                        counts[one] += 1
+        assert sorted(counts) == list(range(n_rows)), "a row was left out"
+        assert set(counts.values()) == {1}, "a row came twice"
+        found.append(1)
+    return found
+
+
+def _group(file: Path, known: set[int]) -> set[int]:
+    """The processes of the newest group, once both have begun to learn."""
+
+    def newest() -> set[int]:
+        pids = {line["pid"] for line in said(file)} - known
+        return pids if len({line["who"] for line in said(file) if line["pid"] in pids}) >= 1 else set()
+
+    until(lambda: bool(newest()), "a new group learns", within_s=60)
+    return newest()
+
+
+def _kill(file: Path, killed: list[int], n: int, chance: random.Random) -> None:
+    known: set[int] = set()
+    for _ in range(n):
+        threading.Event().wait(chance.uniform(0.0, 1.2))
+        try:
+            pids = _group(file, known)
+        except (TimeoutError, AssertionError):
+            return
+        pid = chance.choice(sorted(pids))
+        known |= pids
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        killed.append(pid)
