@@ -101,7 +101,7 @@ def test_leaving_out_the_least_sure_rows_halves_the_errors() -> None:
     assert left.error_left is not None
     assert 0.05 < left.share < 0.9
     assert left.error_left == pytest.approx(left.error / 2, rel=0.2)
-    assert left.points[0] == (0.0, pytest.approx(left.error))
+    assert list(left.points[0]) == pytest.approx([0.0, left.error])
 
 
 def test_a_test_split_unlike_the_validation_rows_is_told() -> None:

@@ -282,6 +282,8 @@ def outcome(found: "Outcome", *, as_json: bool, next_step: bool = True) -> None:
         _metrics(found)
     for note in found.notes:
         line(f"  · {note}")
+    if found.report is not None:
+        line(f"report: {found.report}")
     if found.version is not None:
         line(f"{found.name} version {found.version} ({', '.join(found.aliases) or 'no alias'}): {found.package}")
         if next_step and found.no_better:

@@ -202,6 +202,7 @@ main{max-width:1180px;margin:0 auto;padding:24px 20px 60px}h1{font-size:22px;mar
 .card{background:var(--card);border-radius:8px;padding:10px 16px;display:flex;flex-direction:column}.card b{font-size:20px;font-variant-numeric:tabular-nums}
 .card span{color:var(--dim)}.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,350px),1fr));gap:26px 30px;margin-top:10px}
 figure{margin:0;min-width:0}.wide{overflow-x:auto}table{border-collapse:collapse;margin:8px 0}th{text-align:left;color:var(--dim);font-weight:500}
+td:first-child{min-width:8em}.fit td:first-child{min-width:0}
 td,th{padding:4px 22px 4px 0;border-bottom:1px solid var(--line);vertical-align:top}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.mark td{font-weight:700}.mark td:first-child::after{content:" ◂"}
 .shade{background:rgba(var(--shade),calc(var(--p)*.5));padding:6px 12px}.shade i{display:block;font-style:normal;font-size:11px;opacity:.75}

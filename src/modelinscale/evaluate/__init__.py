@@ -19,6 +19,8 @@ from modelinscale.metrics import Answers, Metric
 if TYPE_CHECKING:
     import polars as pl
 
+    from modelinscale.evaluate._page import About
+
 __all__ = [
     "Abstention",
     "Answers",
@@ -41,6 +43,7 @@ __all__ = [
     "evaluate",
     "fit_decision",
     "metrics_of",
+    "report",
 ]
 
 USUAL: dict[TaskType, tuple[str, ...]] = {
@@ -264,6 +267,15 @@ def evaluate(
     if len(answers) == 0:
         raise DataError("there are no test rows with a known target.", fix="Give the split a larger `test`, or bring labelled rows.")
     return _report.evaluate(answers, task, settings, metrics_of(settings, task), decision, constant, dict(baselines or {}), columns, costs, valid)
+
+
+def report(found: Evaluation, answers: Answers, task: Task, about: "About") -> str:
+    """An evaluation of test rows as one HTML page that needs nothing else."""
+    from modelinscale.evaluate._curves import curves
+    from modelinscale.evaluate._page import html
+
+    labels = [str(label).lower() if isinstance(label, bool) else str(label) for label in task.labels]
+    return html(found, task, curves(answers, labels), about)
 
 
 def _check(scores: NDArray[Any], truth: NDArray[Any], task: Task, weight: NDArray[np.float64] | None) -> None:

@@ -150,9 +150,29 @@ def _decisions(manifest: "Manifest", story: Story, inside: Inside) -> str:
         said, came = ("mean answer", "mean truth") if manifest.task.type == "regression" else ("probability said", "came true")
         rows = [[f"{b['n_rows']:,}", _number(b["said"]), _number(b["came"]), _range(b)] for b in bins]
         lines.append(_table(["test rows", said, came, "interval"], rows, right_from=0))
+    if one := found.get("conformal"):
+        lines.append(_conformal(one))
     if residuals := found.get("residuals"):
         lines.append("Truth minus answer, by share of test rows: " + ", ".join(f"{float(q):.0%} ≤ {_number(v)}" for q, v in residuals.items()) + ".")
     return _section("Calibration and decisions", lines)
+
+
+def _conformal(found: Mapping[str, Any]) -> str:
+    """How often sets or intervals held the truth, and what leaving out unsure rows saves."""
+    numbers = found["method"] == "residual"
+    what, size = ("Intervals", "wide") if numbers else ("Sets of classes", "classes large")
+    covered = found["covered"]
+    mean = "" if found["mean_size"] is None else f", on average {_number(found['mean_size'])} {size}"
+    words = f"{what} made on {found['n_valid']:,} validation rows to hold the truth for {found['coverage']:.0%} of the rows hold it for "
+    words += f"**{covered['value']:.1%}** of the test rows ({covered['low']:.1%} – {covered['high']:.1%}){mean}."
+    short = [f"`{_code(s['column'])}` = {_text(s['value'])} ({s['covered']['value']:.1%})" for s in found.get("slices", ()) if s.get("short")]
+    if short:
+        words += f" Less often where {', '.join(short[:_MOST_SLICES])}."
+    left = found.get("abstention") or {}
+    if left.get("share") is not None and left.get("error_left") is not None:
+        words += f" Leaving the least sure {left['share']:.1%} of the rows to somebody else brings wrong decisions from {left['error']:.1%} to "
+        words += f"{left['error_left']:.1%} of the others."
+    return words
 
 
 def _confusion(story: Story) -> str:

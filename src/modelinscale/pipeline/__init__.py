@@ -42,6 +42,11 @@ class Outcome:
     """Whether always the same answer does as well on the test rows, by the main metric."""
 
     @property
+    def report(self) -> Path | None:
+        """The page that tells how good the model is, as HTML; None before the evaluation."""
+        return next((page for s in self.steps if s.step == "evaluate" and (page := s.folder / "report.html").is_file()), None)
+
+    @property
     def fresh(self) -> bool:
         """Whether anything had to be done."""
         return any(s.fresh for s in self.steps)
@@ -53,6 +58,7 @@ class Outcome:
             "version": self.version,
             "package": str(self.package) if self.package else None,
             "aliases": list(self.aliases),
+            "report": str(self.report) if self.report else None,
             "model": self.family,
             "metrics": self.metrics,
             "baselines": self.baselines,

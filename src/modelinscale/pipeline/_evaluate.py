@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.decision import Decision
-from modelinscale.core.files import write_array
+from modelinscale.core.files import write_array, write_bytes
 from modelinscale.pipeline._place import Facts, Place, Result
 from modelinscale.pipeline._prepare import HONEST
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from modelinscale.metrics import Answers, Metric
     from modelinscale.pipeline._context import Context
     from modelinscale.train import Learned
+
+
+REPORT = "report.html"
+"""The page for people: in the step's folder, and beside the package."""
 
 
 def inputs(place: Place, done: dict[str, Result]) -> Facts:
@@ -50,9 +54,26 @@ def work(context: Context, folder: Path) -> Facts:
     if (context.folder("prepare") / HONEST).is_file():
         context.progress("evaluate", 0.7, "what the forced split hides")
         notes.append(_inflation(context, model, found.main, found.metrics[found.main].value))
+    write_bytes(folder / REPORT, _page(context, found, answers, model, notes).encode("utf-8", "replace"))
     write_array(folder / "valid_scores.npy", scores)
     context.valid_scores = scores
     return {"evaluation": found.plain(), "decision": decision.plain(), "notes": notes}
+
+
+def _page(context: Context, found: Evaluation, answers: Answers, model: Learned, notes: list[str]) -> str:
+    from modelinscale.evaluate import report
+    from modelinscale.evaluate._page import About
+
+    trained = context.facts("train")
+    about = About(
+        name=context.spec.name,
+        family=model.model.type,
+        curve=model.weights.meta.get("curve") or (),
+        trials=trained["trials"],
+        notes=[*context.facts("prepare")["notes"], *trained.get("notes", ()), *notes],
+        n_train=context.facts("prepare")["n_train"],
+    )
+    return report(found, answers, context.task, about)
 
 
 def no_better(evaluation: Mapping[str, Any]) -> bool:

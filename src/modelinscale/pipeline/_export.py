@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import copyfile
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.identity import identity
+from modelinscale.pipeline._evaluate import REPORT
 from modelinscale.pipeline._personal import treated_of
 from modelinscale.pipeline._place import Facts, Place, Result
 from modelinscale.pipeline._quarantine import reasons
@@ -69,6 +71,7 @@ def work(context: Context, folder: Path) -> Facts:
         settings=spec.export,
         progress=context.report("export"),
     )
+    copyfile(context.folder("evaluate") / REPORT, folder / REPORT)
     return {"parity": manifest.parity.plain(), "identity": manifest.identity}
 
 
