@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from modelinscale.core.encoded import Encoded, Layout
+from modelinscale.core.encoded import Encoded, Layout, Role
 from modelinscale.core.graph import Graph
 from modelinscale.export.proto import to_bytes
 
@@ -40,7 +40,7 @@ def asked(part: Part, x: NDArray[Any]) -> NDArray[Any]:
 
 def drawn(part: Part, x: NDArray[Any]) -> NDArray[Any]:
     graph = Graph()
-    role = "steps" if x.ndim == 3 else "tokens"
+    role: Role = "steps" if x.ndim == 3 else "tokens"
     tensor = graph.block("x", Layout(role, 12, (), x.shape[1:]))
     graph.output("y", part.eval().draw(graph, tensor), "float32", ("N", part.width))
     found: NDArray[Any] = onnxruntime.InferenceSession(to_bytes(graph, name="part")).run(None, {"x": x})[0]

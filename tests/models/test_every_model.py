@@ -16,7 +16,18 @@ QUICK: dict[str, dict[str, Any]] = {
     "trees": {"rounds": 80},
     "catboost": {"rounds": 60, "depth": 4, "learning_rate": 0.2},
     "mlp": {"width": 32, "members": 2, "epochs": 12, "learning_rate": 0.02, "bins": 8},
-    "network": {"width": 32, "members": 2, "maps": 8, "units": 16, "epochs": 12, "learning_rate": 0.02, "bins": 8, "batch_rows": 64},
+    "network": {
+        "width": 32,
+        "members": 2,
+        "maps": 8,
+        "units": 16,
+        "sequence": "tcn",
+        "text": "bag",
+        "epochs": 12,
+        "learning_rate": 0.02,
+        "bins": 8,
+        "batch_rows": 64,
+    },
     "ensemble": {"members": ["linear", {"type": "trees", "rounds": 80}], "shares": [1, 1]},
 }
 """Settings that make a family quick on a few hundred rows; others run with their defaults."""

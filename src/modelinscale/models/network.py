@@ -42,6 +42,8 @@ class Network(Model):
     """Encoder of texts that come as words in their order (`in_order` of the feature); bag: an embedding a word, whatever the order."""
     units: int = Field(64, ge=8, le=1024)
     """Width of the encoders of sequences and texts."""
+    noise: float = Field(0.0, ge=0, le=2)
+    """Noise added to the steps of training rows, in deviations of their channel; with few rows 0.3 may help to tell classes apart."""
     width: int = Field(128, ge=4, le=4096)
     """Units of a hidden layer behind the encoders."""
     layers: int | None = Field(None, ge=0, le=16)

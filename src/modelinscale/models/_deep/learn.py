@@ -102,7 +102,7 @@ def _ports(model: "Network", train: Examples) -> tuple[tuple[Port, ...], Known]:
     steps = {name: np.asarray(seen[name]) for name, layout in layouts.items() if layout.role == "steps"}
     for names in in_step(steps):
         T, D = layouts[names[0]].shape[0], sum(layouts[name].shape[1] for name in names)
-        ports.append(Port("steps", names, tuple(layouts[name].width for name in names), (T, D), _along(model.sequence, model)))
+        ports.append(Port("steps", names, tuple(layouts[name].width for name in names), (T, D), (*_along(model.sequence, model), ("noise", model.noise))))
         facts.append({})
     for name, layout in layouts.items():
         if layout.role in ("dense", "steps"):

@@ -60,7 +60,7 @@ class Port:
         if self.kind == "sparse":
             return Words(self.widths[0], known.get("rarity", np.zeros(self.widths[0])))
         if self.kind == "steps":
-            return Steps(self.shape[1], self.shape[0], kind=more["encoder"], units=more["units"])
+            return Steps(self.shape[1], self.shape[0], kind=more["encoder"], units=more["units"], noise=more["noise"])
         if self.kind == "tokens":
             return Tokens(self.widths[0], self.shape[0], kind=more["encoder"], units=more["units"])
         C = self.shape[2]

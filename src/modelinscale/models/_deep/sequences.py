@@ -19,15 +19,18 @@ class Steps(Part):
     """float32 (B, T, D), NaN behind each row's end, to mean and largest of what an encoder makes of the steps, and of the steps themselves: with few rows
     these tell the most. A row without steps is 0."""
 
-    def __init__(self, n_channels: int, longest: int, *, kind: str, units: int) -> None:
-        """``kind``: of `along.ALONG`. ``longest``: T at most."""
+    def __init__(self, n_channels: int, longest: int, *, kind: str, units: int, noise: float = 0.0) -> None:
+        """``kind``: of `along.ALONG`. ``longest``: T at most. ``noise``: added in training, in deviations of a channel."""
         super().__init__()
+        self.noise = noise
         self.along = ALONG[kind](n_channels, units, longest)
         self.width = 2 * (self.along.width + n_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         there = torch.isfinite(x).any(2, keepdim=True).to(torch.float32)
         x = torch.nan_to_num(x, nan=0.0)
+        if self.training and self.noise:
+            x = x + torch.randn_like(x) * self.noise * there
         return torch.cat([pooled(self.along(x, there), there), pooled(x, there)], dim=1)
 
     def draw(self, graph: Graph, tensor: str) -> str:
