@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+
 from _measure import MIS, run
 from _real import HOME, SETS, Set, write
 
@@ -42,8 +43,9 @@ def ours(one: Set, data: Path, budget: float, work: Path) -> dict[str, object]:
     folder = work / f"{one.name}-ours"
     folder.mkdir()
     run([MIS, "init", str(data), "--target", one.target, "--model", "auto"], cwd=folder)
-    with (folder / "model.yaml").open("a") as file:
-        file.write(f"train: {{budget: {budget:g}s}}\n")
+    spec = folder / "model.yaml"
+    lines = [line for line in spec.read_text(encoding="utf-8").splitlines() if not line.startswith("train:")]
+    spec.write_text("\n".join([*lines, f"train: {{budget: {budget:g}s}}", ""]), encoding="utf-8")
     began = run([MIS, "run", "--json"], cwd=folder)
     answer = json.loads(began.output)
     package = Path(answer["package"]) if answer.get("package") else next((folder / ".mis/packages/model").iterdir())

@@ -52,11 +52,9 @@ def catboost(train: Any, target: str, task: str, budget: float, folder: Path) ->
     categories = [name for name in X.columns if str(X[name].dtype) == "category"]
 
     def plain(table: Any) -> Any:
-        return table.assign(**{name: table[name].astype(str) for name in categories})
+        return table.assign(**{name: table[name].astype(object).where(table[name].notna(), "missing").astype(str) for name in categories})
 
-    model = (library.CatBoostRegressor if task == "regression" else library.CatBoostClassifier)(
-        verbose=0, allow_writing_files=False, cat_features=categories
-    )
+    model = (library.CatBoostRegressor if task == "regression" else library.CatBoostClassifier)(verbose=0, allow_writing_files=False, cat_features=categories)
     model.fit(plain(X), train[target])
     ask = model.predict if task == "regression" else model.predict_proba
     return model, lambda table: ask(plain(table))
@@ -79,7 +77,16 @@ def flaml(train: Any, target: str, task: str, budget: float, folder: Path) -> tu
     model = AutoML()
     kind = "regression" if task == "regression" else "classification"
     metric = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}[task]
-    model.fit(train.drop(columns=target), train[target], task=kind, metric=metric, time_budget=budget, verbose=0, n_jobs=2)
+    model.fit(
+        train.drop(columns=target),
+        train[target],
+        task=kind,
+        metric=metric,
+        time_budget=budget,
+        verbose=0,
+        n_jobs=2,
+        estimator_list=["lgbm", "catboost", "rf", "extra_tree"],
+    )
     return model, model.predict if task == "regression" else model.predict_proba
 
 
