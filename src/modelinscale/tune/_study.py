@@ -16,7 +16,6 @@ from modelinscale.tune._space import Point, Space
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
-    from optuna import Trial
 
 _OURS, _RESULT, _ABOUT, _BEAT = "mis", "result", "about", "beat"
 SILENT_S = 90.0
@@ -29,7 +28,7 @@ def open_storage(url: str | None, file: Path) -> Any:
     optuna = _engine.optuna()
     if url is None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        return optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}})
+        return _sqlite(optuna, file)
     scheme = url.partition("://")[0]
     try:
         if scheme in ("redis", "rediss"):
@@ -45,6 +44,21 @@ def open_storage(url: str | None, file: Path) -> Any:
             f"the storage of the search, {veil(url)}, cannot be opened ({type(error).__name__}).", fix="Does the server run, and are user and password right?"
         ) from None
     raise UsageError(f"{scheme}:// is no storage for a search.", fix="Write `postgresql://user:${ENV:PW}@host/db` or `redis://host`, or leave it out.")
+
+
+def _sqlite(optuna: Any, file: Path) -> Any:
+    """A file that outlives any kill of ours; it does not wait for the disk at each of a trial's dozen small writes."""
+    from sqlalchemy import event
+
+    storage = optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}})
+
+    def set_up(connection: Any, record: Any) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    event.listen(storage.engine, "connect", set_up)
+    storage.engine.dispose()
+    return storage
 
 
 @dataclass(frozen=True)
@@ -64,13 +78,12 @@ class Study:
 
     def __init__(self, storage: Any, name: str, space: Space, about: About) -> None:
         optuna = _engine.optuna()
-        self._told = _told_sampler()
         self.space, self.name, self._storage = space, name, storage
-        self._study: OptunaStudy = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True, sampler=self._told)
+        self._study: OptunaStudy = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
         if _ABOUT not in self._study.user_attrs:
             self._study.set_user_attr(_ABOUT, about.plain())
         self._about = about.plain()
-        self._trials: dict[int, Trial] = {}
+        self._trials: dict[int, int] = {}
         self._heard: dict[str, tuple[Any, float]] = {}
         self._beaten = 0.0
         self._by = {"host": socket.gethostname(), "pid": os.getpid(), "began": _began(os.getpid())}
@@ -92,15 +105,16 @@ class Study:
 
     def begin(self, draw: int, point: Point, share: float) -> Entry | None:
         """Notes that these settings are being tried now; None: another machine was quicker."""
-        trial = self._study.ask()
-        trial.set_user_attr(_OURS, {"draw": draw, "share": share, "by": self._by})
-        self._told.point = point
-        for name in point:
-            _engine.suggest(trial, name, self.space.dimensions[name])
-        same = [e for e in self.entries() if (e.draw, e.share) == (draw, share) and e.state != "lost" and e.number < trial.number]
-        self._trials[trial.number] = trial
-        entry = Entry(trial.number, draw, point, share, "running", began=time.time())
-        if same:
+        from optuna.trial import TrialState, create_trial
+
+        ours = {_OURS: {"draw": draw, "share": share, "by": self._by}}
+        known = _engine.distributions(self.space, point)
+        trial = create_trial(state=TrialState.RUNNING, params=dict(point), distributions=known, user_attrs=ours)
+        trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=trial)  # one transaction: a kill leaves no half of it
+        number = self._storage.get_trial_number_from_id(trial_id)
+        self._trials[number] = trial_id
+        entry = Entry(number, draw, point, share, "running", began=time.time())
+        if any(e.number < number and e.state != "lost" and (e.draw, e.share) == (draw, share) for e in self.entries()):
             self.end(entry, None, note="tried by another machine", lost=True)
             return None
         return entry
@@ -109,15 +123,13 @@ class Study:
         """Notes what came of a trial; without a loss it failed, or (``lost``) its process did."""
         from optuna.trial import TrialState
 
-        trial = self._trials.pop(entry.number)
-        trial.set_user_attr(_RESULT, {"note": note, "seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3), **({"lost": True} if lost else {})})
-        if loss is None:
-            self._study.tell(trial, state=TrialState.FAIL)
-        elif entry.share < 1.0:
-            trial.report(loss, _engine.step_of(entry.share))
-            self._study.tell(trial, state=TrialState.PRUNED)
-        else:
-            self._study.tell(trial, loss)
+        trial_id = self._trials.pop(entry.number)
+        result = {"note": note, "seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3), **({"lost": True} if lost else {})}
+        self._storage.set_trial_user_attr(trial_id, _RESULT, result)
+        if loss is not None and entry.share < 1.0:
+            self._storage.set_trial_intermediate_value(trial_id, _engine.step_of(entry.share), loss)
+        state = TrialState.FAIL if loss is None else TrialState.PRUNED if entry.share < 1.0 else TrialState.COMPLETE
+        self._storage.set_trial_state_values(trial_id, state, None if loss is None else [loss])
 
     def recover(self) -> int:
         """Marks the trials of processes that are no more as lost, so that they are repeated; says how many."""
@@ -189,26 +201,6 @@ class Study:
         study.add_trials([_engine.frozen(self.space, e.point, e.loss, 1.0, running=False) for e in sorted(entries, key=lambda e: e.draw) if e.share == lowest])
         found: OptunaStudy = study
         return found
-
-
-def _told_sampler() -> Any:
-    from optuna.samplers import BaseSampler
-
-    class Told(BaseSampler):
-        """Gives a trial the settings that our searcher proposed."""
-
-        point: Point = {}
-
-        def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
-            return {}
-
-        def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
-            return {}
-
-        def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
-            return self.point[param_name]
-
-    return Told()
 
 
 def _key(by: Mapping[str, Any]) -> str:
