@@ -65,11 +65,12 @@ def test_kinds_that_differ_become_text_and_nested_values_become_json(tmp_path: P
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
     one = source(tmp_path / "x.jsonl")
     types = {c.name: c.type for c in one.columns().columns}
-    assert types == {"t": "string", "m": "int", "o": "string", "l": "string", "v": "vector", "big": "string", "f": "float", "n": "string", "late": "string"}
+    assert types == {"t": "string", "m": "int", "o": "string", "l": "sequence", "v": "vector", "big": "string", "f": "float", "n": "string", "late": "string"}
     found = read(one)
     assert [r["t"] for r in found] == ["Jaws", "300", "true"]
     assert [r["m"] for r in found] == [1, None, 3]
     assert [r["o"] for r in found] == ['{"a":[1,"é"]}', None, "[]"]
+    assert [r["l"] for r in found] == [[1.0, 2.0], [1.0], []]
     assert [r["v"] for r in found] == [[1.0, 2.5], [3.0, 4.0], None]
     assert [r["late"] for r in found] == [None, None, "x"]
 
