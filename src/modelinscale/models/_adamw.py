@@ -1,4 +1,4 @@
-"""The optimiser of `mlp`: AdamW by torch's own fused kernel, without the class around it. Imported only inside functions, as it needs torch.
+"""The optimiser of networks: AdamW by torch's own fused kernel, without the class around it. Imported only inside functions, as it needs torch.
 
 `torch.optim.AdamW` loads torch's compiler the first time it is made: 69 MiB and 1.8 s of CPU time for something that is never used here. The kernel, and so
 every bit of the weights, is the same. Source: Loshchilov, Hutter, Decoupled Weight Decay Regularization, 2019.
@@ -26,14 +26,19 @@ class AdamW:
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], weight_decay: float) -> None:
         self._parameters, self._weight_decay = list(parameters), weight_decay
+        self._known = set(self._parameters)
         self.moments: dict[torch.nn.Parameter, Moments] = {}
+
+    def moves(self, parameter: torch.nn.Parameter) -> bool:
+        """Whether this is one of its parameters."""
+        return parameter in self._known
 
     def step(self, rate: float) -> None:
         """Moves every parameter that has a gradient by up to about ``rate``, and lets go of the gradients."""
         moved = [p for p in self._parameters if p.grad is not None]
         for p in moved:
             if p not in self.moments:
-                self.moments[p] = Moments(torch.zeros(()), torch.zeros_like(p), torch.zeros_like(p))
+                self.moments[p] = Moments(torch.zeros((), device=p.device), torch.zeros_like(p), torch.zeros_like(p))
         known = [self.moments[p] for p in moved]
         with torch.no_grad():
             torch._foreach_add_([one.step for one in known], 1)

@@ -13,6 +13,7 @@ from modelinscale.core.graph import Graph
 from modelinscale.core.space import Range, Span
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Model, Scores, Weights
+from modelinscale.models._deep.plan import Fall, Precision
 
 
 class Network(Model):
@@ -30,6 +31,9 @@ class Network(Model):
         "flip": None,  # what an image means is not for a search to say
         "smoothing": Range(0.0, 0.2, start=0.0),
         "warm_share": None,
+        "fall": None,
+        "accumulate": None,
+        "precision": None,
         "epochs": None,
         "patience": None,
     }
@@ -64,10 +68,17 @@ class Network(Model):
     """Largest step size of AdamW; it rises to it, then falls to 0 at the end of the last epoch or of the budget."""
     warm_share: float = Field(0.1, ge=0, lt=1)
     """Of all steps, those over which the step size rises."""
+    fall: Fall = "linear"
+    """How the step size falls: in a line, as half a wave (cosine), or not."""
     weight_decay: float = Field(0.02, ge=0)
     """How fast unused weights shrink, per step and unit of step size."""
     batch_rows: int | None = Field(None, ge=1)
     """Rows a step; null: from the number of rows, 16 to 512."""
+    accumulate: int = Field(1, ge=1)
+    """Pieces that the rows of a step go through the network in, their gradients added up: the same step in less memory."""
+    precision: Precision = "auto"
+    """fp32, bf16 (16 bits in products), or auto: bf16 for images, texts and sequences where the machine has instructions for it. Before bf16 is used twenty
+    steps are taken both ways; where the losses differ it stays with fp32 and says so."""
     epochs: int = Field(15, ge=1)
     """Passes over the rows; fewer where the budget does not do."""
     patience: int = Field(8, ge=1)

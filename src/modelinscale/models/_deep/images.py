@@ -30,7 +30,11 @@ class Convolution(torch.nn.Module):
         self.norm = torch.nn.BatchNorm2d(n_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.norm(self.maps(x)))
+        x = self.maps(x)
+        if self.training and x.numel() == x.shape[1]:  # one value a map has no spread: what is known so far has to do
+            norm = self.norm
+            return torch.relu(torch.nn.functional.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps))
+        return torch.relu(self.norm(x))
 
     def draw(self, graph: Graph, tensor: str) -> str:
         """The normalisation is part of the weights."""
@@ -46,20 +50,23 @@ class Convolution(torch.nn.Module):
 class Stage(torch.nn.Module):
     """Half the side, more maps; with two more convolutions whose result is added where ``deep``."""
 
-    def __init__(self, n_in: int, n_out: int, *, deep: bool) -> None:
+    def __init__(self, n_in: int, n_out: int, *, deep: bool, halves: bool = True) -> None:
         super().__init__()
+        self.halves = halves
         self.first = Convolution(n_in, n_out)
         self.more = torch.nn.ModuleList([Convolution(n_out, n_out), Convolution(n_out, n_out)] if deep else [])
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.nn.functional.max_pool2d(self.first(x), 2)
+        x = self.first(x)
+        x = torch.nn.functional.max_pool2d(x, 2) if self.halves else x
         y = x
         for one in self.more:
             y = one(y)
         return x + y if len(self.more) else x
 
     def draw(self, graph: Graph, tensor: str) -> str:
-        x = graph.op("MaxPool", self.first.draw(graph, tensor), kernel_shape=[2, 2], strides=[2, 2])
+        x = self.first.draw(graph, tensor)
+        x = graph.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]) if self.halves else x
         y = x
         for one in self.more:
             assert isinstance(one, Convolution)
@@ -84,7 +91,7 @@ class Cnn(Part):
         side = -(-side // 2) if large else side
         n_stages = max(1, int(np.floor(np.log2(max(side, 2) / _LAST_SIDE) + 0.6)))
         widths = [maps * min(8, 2**i) for i in range(n_stages + 1)]
-        self.stages = torch.nn.ModuleList([Stage(a, b, deep=i % 2 == 0) for i, (a, b) in enumerate(pairwise(widths))])
+        self.stages = torch.nn.ModuleList([Stage(a, b, deep=i % 2 == 0, halves=side > 1) for i, (a, b) in enumerate(pairwise(widths))])
         self.width = widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:

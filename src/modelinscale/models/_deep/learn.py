@@ -12,9 +12,12 @@ from modelinscale.core.identity import identity
 from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Scores, Weights
-from modelinscale.models._deep.loop import JUDGED_ROWS, Loop, Recipe, load, threads
-from modelinscale.models._deep.net import Net, Port, Shape
+from modelinscale.models._deep import launch
+from modelinscale.models._deep.loop import JUDGED_ROWS, Loop, load, threads
+from modelinscale.models._deep.net import Net, Port
+from modelinscale.models._deep.plan import Recipe, Shape
 from modelinscale.models._deep.sequences import in_step
+from modelinscale.models._deep.strategy import Alone
 from modelinscale.models._torch import torch
 from modelinscale.models._totals import centre_and_spread, class_weights, n_with
 from modelinscale.models._words import rarity
@@ -30,7 +33,12 @@ _UPDATE_EPOCHS, _UPDATE_RATE = 3, 0.2
 Known = dict[str, dict[str, NDArray[Any]]]
 
 
-def fit(model: "Network", train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
+def fit(model: "Network", train: Examples, valid: Examples | None, task: Task, effort: Effort, strategy: Alone | None = None) -> Weights:
+    """``strategy``: how this process learns together with others; None: by itself, or with those that ``effort`` or `torchrun` says there are."""
+    if strategy is None and effort.workers > 1:
+        return launch.fit(model, train, valid, task, effort)
+    if strategy is None and launch.here(effort):
+        return launch.together(model, train, valid, task, effort)
     ports, known = _ports(model, train)
     center, scale = centre_and_spread(train, task)
     images = any(port.kind == "image" for port in ports)
@@ -48,16 +56,17 @@ def fit(model: "Network", train: Examples, valid: Examples | None, task: Task, e
         _start_at_base_rate(net, train, task)
         recipe = _recipe(model, len(train))
         fingerprint = identity(model, task, effort.seed, meta, _about(train) if effort.checkpoints else "")
-        best = Loop(net, recipe, task, effort, train, valid, center, scale, fingerprint).run()
-    return Weights(dict(best), meta)
+        loop = Loop(net, recipe, task, effort, train, valid, center, scale, fingerprint, strategy or Alone())
+        best = loop.run()
+    return Weights(dict(best), meta | {"curve": loop.at.curve})
 
 
 def update(model: "Network", weights: Weights, new: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
-    recipe = replace(_recipe(model, len(new)), epochs=_UPDATE_EPOCHS, learning_rate=model.learning_rate * _UPDATE_RATE, constant=True)
+    recipe = replace(_recipe(model, len(new)), epochs=_UPDATE_EPOCHS, learning_rate=model.learning_rate * _UPDATE_RATE, fall="none")
     with threads(effort.n_threads):
         loop = Loop(built(weights), recipe, task, replace(effort, checkpoints=None), new, valid, weights.meta["center"], weights.meta["scale"], "")
         best = loop.run(keep_start=True)
-    return Weights(dict(best), weights.meta)
+    return Weights(dict(best), weights.meta | {"curve": loop.at.curve})
 
 
 def predict(weights: Weights, rows: Encoded) -> Scores:
@@ -148,10 +157,13 @@ def _recipe(model: "Network", n_rows: int) -> Recipe:
         learning_rate=model.learning_rate,
         weight_decay=model.weight_decay,
         warm_share=model.warm_share,
+        patience=model.patience,
+        fall=model.fall,
         smoothing=model.smoothing,
         shift=model.shift,
         flip=model.flip,
-        patience=model.patience,
+        accumulate=model.accumulate,
+        precision=model.precision,
     )
 
 

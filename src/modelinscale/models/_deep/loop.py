@@ -4,61 +4,44 @@ B rows of a batch, K members, C scores.
 """
 
 import copy
-import io
-import json
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modelinscale.core.errors import ModelError, StoreError
-from modelinscale.core.files import write_bytes
+from modelinscale.core.errors import ModelError
+from modelinscale.core.memory import check
 from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples
-from modelinscale.models._deep.net import Batch, Net
+from modelinscale.models._adamw import AdamW, Moments
+from modelinscale.models._deep.feed import JUDGED_ROWS, Step, feed
+from modelinscale.models._deep.loss import clipped, loss_of, losses_of
+from modelinscale.models._deep.net import Net
 from modelinscale.models._deep.parts import Tensor
+from modelinscale.models._deep.plan import Recipe
+from modelinscale.models._deep.precision import CHECKED_STEPS, is_candidate, is_worth_compiling, objection
+from modelinscale.models._deep.saved import Arrays, Checkpoint
+from modelinscale.models._deep.strategy import Alone
 from modelinscale.models._torch import torch
 
-Arrays = dict[str, NDArray[Any]]
-
-JUDGED_ROWS = 512
-"""Rows scored at once."""
+ROUND_ROWS = 100_000
+"""Rows between two looks at the validation rows, at most."""
 _AVERAGE = 0.995
 """How much of the moving average of the weights stays at each step."""
 _LOOKS_AT_STEPS = 12
 """Steps from which the time of all is guessed, after three to warm up."""
 _BUDGET_SHARE = 0.9
 """Of the time there is, what steps are planned for; validation takes the rest."""
-_CHECKPOINT_S = 10.0
-"""Seconds between two checkpoints, at least."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to learn, every number settled."""
-
-    epochs: int
-    batch_rows: int
-    learning_rate: float
-    weight_decay: float
-    warm_share: float
-    """Of all steps, those over which the step size rises; then it falls to 0 in a line."""
-    smoothing: float
-    """Probability that is taken from the true class and spread over all."""
-    shift: float
-    flip: bool
-    patience: int
-    constant: bool = False
-    """Whether the step size stays (updates)."""
+_TELL_S = 2.0
+"""Seconds between two words about how far it is, at least."""
+_WATCHED = {"cpu": 1, "cuda": 25}
+"""Steps after which their losses are looked at: a GPU would have to wait for each."""
 
 
 @dataclass
@@ -68,12 +51,18 @@ class _Progress:
     step: int = 0
     n_steps: int = 0
     """In all, as planned; fewer once it is known that the budget does not do for them."""
-    best_loss: float = float("inf")
-    best_epoch: int = 0
+    looks: int = 0
+    best_loss: float | None = None
+    """On the validation rows."""
+    best_look: int = 0
     seconds: float = 0.0
     """Wall time of all runs so far."""
-    losses: list[float] = field(default_factory=list)
-    """On the validation rows, an epoch each."""
+    precision: str = ""
+    loss_sum: float = 0.0
+    """Of the steps since the last look."""
+    loss_steps: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    """A point each look: ``epoch`` (2.5: in the middle of the third), ``train`` and ``valid`` loss, ``rate`` (the step size)."""
 
 
 @dataclass
@@ -90,182 +79,291 @@ class Loop:
     scale: float
     """What brings a number to predict near 0 and 1; 0 and 1 for classes."""
     fingerprint: str
+    strategy: Alone = field(default_factory=Alone)
     at: _Progress = field(default_factory=_Progress)
+    name: str = "network"
+    """Of the family: its seeds, its checkpoint, its errors."""
 
     def __post_init__(self) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.net = self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = self.net.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.judge = copy.deepcopy(self.net).eval().requires_grad_(False)  # holds the moving average
-        decayed = [p for p in self.net.parameters() if p.requires_grad and p.ndim > 1]
-        plain = [p for p in self.net.parameters() if p.requires_grad and p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": self.recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.recipe.learning_rate, fused=True)
+        self.learner: Callable[[Any], Tensor] = self.strategy.wrapped(self.net)
+        self.parameters = [p for p in self.net.parameters() if p.requires_grad]
+        decayed, plain = [p for p in self.parameters if p.ndim > 1], [p for p in self.parameters if p.ndim <= 1]
+        self.optimizers = [AdamW(group, decay) for group, decay in ((decayed, self.recipe.weight_decay), (plain, 0.0)) if group]
+        state, averaged = self.net.state_dict(), self.judge.state_dict()
+        moving = [name for name, value in state.items() if value.dtype == torch.float32]
+        self._now, self._average = [state[name] for name in moving], [averaged[name] for name in moving]
+        self.rows = feed(self.train, self.net, self.task, self.center, self.scale)
+        self.held_out = None if self.valid is None else feed(self.valid, self.net, self.task, self.center, self.scale)
+        folder = self.effort.checkpoints
+        self.checkpoint = None if folder is None else Checkpoint(folder / f"{self.name}.npz", self.fingerprint, self.effort.tell)
         self.best: Arrays = {}
-        self._saving: Future[None] | None = None
+        self._watched: list[tuple[int, Tensor, Tensor]] = []
+        self._seed = derive(self.effort.seed, self.name)
+        self._began = 0.0
 
     def run(self, *, keep_start: bool = False) -> Arrays:
         """The best weights found. ``keep_start``: those it began with count as a candidate."""
-        n = len(self.train)
-        per_epoch = -(-n // self.recipe.batch_rows)
+        try:
+            return self._run(keep_start)
+        finally:
+            if self.checkpoint is not None:
+                self.checkpoint.close()
+
+    def _run(self, keep_start: bool) -> Arrays:
+        at, recipe = self.at, self.recipe
+        self.per_epoch = -(-self.rows.n_rows // recipe.batch_rows)
+        self._began = time.monotonic()
         resumed = self._resume()
-        self.at.n_steps = self.at.n_steps or self.recipe.epochs * per_epoch
-        began, saved = time.monotonic() - self.at.seconds, time.monotonic()
+        at = self.at
+        self._began -= at.seconds
         if not resumed:
+            at.n_steps = recipe.epochs * self.per_epoch
             self.best = self._arrays(self.judge)
-            if keep_start and self.valid is not None:
-                self.at.best_loss = self.judged(self.valid)
+            at.precision = at.precision or self._precision()
+            if keep_start and self.held_out is not None:
+                at.best_loss = self.judged()
         times: list[float] = []
-        with ThreadPoolExecutor(1) as saver:
-            while self.at.step < self.at.n_steps and not self._stale():
-                epoch, place = divmod(self.at.step, per_epoch)
-                for batch in self.train.batches(derive(self.effort.seed, "network"), epoch, self.recipe.batch_rows, place * self.recipe.batch_rows):
-                    since = time.monotonic()
-                    self._step(batch)
-                    times.append(time.monotonic() - since)
-                    if self._over(began):
-                        break
-                    if len(times) == _LOOKS_AT_STEPS and not resumed:
-                        self._plan(median(times[3:]), began)
-                    self.at.seconds = time.monotonic() - began
-                    if time.monotonic() - saved >= _CHECKPOINT_S:
-                        self._save(saver)
-                        saved = time.monotonic()
-                    if self.at.step >= self.at.n_steps:
-                        break
-                if self.at.step % per_epoch == 0 or self.at.step >= self.at.n_steps or self._over(began):
-                    self._look(-(-self.at.step // per_epoch))
-                if self._over(began):
+        saved = told = time.monotonic()
+        over = False
+        while at.step < at.n_steps and not over and not self._stale():
+            epoch, place = divmod(at.step, self.per_epoch)
+            for step in self._steps(epoch, place):
+                check(f"training {self.name}")
+                since = time.monotonic()
+                self._step(step)
+                now = time.monotonic()
+                times = [*times, now - since][-_LOOKS_AT_STEPS:]
+                at.seconds = now - self._began
+                over = self.strategy.ends(self.effort.budget_s is not None and at.seconds > self.effort.budget_s)
+                if at.step == _LOOKS_AT_STEPS:
+                    self._plan(median(times[3:] or times), _BUDGET_SHARE)
+                    self._compile()
+                if over or at.step >= at.n_steps or self._round_ends():
+                    self._look(len(step) / max(median(times), 1e-9))
+                elif now - told >= _TELL_S:
+                    self._tell(f"train loss {at.loss_sum / max(1, at.loss_steps):.4g}", len(step) / max(median(times), 1e-9))
+                    told = now
+                if now - saved >= self.effort.checkpoint_s:
+                    self._save()
+                    saved = now
+                if over or at.step >= at.n_steps or self._stale():
                     break
-            if self._saving is not None:
-                self._saving.result()
+        if at.step < min(self.per_epoch, recipe.epochs * self.per_epoch) and self.effort.budget_s is not None:
+            self.effort.tell(
+                f"The time for {self.name} ended within its first epoch, after {at.step:,} of {self.per_epoch:,} steps: most rows were not learned from. "
+                "Raise `train.budget`, or lower the size of the network."
+            )
         return self.best
 
-    def _step(self, examples: Examples) -> None:
+    def _steps(self, epoch: int, place: int) -> Iterator[Step]:
+        """The rest of an epoch from one of its steps on; of each this process's rows."""
+        n = self.recipe.batch_rows
+        if self.strategy.world == 1:
+            return self.rows.steps(self._seed, epoch, n, place * n)
+        return map(self.rows.make.step, self.strategy.batches(self.train, self._seed, epoch, n, place * n))
+
+    def _step(self, step: Step) -> Tensor:
+        """Moves the weights once; returns the loss before."""
         at, recipe = self.at, self.recipe
-        torch.manual_seed(derive(self.effort.seed, "network", "step", at.step))
-        chance = torch.Generator().manual_seed(derive(self.effort.seed, "network", "varied", at.step))
-        batch = self.net.varied(self.net.batch(examples.rows), chance, shift=recipe.shift, flip=recipe.flip)
-        target, weight = self._answers(examples)
-        self.net.train()
-        rate = recipe.learning_rate * self._share(at.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(self.net(_moved(batch, self.device)), target, weight, self.task, recipe.smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        if self.device.type == "cpu" and not torch.isfinite(norm + loss.detach()):
-            raise ModelError(
-                f"the loss stopped being finite at step {at.step + 1} (epoch {at.step * recipe.batch_rows // max(1, len(self.train)) + 1}): "
-                f"loss {loss.item():.3g}, length of the gradient {norm.item():.3g}.",
-                fix="Lower `learning_rate`, or look for extreme numbers in the rows.",
-            )
-        self.optimizer.step()
+        seed = derive(self.effort.seed, self.name, "step", at.step, *self.strategy.chance)
+        # On a processor its generator alone: `torch.manual_seed` also looks for every other device, which takes as long as a small layer.
+        (torch.manual_seed if self.device.type != "cpu" else torch.default_generator.manual_seed)(seed)
+        if recipe.shift or recipe.flip:
+            chance = torch.Generator().manual_seed(derive(self.effort.seed, self.name, "varied", at.step, *self.strategy.chance))
+            step = replace(step, batch=self.net.varied(step.batch, chance, shift=recipe.shift, flip=recipe.flip))
+        step = step.to(self.device)
+        loss = self._backward(step)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = clipped(gradients)
+        self._watch(step, loss, norm)
+        rate = recipe.rate(at.step, at.n_steps)
+        for optimizer in self.optimizers:
+            optimizer.step(rate)
         at.step += 1
         keep = min(_AVERAGE, (at.step + 1) / (at.step + 10))
         with torch.no_grad():
-            now = [v for v in self.net.state_dict().values() if v.dtype == torch.float32]
-            torch._foreach_lerp_([v for v in self.judge.state_dict().values() if v.dtype == torch.float32], now, 1 - keep)
+            torch._foreach_lerp_(self._average, self._now, 1 - keep)
+        return loss
 
-    def _share(self, step: int) -> float:
-        """Of the full step size."""
-        warm = max(1.0, self.recipe.warm_share * self.at.n_steps)
-        rising = min(1.0, (step + 1) / warm)
-        return rising if self.recipe.constant else rising * min(1.0, (self.at.n_steps - step) / max(1.0, self.at.n_steps - warm))
+    def _backward(self, step: Step) -> Tensor:
+        """Gradients of the mean loss over the step's rows, which are left in the parameters; returns the loss of this process's rows."""
+        weight = torch.ones(len(step)) if step.weight is None else step.weight
+        if self.recipe.accumulate == 1:
+            loss = self._loss(step)
+            self.strategy.weighted(loss, weight).backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+        share, total, found = self.strategy.weighted(torch.ones((), device=self.device), weight), weight.sum().clamp_min(1e-12), torch.zeros(())
+        for piece in step.pieces(self.recipe.accumulate):
+            mine = (len(piece) if piece.weight is None else piece.weight.sum()) / total
+            loss = self._loss(piece) * mine
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+            found = found + loss.detach()
+        return found
 
-    def _plan(self, step_s: float, began: float) -> None:
+    def _loss(self, step: Step) -> Tensor:
+        with self._autocast():
+            scores = self.learner(step.batch)
+        return loss_of(scores, step.target, step.weight, self.task, self.recipe.smoothing)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.at.precision == "bf16" else nullcontext()
+
+    def _watch(self, step: Step, loss: Tensor, norm: Tensor) -> None:
+        """Raises `ModelError` once a loss or gradient is no number any more, with the step and the rows."""
+        self._watched.append((self.at.step, loss, norm))
+        if len(self._watched) < _WATCHED[self.device.type]:
+            return
+        numbers = [number for number, _, _ in self._watched]
+        losses = torch.stack([one for _, one, _ in self._watched]).double().tolist()
+        norms = torch.stack([length for _, _, length in self._watched]).double().tolist()
+        self._watched = []
+        for number, one, length in zip(numbers, losses, norms, strict=True):
+            if not np.isfinite(one) or not np.isfinite(length):
+                raise self._broken(number, one, length, step if number == self.at.step else None)
+        self.at.loss_sum += sum(losses)
+        self.at.loss_steps += len(losses)
+
+    def _broken(self, number: int, loss: float, length: float, step: Step | None) -> ModelError:
+        epoch, place = divmod(number, self.per_epoch)
+        said = ""
+        if self.strategy.world == 1:
+            index = self.rows.rows_of(self._seed, epoch, self.recipe.batch_rows, place * self.recipe.batch_rows)
+            said = f" Rows of that step, counted from 0: {_few(index)}."
+            if step is not None:
+                with torch.no_grad():
+                    each = losses_of(self.net.eval()(step.batch), step.target, self.task).sum(0).cpu().numpy()
+                bad = index[~np.isfinite(each)]
+                said += f" No number by themselves: {_few(bad)}." if 0 < len(bad) < len(index) else ""
+        what = f"the loss of {self.name} is {loss:.3g}" if not np.isfinite(loss) else f"the gradient of {self.name} has the length {length:.3g}"
+        return ModelError(
+            f"{what} at step {number + 1} (epoch {epoch + 1}, its step {place + 1} of {self.per_epoch}): it cannot learn on from there.{said}",
+            fix="Lower `learning_rate`, or look for extreme numbers in these rows.",
+        )
+
+    def _plan(self, step_s: float, share: float) -> None:
         """Fewer steps where the budget does not do for all, so that the step size still falls to 0."""
-        if self.effort.budget_s is not None:
-            left = self.effort.budget_s - (time.monotonic() - began)
-            self.at.n_steps = min(self.at.n_steps, self.at.step + max(1, int(left * _BUDGET_SHARE / max(step_s, 1e-9))))
+        if self.effort.budget_s is not None and self.recipe.fall != "none":
+            left = self.strategy.leads((self.effort.budget_s - self.at.seconds) * share / max(step_s, 1e-9))
+            self.at.n_steps = min(self.recipe.epochs * self.per_epoch, self.at.step + max(1, int(left)))
 
-    def _look(self, epoch: int) -> None:
+    def _compile(self) -> None:
+        step_s = self.at.seconds / self.at.step
+        left_s = step_s * (self.at.n_steps - self.at.step)
+        if self.strategy.world == 1 and is_worth_compiling(self.device, left_s):
+            self.learner = torch.compile(self.net)
+
+    def _precision(self) -> str:
+        """fp32, or bf16 where it was tried and nothing speaks against it."""
+        kinds: set[str] = {port.kind for port in self.net.ports}
+        if not is_candidate(self.recipe.precision, kinds, self.at.n_steps, self.device):
+            return "fp32"
+        if self.strategy.world > 1:  # processes would have to agree: only where it is asked for
+            return "bf16" if self.recipe.precision == "bf16" else "fp32"
+        try:
+            why = objection(self._tried("fp32"), self._tried("bf16"))
+        except ModelError as error:
+            why = error.message
+        if why:
+            self.effort.tell(f"{self.name} learns with 32 bits, not with bf16: {why}.")
+        return "fp32" if why else "bf16"
+
+    def _tried(self, precision: str) -> list[float]:
+        """The losses of the first steps with so many bits, on a copy."""
+        effort = replace(self.effort, checkpoints=None)
+        net = copy.deepcopy(self.net)
+        trial = Loop(net, self.recipe, self.task, effort, self.train, None, self.center, self.scale, "", name=self.name)
+        trial.at = replace(self.at, precision=precision, curve=[])
+        trial.per_epoch = self.per_epoch
+        losses: list[float] = []
+        while len(losses) < min(CHECKED_STEPS, self.at.n_steps):
+            for step in trial._steps(*divmod(len(losses), self.per_epoch)):
+                losses.append(float(trial._step(step)))
+                if len(losses) >= min(CHECKED_STEPS, self.at.n_steps):
+                    break
+        return losses
+
+    def _round_ends(self) -> bool:
+        """Whether a look is due: at the end of every epoch, and within long ones."""
+        place = self.at.step % self.per_epoch
+        return place == 0 or place % -(-ROUND_ROWS // self.recipe.batch_rows) == 0
+
+    def _look(self, rows_s: float) -> None:
         """Keeps the averaged weights when the validation rows like them better than any before; without such rows the last ones."""
-        loss = self.judged(self.valid) if self.valid is not None else -float(epoch)
-        self.at.losses.append(loss)
-        if loss < self.at.best_loss:
-            self.at.best_loss, self.at.best_epoch = loss, epoch
+        at = self.at
+        at.looks += 1
+        train = self.strategy.mean(at.loss_sum / max(1, at.loss_steps))
+        point = {"epoch": at.step / self.per_epoch, "train": train, "rate": self.recipe.rate(at.step - 1, at.n_steps)}
+        at.loss_sum, at.loss_steps = 0.0, 0
+        note = f"train loss {point['train']:.4g}"
+        if self.held_out is None:
             self.best = self._arrays(self.judge)
-        note = f", valid loss {self.at.best_loss:.4g}" if self.valid is not None else ""
-        self.effort.progress(min(1.0, self.at.step / self.at.n_steps), f"epoch {epoch}{note}")
+        else:
+            loss = self.judged()
+            point["valid"] = loss if np.isfinite(loss) else float(np.finfo(np.float32).max)
+            if at.best_loss is None or loss < at.best_loss:
+                at.best_loss, at.best_look = loss, at.looks
+                self.best = self._arrays(self.judge)
+            note += f", valid loss {at.best_loss:.4g}"
+        at.curve.append(point)
+        self._tell(note, rows_s)
+        at.seconds = time.monotonic() - self._began
+        if at.step > _LOOKS_AT_STEPS and at.step < at.n_steps:
+            self._plan(at.seconds / at.step, 1.0)
 
-    def judged(self, examples: Examples) -> float:
-        """Mean loss of the averaged weights on these rows."""
-        total = weights = 0.0
-        for block in examples.blocks(JUDGED_ROWS):
-            target, weight = self._answers(block)
+    def _tell(self, note: str, rows_s: float) -> None:
+        at = self.at
+        self.effort.progress(min(1.0, at.step / at.n_steps), f"epoch {(at.step - 1) // self.per_epoch + 1}, {note}, {rows_s:,.0f} rows/s")
+
+    def judged(self) -> float:
+        """Mean loss of the averaged weights on the validation rows."""
+        assert self.held_out is not None
+        sums = np.zeros((-(-self.held_out.n_rows // JUDGED_ROWS), 2))
+        for number, block in enumerate(self.held_out.blocks()):
+            if not self.strategy.judges(number):
+                continue
+            block = block.to(self.device)
+            weight = float(len(block) if block.weight is None else block.weight.sum())
             with torch.no_grad():
-                scores = self.judge(_moved(self.judge.batch(block.rows), self.device)).mean(0, keepdim=True)
-                total += float(loss_of(scores, target, weight, self.task, 0.0) * weight.sum())
-            weights += float(weight.sum())
+                scores = self.judge(block.batch).mean(0, keepdim=True)
+                sums[number] = float(loss_of(scores, block.target, block.weight, self.task)) * weight, weight
+        total, weights = (sum(column) for column in self.strategy.summed(sums).T.tolist())
         loss = total / max(weights, 1e-12)
         return loss if np.isfinite(loss) else float("inf")
 
-    def _answers(self, examples: Examples) -> tuple[Tensor, Tensor]:
-        if self.task.type == "regression":
-            target = torch.from_numpy(((examples.target - self.center) / self.scale).astype(np.float32))
-        elif self.task.type == "binary":
-            target = torch.from_numpy(examples.target.astype(np.float32))
-        else:
-            target = torch.from_numpy(examples.target.astype(np.int64))
-        weight = torch.ones(len(examples)) if examples.weight is None else torch.from_numpy(examples.weight.astype(np.float32))
-        return target.to(self.device), weight.to(self.device)
-
     def _stale(self) -> bool:
-        return self.valid is not None and len(self.at.losses) - self.at.best_epoch >= self.recipe.patience and bool(self.at.losses)
+        return self.held_out is not None and self.at.looks > 0 and self.at.looks - self.at.best_look >= self.recipe.patience
 
-    def _over(self, began: float) -> bool:
-        return self.effort.budget_s is not None and time.monotonic() - began > self.effort.budget_s
-
-    # -- checkpoints: one file, whole or not there, written beside the next steps
-
-    def _save(self, saver: ThreadPoolExecutor) -> None:
-        if self.effort.checkpoints is None:
+    def _save(self) -> None:
+        if self.checkpoint is None or not self.strategy.leader:
             return
-        if self._saving is not None:
-            self._saving.result()
-        arrays = {f"now/{k}": v for k, v in self._arrays(self.net).items()}
-        arrays |= {f"average/{k}": v for k, v in self._arrays(self.judge).items()} | {f"best/{k}": v for k, v in self.best.items()}
-        for name, p in self.net.named_parameters():
-            arrays |= {f"{key}/{name}": _copied(value) for key, value in self.optimizer.state.get(p, {}).items() if key != "step"}
-        at = {**asdict(self.at), "best_loss": None if np.isinf(self.at.best_loss) else self.at.best_loss}
-        meta = json.dumps({"format": 1, "of": self.fingerprint, **at})
-        self._saving = saver.submit(self._written, arrays, meta)
-
-    def _written(self, arrays: Arrays, meta: str) -> None:
-        file = io.BytesIO()
-        np.savez(file, meta=np.frombuffer(meta.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-        write_bytes(self._file(), file.getvalue())
+        moments = {p: found for optimizer in self.optimizers for p, found in optimizer.moments.items()}
+        known = {name: moments[p] for name, p in self.net.named_parameters() if p in moments}
+        kinds = {"now": self._arrays(self.net), "average": self._arrays(self.judge), "best": self.best}
+        kinds |= {"first": {name: _copied(one.first) for name, one in known.items()}, "second": {name: _copied(one.second) for name, one in known.items()}}
+        at = asdict(self.at)
+        self.checkpoint.save(kinds, at | {"best_loss": None if self.at.best_loss in (None, float("inf")) else self.at.best_loss})
 
     def _resume(self) -> bool:
         """Takes up a checkpoint of the very same training, if there is one."""
-        if self.effort.checkpoints is None or not self._file().is_file():
+        found = None if self.checkpoint is None else self.checkpoint.load()
+        if found is None:
             return False
-        try:
-            with np.load(io.BytesIO(self._file().read_bytes()), allow_pickle=False) as stored:
-                arrays = dict(stored)
-        except (OSError, ValueError, BadZipFile) as error:
-            raise StoreError(f"{self._file()} cannot be read ({error}).", fix="Remove it; training then begins anew.") from error
-        meta = json.loads(arrays.pop("meta").tobytes().decode())
-        if meta.pop("format") != 1 or meta.pop("of") != self.fingerprint:
-            return False  # of other rows or settings: begun anew, and overwritten
-        self.at = _Progress(**{**meta, "best_loss": float("inf") if meta["best_loss"] is None else meta["best_loss"]})
-        kinds: dict[str, Arrays] = {}
-        for key, value in arrays.items():
-            kind, _, name = key.partition("/")
-            kinds.setdefault(kind, {})[name] = value
-        load(self.net, kinds.pop("now"))
-        load(self.judge, kinds.pop("average"))
-        self.best = kinds.pop("best")
-        for name, p in self.net.named_parameters():
-            state = {kind: torch.from_numpy(found[name]).to(self.device) for kind, found in kinds.items() if name in found}
-            if state:
-                self.optimizer.state[p] = {"step": torch.tensor(float(self.at.step)), **state}
+        kinds, at = found
+        self.at = _Progress(**at)
+        load(self.net, kinds["now"])
+        load(self.judge, kinds["average"])
+        self.best = kinds["best"]
+        parameters = dict(self.net.named_parameters())
+        for optimizer in self.optimizers:
+            for name in kinds.get("first", {}):
+                p = parameters[name]
+                if optimizer.moves(p):
+                    first, second = (_like(p, kinds[kind][name]) for kind in ("first", "second"))
+                    optimizer.moments[p] = Moments(torch.tensor(float(self.at.step), device=p.device), first, second)
         return True
-
-    def _file(self) -> Path:
-        assert self.effort.checkpoints is not None
-        return self.effort.checkpoints / "network.npz"
 
     @staticmethod
     def _arrays(net: Net) -> Arrays:
@@ -275,20 +373,6 @@ class Loop:
 def load(net: Net, arrays: Arrays) -> None:
     """Sets all weights and buffers."""
     net.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in net.state_dict()})
-
-
-def loss_of(scores: Tensor, target: Tensor, weight: Tensor, task: Task, smoothing: float) -> Tensor:
-    """Weighted mean loss of (K, B, C) scores, over members and rows."""
-    K = len(scores)
-    scores = scores.float()
-    if task.type == "multiclass":
-        each = torch.nn.functional.cross_entropy(scores.flatten(0, 1), target.repeat(K), reduction="none", label_smoothing=smoothing).view(K, -1)
-    elif task.type == "binary":
-        soft = target * (1 - smoothing) + smoothing / 2
-        each = torch.nn.functional.binary_cross_entropy_with_logits(scores[..., 0], soft.expand(K, -1), reduction="none")
-    else:
-        each = (scores[..., 0] - target) ** 2
-    return (each * weight).sum() / (weight.sum() * K).clamp_min(1e-12)
 
 
 @contextmanager
@@ -303,14 +387,17 @@ def threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _moved(batch: Batch, device: "torch.device") -> Batch:
-    if device.type == "cpu":
-        return batch
-    return {k: tuple(one.to(device) for one in v) if isinstance(v, tuple) else v.to(device, non_blocking=True) for k, v in batch.items()}
+def _few(index: NDArray[np.int64]) -> str:
+    return ", ".join(str(i) for i in index[:10]) + (f" and {len(index) - 10} more" if len(index) > 10 else "")
 
 
 def _copied(value: Tensor) -> NDArray[Any]:
     return value.detach().cpu().numpy().copy()
+
+
+def _like(p: Tensor, values: NDArray[Any]) -> Tensor:
+    """In the same place and order of memory: the optimiser's kernel goes through both side by side."""
+    return torch.zeros_like(p, requires_grad=False).copy_(torch.from_numpy(np.ascontiguousarray(values)))
 
 
 __all__ = ["JUDGED_ROWS", "Arrays", "Loop", "Recipe", "load", "loss_of", "threads"]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from modelinscale.core.errors import ModelError
 from modelinscale.core.graph import Graph
 from modelinscale.models._deep.images import Cnn, flipped, shifted
 from modelinscale.models._deep.parts import Part, Tensor, array, draw_linear
+from modelinscale.models._deep.plan import Shape
 from modelinscale.models._deep.sequences import Steps, together
 from modelinscale.models._deep.tables import Ids, Numbers, Words
 from modelinscale.models._deep.texts import Tokens
@@ -27,6 +28,8 @@ from modelinscale.models._words import weigh
 
 Batch = dict[str, Any]
 """What each encoder takes, by its name."""
+Block = Tensor | Sparse | tuple[NDArray[Any], ...]
+"""Rows for one encoder: one thing a row, words, or sequences of which each feature has its own."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,6 @@ class Port:
         return Cnn(self.shape, more["maps"], known.get("mean", np.zeros(C, np.float32)), known.get("deviation", np.ones(C, np.float32)))
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The trunk and the head."""
-
-    width: int
-    layers: int
-    members: int
-    dropout: float
-    n_scores: int
-
-
 class Net(torch.nn.Module):
     """Rows to one score vector a member."""
 
@@ -109,22 +101,25 @@ class Net(torch.nn.Module):
 
     def batch(self, rows: Encoded) -> Batch:
         """Encoded rows as its encoders take them, on the processor. Raises `ModelError` for rows of another encoding."""
+        return ready(self.blocks(rows))
+
+    def blocks(self, rows: Encoded) -> dict[str, Block]:
+        """For each encoder what it takes of these rows, before it is made a batch (`ready`): so that of many rows some can be taken. Shares memory."""
         self._check(rows.layouts)
-        found: Batch = {}
+        found: dict[str, Block] = {}
         for name, port in zip(self.names, self.ports, strict=True):
             blocks = [rows[feature] for feature in port.features]
             first = blocks[0]
             if isinstance(first, Sparse):
                 words = self.parts[name]
                 assert isinstance(words, Words)
-                values = weigh(first, words.rarity.cpu().numpy()).astype(np.float32)
-                found[name] = (torch.from_numpy(first.columns.astype(np.int64)), torch.from_numpy(values), torch.from_numpy(first.starts[:-1]))
+                found[name] = Sparse(first.starts, first.columns, weigh(first, words.rarity.cpu().numpy()).astype(np.float32), first.width)
             elif port.kind == "dense":
-                found[name] = torch.from_numpy(np.ascontiguousarray(np.concatenate(blocks, axis=1), np.float32))  # type: ignore[arg-type]
+                found[name] = tensor_of(np.concatenate(cast("list[NDArray[Any]]", blocks), axis=1).astype(np.float32, copy=False))
             elif port.kind in ("steps", "tokens"):
-                found[name] = torch.from_numpy(together(blocks))  # type: ignore[arg-type]
+                found[name] = tuple(cast("list[NDArray[Any]]", blocks))
             else:
-                found[name] = torch.from_numpy(np.ascontiguousarray(first, np.int64 if port.kind == "ids" else None))
+                found[name] = tensor_of(first)
         return found
 
     def varied(self, batch: Batch, chance: torch.Generator, *, shift: float, flip: bool) -> Batch:
@@ -162,3 +157,39 @@ class Net(torch.nn.Module):
                     wrong.append(f"{feature!r} is {layout.role} of width {layout.width}, learned as {port.kind} of width {width}")
         if wrong:
             raise ModelError(f"These rows are not encoded as those the model learned from: {'; '.join(wrong)}.", fix="Train again with these features.")
+
+
+def ready(blocks: Mapping[str, Block]) -> Batch:
+    """Rows of one batch as encoders take them: whole numbers of 64 bits, words as columns, values and where each row starts, sequences as long as needed."""
+    found: Batch = {}
+    for name, block in blocks.items():
+        if isinstance(block, Sparse):
+            found[name] = (torch.from_numpy(block.columns.astype(np.int64)), torch.from_numpy(block.values), torch.from_numpy(block.starts[:-1]))
+        elif isinstance(block, tuple):
+            found[name] = torch.from_numpy(together(block))
+        else:
+            found[name] = block.long() if block.dtype == torch.int32 else block
+    return found
+
+
+def rows_of(block: Block, index: NDArray[np.int64]) -> Block:
+    """Some rows, in that order."""
+    if isinstance(block, Sparse):
+        return block.rows(index)
+    return tuple(one[index] for one in block) if isinstance(block, tuple) else block.index_select(0, torch.from_numpy(index))
+
+
+def slice_of(block: Block, start: int, stop: int) -> Block:
+    """Rows from ``start`` up to ``stop``; shares memory."""
+    if isinstance(block, Sparse):
+        return block.slice(start, stop)
+    return tuple(one[start:stop] for one in block) if isinstance(block, tuple) else block[start:stop]
+
+
+def tensor_of(values: Any) -> Tensor:
+    """Shares memory where it may be written to, which torch asks for."""
+    values = np.ascontiguousarray(values)
+    return torch.from_numpy(values if values.flags.writeable else values.copy())
+
+
+__all__ = ["Batch", "Block", "Net", "Port", "Shape", "ready", "rows_of", "slice_of", "tensor_of"]

@@ -1,0 +1,72 @@
+"""Checkpoints: where a training stands as one file, whole or not there, written beside the next steps; and taken up again."""
+
+import io
+import json
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelinscale.core.errors import StoreError
+from modelinscale.core.files import write_bytes
+
+Arrays = dict[str, NDArray[Any]]
+_FORMAT = 2
+
+
+class Checkpoint:
+    """The file of one training, and the thread that writes it."""
+
+    def __init__(self, file: Path, fingerprint: str, tell: Callable[[str], None]) -> None:
+        """``fingerprint``: of rows and settings; a checkpoint of another one is not taken up."""
+        self.file, self._fingerprint, self._tell = file, fingerprint, tell
+        self._saver, self._saving = ThreadPoolExecutor(1, "checkpoint"), Future[None]()
+        self._saving.set_result(None)
+        self._told = False
+
+    def save(self, kinds: dict[str, Arrays], at: dict[str, Any]) -> None:
+        """Begins to write; waits for the one before. The arrays must not change afterwards. A disk that refuses is told of once, and the training goes on."""
+        self._done()
+        meta = json.dumps({"format": _FORMAT, "of": self._fingerprint, **at})
+        self._saving = self._saver.submit(self._write, kinds, meta)
+
+    def load(self) -> tuple[dict[str, Arrays], dict[str, Any]] | None:
+        """What was saved last, by kind and name; None where there is nothing of this training. Raises `StoreError` for a file that is damaged."""
+        if not self.file.is_file():
+            return None
+        try:
+            with np.load(io.BytesIO(self.file.read_bytes()), allow_pickle=False) as stored:
+                arrays = dict(stored)
+            meta = json.loads(arrays.pop("meta").tobytes().decode())
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise StoreError(f"{self.file} cannot be read ({error}).", fix="Remove it; training then begins anew.") from error
+        if meta.pop("format") != _FORMAT or meta.pop("of") != self._fingerprint:
+            return None  # of other rows or settings, or of an earlier version: begun anew, and overwritten
+        kinds: dict[str, Arrays] = {}
+        for key, value in arrays.items():
+            kind, _, name = key.partition("/")
+            kinds.setdefault(kind, {})[name] = value
+        return kinds, meta
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._done()
+        self._saver.shutdown()
+
+    def _done(self) -> None:
+        try:
+            self._saving.result()
+        except StoreError as error:
+            if not self._told:
+                self._tell(f"A checkpoint could not be written, and training goes on without: killed now, it would begin at the one before. {error}")
+            self._told = True
+
+    def _write(self, kinds: dict[str, Arrays], meta: str) -> None:
+        file = io.BytesIO()
+        flat = {f"{kind}/{name}": array for kind, arrays in kinds.items() for name, array in arrays.items()}
+        np.savez(file, meta=np.frombuffer(meta.encode(), np.uint8), **flat)  # type: ignore[arg-type]
+        write_bytes(self.file, file.getvalue())
