@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from modelinscale.tune._rungs import Again, Entry, New, Prune, following, ranked
+from modelinscale.tune._space import Point
 
 LADDER = (1 / 9, 1 / 3, 1.0)
 
@@ -17,7 +18,7 @@ def played(prune: Prune, n_trials: int, *, at_once: int = 1, lose: frozenset[int
         running = [e for e in entries if e.state == "running"]
         step = following(entries, prune, ladder, n_trials) if len(running) < at_once else None
         if step is not None:
-            point = step.point if isinstance(step, Again) else {"trees.leaves": step.draw}
+            point: Point = step.point if isinstance(step, Again) else {"trees.leaves": step.draw}
             entries.append(Entry(len(entries), step.draw, point, step.share, "running"))
         elif running:
             one = running[0]
@@ -35,7 +36,7 @@ def compute(entries: list[Entry]) -> float:
 @pytest.mark.parametrize("at_once", [1, 2, 5])
 @pytest.mark.parametrize("how", ["top", "asha", "none"])
 def test_the_best_settings_see_all_rows_whatever_the_workers(how: str, at_once: int) -> None:
-    entries = played(Prune(how=how), 50, at_once=at_once)  # type: ignore[arg-type]
+    entries = played(Prune(how=how), 50, at_once=at_once)
     assert {e.draw for e in entries} == set(range(50))
     assert ranked(entries, 1.0)[0].draw == 0
     assert len({(e.draw, e.share) for e in entries}) == len(entries), "no settings are tried twice on the same rows"
