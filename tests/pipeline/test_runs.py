@@ -81,7 +81,9 @@ def test_the_same_file_gives_the_same_model_to_the_last_bit(project: Path, tmp_p
     assert graphs[0].read_bytes() == graphs[1].read_bytes()
 
 
-@pytest.mark.parametrize("family", ["linear", "trees", pytest.param("mlp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "family", ["linear", "trees", pytest.param("mlp", marks=pytest.mark.slow), pytest.param("{type: ensemble, shares: [1, 1]}", marks=pytest.mark.slow)]
+)
 def test_training_code_file_scoring_and_package_answer_alike(family: str, project: Path) -> None:
     from modelinscale.core.decision import Decision
     from modelinscale.encode import encode
