@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from modelinscale.models.network import Network
 
 _LOOK_S = 0.2
+_START_S = 300.0
+"""To import, meet and look through the rows, before the first step."""
 _GRACE_S = 3.0
 """After one process ended badly the others may say what they know for so long; then they are ended."""
 _LOST_IN_VAIN = 3
@@ -56,6 +58,8 @@ class _Said:
     """What the processes of one group said and how they ended."""
 
     steps: int = 0
+    begun: bool = False
+    """Whether the first step was taken."""
     done: bool = False
     refusal: MisError | None = None
     """A user's mistake, or the network's: beginning again would not help."""
@@ -166,7 +170,8 @@ def _watched(group: list[_Process], effort: Effort) -> _Said:
                     return said
                 if any(codes) or said.refusal is not None:
                     grace = grace or time.monotonic() + _GRACE_S
-                if time.monotonic() > (grace or heard + 2 * effort.patience_s):
+                silence_s = 2 * effort.patience_s + (0 if said.begun else _START_S)
+                if time.monotonic() > (grace or heard + silence_s):
                     said.done = False
                     return said
     finally:
@@ -181,7 +186,7 @@ def _hear(one: _Process, said: _Said, effort: Effort) -> bool:
         return True
     *lines, one.unread = (one.unread + found).split(b"\n")
     tell: dict[str, Callable[[Any], None]] = {
-        "step": lambda n: setattr(said, "steps", max(said.steps, n)),
+        "step": lambda n: vars(said).update(steps=max(said.steps, n), begun=True),
         "progress": lambda value: effort.progress(*value),
         "tell": effort.tell,
         "done": lambda _: setattr(said, "done", True),

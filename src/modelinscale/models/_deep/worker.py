@@ -17,7 +17,6 @@ from modelinscale.core.errors import MisError
 from modelinscale.core.secrets import veil
 from modelinscale.models import Model
 
-
 _OF_A_LOSS = ("connection", "gloo", "nccl", "timed out", "timeout", "socket", "broken pipe")
 """What is in the errors of a process whose others are gone."""
 
