@@ -80,7 +80,7 @@ def steps(kind: str, n_rows: int) -> tuple[Network, Examples]:
     chance = np.random.default_rng(7)
     values = chance.normal(size=(n_rows, 32, 8)).astype(np.float32)
     examples = Examples(Encoded({"s": Layout("steps", 256, (), (32, 8))}, {"s": values}), (values[:, :, 0].mean(1) > 0).astype(np.int64))
-    return Network(batch_rows=128, members=1, sequence=kind), examples  # type: ignore[arg-type]
+    return Network(batch_rows=128, members=1, sequence=kind), examples
 
 
 CASES: dict[str, Callable[[int], tuple[Network, Examples]]] = {
