@@ -32,7 +32,7 @@ CASES = [
     pytest.param("integrated_gradients", "mlp", "regression", marks=slow),
     pytest.param("integrated_gradients", "network", "multiclass", marks=slow),
     ("counterfactual", "linear", "binary"),
-    ("counterfactual", "trees", "multiclass"),
+    pytest.param("counterfactual", "trees", "multiclass", marks=slow),
 ]
 
 
