@@ -48,6 +48,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return look(tmp_path_factory.mktemp("straight"))
 
 
+@pytest.mark.slow
 def test_one_worker_two_workers_and_no_worker_find_the_same(straight: Found, tmp_path: Path) -> None:
     assert told(look(tmp_path, workers=2)) == told(straight)
     fit = fitter()
@@ -57,6 +58,7 @@ def test_one_worker_two_workers_and_no_worker_find_the_same(straight: Found, tmp
     assert len({e.draw for e in straight.entries if e.share == 1.0}) >= 3, "the best three go on, and the first"
 
 
+@pytest.mark.slow
 def test_a_search_that_is_done_is_not_done_again_and_more_trials_go_on(straight: Found, tmp_path: Path) -> None:
     first = look(tmp_path)
     assert told(first) == told(straight)
@@ -120,6 +122,7 @@ def _is_worker(process: Path) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_settings_that_cannot_learn_are_noted_and_the_search_goes_on(tmp_path: Path) -> None:
     wild = Space.of((Model.parse("linear"), Model.parse({"type": "trees", "rounds": 20})), {})
     found = look(tmp_path, space=wild, trials=4)  # the rows are encoded for trees alone
@@ -129,11 +132,13 @@ def test_settings_that_cannot_learn_are_noted_and_the_search_goes_on(tmp_path: P
     assert found.model.type == "trees"
 
 
+@pytest.mark.slow
 def test_when_no_settings_can_learn_the_reason_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"No settings could be chosen: KeyError.*tune.space"):
         look(tmp_path, space=Space.of((Model.parse("linear"),), {}), trials=2)
 
 
+@pytest.mark.slow
 def test_the_best_of_an_earlier_search_for_the_same_is_tried_first(tmp_path: Path) -> None:
     first = look(tmp_path, name="monday")
     second = look(tmp_path, name="tuesday", trials=3)

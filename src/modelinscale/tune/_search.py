@@ -104,6 +104,21 @@ def search(
             return cluster(compute, fitter, ask)
         return processes(folder, settings.workers or os.cpu_count() or 1, fitter, ask, study.beat)
 
+    try:
+        _go_on(study, results, working, left, news)
+        return _found(settings, study, space, ladder, n_lost, len(warm), time.monotonic() - began)
+    finally:
+        study.close()
+
+
+def _go_on(
+    study: Study,
+    results: Callable[[], Iterator[Done]],
+    working: dict[int, Entry],
+    left: Callable[[], float | None],
+    news: Callable[[Sequence[Entry]], None],
+) -> None:
+    """Notes results until there is nothing more to begin, here or on another machine."""
     while True:
         for done in results():
             entry = working.pop(done.number)
@@ -115,7 +130,6 @@ def search(
             break
         time.sleep(_WAIT_S)  # another machine is at work on the last ones
         study.recover()
-    return _found(settings, study, space, ladder, n_lost, len(warm), time.monotonic() - began)
 
 
 def _found(settings: Tune, study: Study, space: Space, ladder: tuple[float, ...], n_lost: int, n_warm: int, seconds: float) -> Found:

@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,9 @@ def open_storage(url: str | None, file: Path) -> Any:
     try:
         if scheme in ("redis", "rediss"):
             needs("redis", extra="redis")
-            return optuna.storages.JournalStorage(optuna.storages.journal.JournalRedisBackend(reveal(url, in_url=True)))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return optuna.storages.JournalStorage(optuna.storages.journal.JournalRedisBackend(reveal(url, in_url=True)))
         if scheme == "postgresql":
             needs("psycopg", extra="postgres")
             return optuna.storages.RDBStorage(reveal(url, in_url=True).replace("postgresql://", "postgresql+psycopg://", 1))
@@ -87,6 +90,14 @@ class Study:
         self._heard: dict[str, tuple[Any, float]] = {}
         self._beaten = 0.0
         self._by = {"host": socket.gethostname(), "pid": os.getpid(), "began": _began(os.getpid())}
+
+    def close(self) -> None:
+        """Lets go of the connections to the storage."""
+        remove, engine = getattr(self._storage, "remove_session", None), getattr(getattr(self._storage, "_backend", self._storage), "engine", None)
+        if remove is not None:
+            remove()
+        if engine is not None:
+            engine.dispose()
 
     def entries(self) -> list[Entry]:
         """Every trial whose settings are known, in order."""
@@ -187,10 +198,12 @@ class Study:
     def importance(self) -> dict[str, float]:
         """Share of each setting in what makes trials good (PED-ANOVA, Watanabe et al. 2023), the largest first; empty where there are too few trials."""
         optuna = _engine.optuna()
-        try:
-            return dict(optuna.importance.get_param_importances(self._whole()))
-        except (ValueError, RuntimeError):
-            return {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # too few trials to tell: Optuna would call all settings equal
+            try:
+                return dict(optuna.importance.get_param_importances(self._whole()))
+            except (ValueError, RuntimeError, UserWarning):
+                return {}
 
     def _whole(self) -> "OptunaStudy":
         """A study in memory of each settings' result on the rung that most were tried on: comparable, and as many as there are."""
