@@ -213,6 +213,22 @@ def across_processes(net: torch.nn.Module) -> None:
             net.set_submodule(name, AcrossProcesses(norm))
 
 
+class _Summed(torch.autograd.Function):
+    """The sum over all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        found = x.clone()
+        dist.all_reduce(found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        found = gradients[0].clone()
+        dist.all_reduce(found)
+        return found
+
+
 class AcrossProcesses(torch.nn.BatchNorm2d):
     """Batch normalisation over the rows of all processes, on any device (PyTorch's own needs GPUs). In evaluation as the one it stands for."""
 
@@ -229,16 +245,14 @@ class AcrossProcesses(torch.nn.BatchNorm2d):
         """(B, maps, …): the same shape."""
         if not self.training:
             return super().forward(input)
-        from torch.distributed.nn.functional import all_reduce
-
         over = [0, *range(2, input.ndim)]
         shape = [1, -1] + [1] * (input.ndim - 2)
         x = input.float()
         n = torch.full((1,), x.numel() / x.shape[1], device=x.device)
-        first: Tensor = all_reduce(torch.cat([x.sum(over), n]))  # type: ignore[no-untyped-call]
+        first: Tensor = _Summed.apply(torch.cat([x.sum(over), n]))  # type: ignore[no-untyped-call]
         n, mean = first[-1], first[:-1] / first[-1]
         around = x - mean.view(shape)
-        variance: Tensor = all_reduce((around * around).sum(over)) / n  # type: ignore[no-untyped-call]
+        variance: Tensor = _Summed.apply((around * around).sum(over)) / n  # type: ignore[no-untyped-call]
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             with torch.no_grad():
                 self.num_batches_tracked.add_(1)
