@@ -166,6 +166,8 @@ def _default(field: FieldInfo) -> str:
         return f"`{value.type}`"
     if isinstance(value, BaseModel):
         return ""
+    if isinstance(value, tuple) and value and all(isinstance(one, str) for one in value):
+        return f"`{list(value)}`"  # kinds by their names, as one writes them
     annotation: Any = field.annotation
     for one in field.metadata:
         annotation = typing.Annotated[annotation, one]

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from modelinscale.models import Examples
 
 
@@ -25,7 +27,7 @@ class Recorded(Examples):
     def batches(self, seed: int, epoch: int, n_rows: int, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[Examples]:
         first = start
         for batch in super().batches(seed, epoch, n_rows, start, rank=rank, world=world):
-            ids = batch.rows["number"][:, 0].astype(int).tolist()  # type: ignore[union-attr, index, call-overload]
+            ids = np.asarray(batch.rows["number"])[:, 0].astype(int).tolist()
             line = {"at": time.monotonic_ns(), "epoch": epoch, "first": first, "who": os.environ.get("RANK", "0"), "of": os.environ.get("WORLD_SIZE", "1")}
             with self.file.open("a") as out:
                 out.write(json.dumps(line | {"shared": world > 1, "ids": ids, "pid": os.getpid(), "port": os.environ.get("MASTER_PORT")}) + "\n")
