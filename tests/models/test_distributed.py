@@ -82,8 +82,8 @@ def test_workers_killed_at_random_moments_are_replaced_and_no_row_is_left_out(tm
     chance = random.Random(5)
     killer = threading.Thread(target=_signal, args=(tmp_path / "said", killed, 2, chance, signal.SIGKILL), daemon=True)
     killer.start()
-    found = learned(train, None, workers=2, checkpoints=tmp_path / "kept", checkpoint_s=0.3, tell=told.append, patience_s=30.0)
-    killer.join(30)
+    found = learned(train, None, workers=2, checkpoints=tmp_path / "kept", checkpoint_s=0.3, tell=told.append, patience_s=120.0)
+    killer.join(150)
     assert len(killed) == 2
     assert sum("was lost after" in note for note in told) == len(killed)
     assert history(tmp_path / "said", 480, MODEL.epochs) == [1] * MODEL.epochs
@@ -107,8 +107,8 @@ def test_a_process_that_is_stuck_is_given_up_after_a_limit_and_replaced(tmp_path
     told: list[str] = []
     stopper = threading.Thread(target=_signal, args=(tmp_path / "said", stuck, 1, random.Random(1), signal.SIGSTOP), daemon=True)
     stopper.start()
-    learned(train, None, workers=2, patience_s=8.0, tell=told.append)
-    stopper.join(60)
+    learned(train, None, workers=2, patience_s=12.0, tell=told.append)
+    stopper.join(150)
     assert len(stuck) == 1
     assert any("go on from the beginning" in note for note in told)
     assert not Path(f"/proc/{stuck[0]}").exists()
@@ -210,7 +210,7 @@ def _signal(file: Path, done: list[int], n: int, chance: random.Random, number: 
             return any(len(pids) == 2 for pids in group.values())
 
         try:
-            until(learns, "a new group learns", within_s=60)
+            until(learns, "a new group learns", within_s=120)
         except AssertionError:  # there is none any more
             return
         known |= set(group)

@@ -91,7 +91,7 @@ def fit(model: "Network", train: Examples, valid: Examples | None, task: Task, e
                 return Weights.load(job.result)
             in_vain, kept = (1, _kept(effort)) if _kept(effort) != kept else (in_vain + 1, kept)
             if in_vain > _LOST_IN_VAIN:
-                why = f" One said: {said.failures[0]}" if said.failures else " The system may have ended them for want of memory."
+                why = f" One said: {_short(said.failures[0])}" if said.failures else " The system may have ended them for want of memory."
                 raise ComputeError(
                     f"processes that learn together were lost {in_vain} times without getting further.{why}",
                     fix="Lower `train.workers`, or look at the memory.",
@@ -99,6 +99,11 @@ def fit(model: "Network", train: Examples, valid: Examples | None, task: Task, e
             workers = fewer(workers, in_vain)
             where = "the last checkpoint" if kept else "the beginning"
             effort.tell(f"one of the processes was lost after {said.steps:,} steps; {workers} go on from {where}.")
+
+
+def _short(failure: str) -> str:
+    """What a process said, without the stack and the advice that its library adds."""
+    return failure.split("\n")[0].split(" This is typically")[0].rsplit("callback: ", 1)[-1][:300]
 
 
 def fewer(workers: int, in_vain: int) -> int:
