@@ -26,18 +26,17 @@ from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Scores, Weights
 from modelinscale.models._adamw import AdamW, Moments
+from modelinscale.models._borders import BINNED_COLUMNS, borders_of
 from modelinscale.models._feed import Arrays, Feed, Rows, Step, feed, scores
 from modelinscale.models._matrix import Block, blocks_of
 from modelinscale.models._network import Network, Shape
 from modelinscale.models._torch import torch
-from modelinscale.models._totals import centre_and_spread, class_weights, n_with
+from modelinscale.models._totals import base_scores, centre_and_spread, n_with
 from modelinscale.models._words import rarity
 
 if TYPE_CHECKING:
     from modelinscale.models.mlp import Mlp
 
-_BINNED_COLUMNS = 300
-"""Beyond this many columns of numbers none is seen through bins: they are then pieces of a vector, and bins would cost more than they bring."""
 _ROUND_ROWS = 100_000
 """Rows between two looks at the validation rows, at most."""
 _WARM_STEPS = 50
@@ -61,7 +60,7 @@ def fit(model: "Mlp", train: Examples, valid: Examples | None, task: Task, effor
     facts: dict[str, Any] = {"blocks": [b.plain() for b in blocks], "center": center, "scale": scale}
     fixed = _rarities(train, blocks)
     numbers = _numbers(train, blocks, model.bins)
-    binned, edges = _edges(numbers, model.bins)
+    binned, edges = borders_of(numbers, model.bins)
     shape = Shape(
         n_numbers=numbers.shape[1],
         binned=binned,
@@ -271,38 +270,21 @@ def _network(weights: Weights) -> Network:
 
 def _start_at_base_rate(network: Network, train: Examples, task: Task) -> None:
     """The first answers say how common each class is."""
-    if task.type == "regression":
-        return
-    share = class_weights(train, task) + 0.5
-    logs = np.log(share / share.sum())
-    base = logs if task.type == "multiclass" else logs[1:] - logs[:1]
-    with torch.no_grad():
-        network.head_bias.add_(torch.from_numpy(base.astype(np.float32)))
+    if task.type != "regression":
+        with torch.no_grad():
+            network.head_bias.add_(torch.from_numpy(base_scores(train, task).astype(np.float32)))
 
 
 def _numbers(train: Examples, blocks: tuple[Block, ...], n_bins: int) -> NDArray[np.float32]:
     """Every so-manieth row's numbers, (n, P): enough to see quantiles; no more than one row where there will be no bins."""
     dense = [b for b in blocks if b.role == "dense"]
-    wanted = _EDGE_ROWS if n_bins and sum(b.n_columns for b in dense) <= _BINNED_COLUMNS else 1
+    wanted = _EDGE_ROWS if n_bins and sum(b.n_columns for b in dense) <= BINNED_COLUMNS else 1
     some = train.take(np.arange(0, len(train), max(1, len(train) // wanted))).rows
     return np.concatenate([np.asarray(some[b.feature], np.float32) for b in dense], axis=1) if dense else np.empty((some.n_rows, 0), np.float32)
 
 
 def _rarities(train: Examples, blocks: tuple[Block, ...]) -> Arrays:
     return {f"rarity.{b.feature}": rarity(n_with(train, b.feature, b.n_columns), len(train)) for b in blocks if b.role == "sparse"}
-
-
-def _edges(numbers: NDArray[np.float32], n_bins: int) -> tuple[tuple[int, ...], NDArray[np.float32]]:
-    """Columns with more than two values, and the borders of their bins (P, T + 1): quantiles, fewer where values repeat, the last border repeated."""
-    if not n_bins or not 0 < numbers.shape[1] <= _BINNED_COLUMNS:
-        return (), np.zeros((0, 1), np.float32)
-    binned, found = [], []
-    for column in range(numbers.shape[1]):
-        borders = np.unique(np.quantile(numbers[:, column], np.linspace(0, 1, n_bins + 1)).astype(np.float32))
-        if len(np.unique(numbers[:, column])) > 2 and len(borders) > 1:
-            binned.append(column)
-            found.append(np.concatenate([borders, np.full(n_bins + 1 - len(borders), borders[-1])]))
-    return tuple(binned), np.stack(found).astype(np.float32) if found else np.zeros((0, 1), np.float32)
 
 
 def _batch_rows(model: "Mlp", n_rows: int) -> int:

@@ -31,6 +31,13 @@ def class_weights(train: Examples, task: Task) -> NDArray[np.float64]:
     return total
 
 
+def base_scores(train: Examples, task: Task) -> NDArray[np.float64]:
+    """(C,) logits that say how common each class is; (1,) for two classes."""
+    share = class_weights(train, task) + 0.5
+    logs: NDArray[np.float64] = np.log(share / share.sum())
+    return logs if task.type == "multiclass" else logs[1:] - logs[:1]
+
+
 def mean_weight(examples: Examples) -> float:
     """1 where rows have no weights."""
     sums = [float(block.weight.sum()) for block in examples.blocks() if block.weight is not None]

@@ -12,6 +12,7 @@ from modelinscale.core.identity import identity
 from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Scores, Weights
+from modelinscale.models._borders import borders_of
 from modelinscale.models._deep import launch
 from modelinscale.models._deep.loop import JUDGED_ROWS, Loop, load, threads
 from modelinscale.models._deep.net import Net, Port
@@ -19,7 +20,7 @@ from modelinscale.models._deep.plan import Recipe, Shape
 from modelinscale.models._deep.sequences import in_step
 from modelinscale.models._deep.strategy import Alone
 from modelinscale.models._torch import torch
-from modelinscale.models._totals import centre_and_spread, class_weights, n_with
+from modelinscale.models._totals import base_scores, centre_and_spread, n_with
 from modelinscale.models._words import rarity
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 _SEEN_ROWS = 2_000
 """Rows from which borders of bins and the brightness of images are taken, at least, where there are so many."""
-_BINNED_COLUMNS = 300
-"""Beyond this many columns of numbers none is seen through bins: they are then pieces of a vector, and bins would cost more than they bring."""
 _UPDATE_EPOCHS, _UPDATE_RATE = 3, 0.2
 Known = dict[str, dict[str, NDArray[Any]]]
 
@@ -104,7 +103,7 @@ def _ports(model: "Network", train: Examples) -> tuple[tuple[Port, ...], Known]:
     dense = {name: layout for name, layout in layouts.items() if layout.role == "dense"}
     if dense:
         numbers = np.concatenate([np.asarray(seen[name], np.float32) for name in dense], axis=1)
-        binned, edges = edges_of(numbers, model.bins)
+        binned, edges = borders_of(numbers, model.bins)
         more = (("binned", list(binned)), ("n_bins", edges.shape[1] - 1))
         ports.append(Port("dense", tuple(dense), tuple(layout.width for layout in dense.values()), settings=more))
         facts.append({"edges": edges})
@@ -137,19 +136,6 @@ def _along(kind: str, model: "Network") -> tuple[tuple[str, Any], ...]:
     return (("encoder", kind), ("units", model.units))
 
 
-def edges_of(numbers: NDArray[np.float32], n_bins: int) -> tuple[tuple[int, ...], NDArray[np.float32]]:
-    """Columns with more than two values, and the borders of their bins (P, T + 1): quantiles, fewer where values repeat, the last border repeated."""
-    if not n_bins or not 0 < numbers.shape[1] <= _BINNED_COLUMNS:
-        return (), np.zeros((0, 1), np.float32)
-    binned, found = [], []
-    for column in range(numbers.shape[1]):
-        borders = np.unique(np.quantile(numbers[:, column], np.linspace(0, 1, n_bins + 1)).astype(np.float32))
-        if len(np.unique(numbers[:, column])) > 2 and len(borders) > 1:
-            binned.append(column)
-            found.append(np.concatenate([borders, np.full(n_bins + 1 - len(borders), borders[-1])]))
-    return tuple(binned), np.stack(found).astype(np.float32) if found else np.zeros((0, 1), np.float32)
-
-
 def _recipe(model: "Network", n_rows: int) -> Recipe:
     return Recipe(
         epochs=model.epochs,
@@ -169,13 +155,9 @@ def _recipe(model: "Network", n_rows: int) -> Recipe:
 
 def _start_at_base_rate(net: Net, train: Examples, task: Task) -> None:
     """The first answers say how common each class is."""
-    if task.type == "regression":
-        return
-    share = class_weights(train, task) + 0.5
-    logs = np.log(share / share.sum())
-    base = logs if task.type == "multiclass" else logs[1:] - logs[:1]
-    with torch.no_grad():
-        net.head_bias.add_(torch.from_numpy(base.astype(np.float32)))
+    if task.type != "regression":
+        with torch.no_grad():
+            net.head_bias.add_(torch.from_numpy(base_scores(train, task).astype(np.float32)))
 
 
 def _about(train: Examples) -> str:
