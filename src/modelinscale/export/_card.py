@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from modelinscale.core.page import number
 from modelinscale.core.units import show_bytes
 
 if TYPE_CHECKING:
@@ -100,14 +101,14 @@ def _quality(manifest: "Manifest", story: Story) -> str:
     header = ["metric", "this model", f"{found.get('confidence', 0.95):.0%} interval", *(f"{b} baseline" for b in baselines)]
     rows = []
     for name, metric in metrics.items():
-        others = [_number(b.get(name, {}).get("value")) for b in baselines.values()]
-        rows.append([f"**{name}**" if name == manifest.main else name, _number(metric.get("value")), _range(metric), *others])
+        others = [number(b.get(name, {}).get("value")) for b in baselines.values()]
+        rows.append([f"**{name}**" if name == manifest.main else name, number(metric.get("value")), _range(metric), *others])
     lines = [_table(header, rows, right_from=1)]
     for name, difference in differences.items():
         main = difference.get(manifest.main)
         if main and main.get("low") is not None:
             sure = "no accident" if main["low"] * main["high"] > 0 else "may be chance"
-            lines.append(f"Against the {name} baseline, {manifest.main} differs by {_number(main['value'])} ({_range(main)}): {sure}.")
+            lines.append(f"Against the {name} baseline, {manifest.main} differs by {number(main['value'])} ({_range(main)}): {sure}.")
     if story.trials:
         lines.append("Tried: " + "; ".join(_trial(t) for t in story.trials) + ".")
     return _section("How good it is", lines)
@@ -119,7 +120,7 @@ def _slices(story: Story) -> str:
         return ""
     main = story.evaluation.get("main", "")
     rows = [
-        [_text(f"{s['column']} = {s['value']}"), f"{s['n_rows']:,}", _number(s["main"].get("value")), _range(s["main"]), "worse" if s.get("worse") else ""]
+        [_text(f"{s['column']} = {s['value']}"), f"{s['n_rows']:,}", number(s["main"].get("value")), _range(s["main"]), "worse" if s.get("worse") else ""]
         for s in found[:_MOST_SLICES]
     ]
     more = f"The {_MOST_SLICES} worst of {len(found)} slices." if len(found) > _MOST_SLICES else ""
@@ -136,24 +137,24 @@ def _decisions(manifest: "Manifest", story: Story, inside: Inside) -> str:
     if decision.because:
         lines.append(f"Why: {decision.because.rstrip('.')}.")
     if decision.low is not None or decision.high is not None:
-        lines.append(f"Answers are held between {_number(decision.low)} and {_number(decision.high)}.")
+        lines.append(f"Answers are held between {number(decision.low)} and {number(decision.high)}.")
     if cost := found.get("cost"):
         lines.append(
-            f"Mean cost of a row: **{_interval(cost['model'])}**; calling every row negative {_number(cost['always_no'])}, "
-            f"every row positive {_number(cost['always_yes'])}. Saved against the cheaper of these: {_interval(cost['saving'])}."
+            f"Mean cost of a row: **{_interval(cost['model'])}**; calling every row negative {number(cost['always_no'])}, "
+            f"every row positive {number(cost['always_yes'])}. Saved against the cheaper of these: {_interval(cost['saving'])}."
         )
     if thresholds := found.get("thresholds"):
         step = -(-len(thresholds) // _MOST_THRESHOLDS)
-        rows = [[_number(t[k]) for k in ("threshold", "called", "precision", "recall", "cost")] for t in thresholds[::step]]
+        rows = [[number(t[k]) for k in ("threshold", "called", "precision", "recall", "cost")] for t in thresholds[::step]]
         lines.append(_table(["threshold", "share called positive", "precision", "recall", "mean cost"], rows, right_from=0))
     if bins := found.get("reliability"):
         said, came = ("mean answer", "mean truth") if manifest.task.type == "regression" else ("probability said", "came true")
-        rows = [[f"{b['n_rows']:,}", _number(b["said"]), _number(b["came"]), _range(b)] for b in bins]
+        rows = [[f"{b['n_rows']:,}", number(b["said"]), number(b["came"]), _range(b)] for b in bins]
         lines.append(_table(["test rows", said, came, "interval"], rows, right_from=0))
     if one := found.get("conformal"):
         lines.append(_conformal(one))
     if residuals := found.get("residuals"):
-        lines.append("Truth minus answer, by share of test rows: " + ", ".join(f"{float(q):.0%} ≤ {_number(v)}" for q, v in residuals.items()) + ".")
+        lines.append("Truth minus answer, by share of test rows: " + ", ".join(f"{float(q):.0%} ≤ {number(v)}" for q, v in residuals.items()) + ".")
     return _section("Calibration and decisions", lines)
 
 
@@ -162,7 +163,7 @@ def _conformal(found: Mapping[str, Any]) -> str:
     numbers = found["method"] == "residual"
     what, size = ("Intervals", "wide") if numbers else ("Sets of classes", "classes large")
     covered = found["covered"]
-    mean = "" if found["mean_size"] is None else f", on average {_number(found['mean_size'])} {size}"
+    mean = "" if found["mean_size"] is None else f", on average {number(found['mean_size'])} {size}"
     words = f"{what} made on {found['n_valid']:,} validation rows to hold the truth for {found['coverage']:.0%} of the rows hold it for "
     words += f"**{covered['value']:.1%}** of the test rows ({covered['low']:.1%} – {covered['high']:.1%}){mean}."
     short = [f"`{_code(s['column'])}` = {_text(s['value'])} ({s['covered']['value']:.1%})" for s in found.get("slices", ()) if s.get("short")]
@@ -277,26 +278,17 @@ def _table(header: list[str], rows: list[list[str]], *, right_from: int, left_la
 def _trial(trial: Mapping[str, Any]) -> str:
     name = str(trial.get("family") or trial.get("model") or "?")
     loss, why = trial.get("loss"), trial.get("because") or trial.get("note") or ""
-    return f"{name} ({f'validation loss {_number(loss)}' if loss is not None else _text(str(why)) or 'no result'})"
-
-
-def _number(value: float | None) -> str:
-    if value is None or value != value:
-        return "–"
-    size = abs(value)
-    if size and (size >= 1e7 or size < 1e-4):
-        return f"{value:.3g}"
-    return f"{value:,.0f}" if size >= 10_000 else f"{value:,.1f}" if size >= 100 else f"{value:.2f}" if size >= 10 else f"{value:.4f}"
+    return f"{name} ({f'validation loss {number(loss)}' if loss is not None else _text(str(why)) or 'no result'})"
 
 
 def _range(estimate: Mapping[str, Any]) -> str:
     low, high = estimate.get("low"), estimate.get("high")
-    return "" if low is None or high is None else f"{_number(low)} – {_number(high)}"
+    return "" if low is None or high is None else f"{number(low)} – {number(high)}"
 
 
 def _interval(estimate: Mapping[str, Any]) -> str:
     found = _range(estimate)
-    return _number(estimate.get("value")) + (f" ({found})" if found else "")
+    return number(estimate.get("value")) + (f" ({found})" if found else "")
 
 
 def _sentence(text: str) -> str:

@@ -13,7 +13,7 @@ from modelinscale.package.manifest import InputColumn
 
 
 class ImageReader:
-    """Reads one column of images: base64 text as JSON carries it, bytes from Python callers, or pixels that were decoded already."""
+    """Reads one column of images: base64 text as JSON carries it, or the bytes of a file from Python callers."""
 
     beside: tuple[str, ...] = ()
     cleans = True
