@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from modelinscale.core.schema import Column, Schema
-from modelinscale.data import _report_page
+from modelinscale.data import _report_page, _report_words
 from modelinscale.data.arrow import arrow_schema
 from modelinscale.data.report import SAMPLE_ROWS, Columns, report
 
@@ -106,7 +106,7 @@ def test_personal_columns_are_told_by_name_or_by_look_and_not_shown() -> None:
     found = columns(rows(100), hidden=("n",))
     assert found.hidden == {"contact", "phone", "n"}
     plain = found.plain()
-    for page in (_report_page.html(report(FACTS, found)), _report_page.markdown(report(FACTS, found)), str(plain)):
+    for page in (_report_page.html(report(FACTS, found)), _report_words.markdown(report(FACTS, found)), str(plain)):
         assert "example.org" not in page
         assert "3000001" not in page
         assert "3,000,0" not in page
@@ -140,7 +140,7 @@ def test_the_page_needs_nothing_else_and_the_data_cannot_break_out_of_it() -> No
 
 
 def test_markdown_cells_cannot_break_their_table() -> None:
-    page = _report_page.markdown(report(FACTS, columns(rows(100))))
+    page = _report_words.markdown(report(FACTS, columns(rows(100))))
     table = [line for line in page.splitlines() if line.startswith("| city | string")]
     assert len(table) == 1
     assert "Ulm \\| &lt;i>" in table[0]
@@ -150,7 +150,7 @@ def test_markdown_cells_cannot_break_their_table() -> None:
 
 def test_what_moved_since_the_collect_before_is_said() -> None:
     before, after = report(FACTS, columns(rows(100))), report(FACTS, columns(rows(100, 30.0)))
-    page = _report_page.markdown(after, before)
+    page = _report_words.markdown(after, before)
     assert "mean 50 → 80" in page
     assert "Compared with the collect of 2024-01-01" in page
     assert "mean" not in next(line for line in page.splitlines() if line.startswith("| n |"))
@@ -159,8 +159,8 @@ def test_what_moved_since_the_collect_before_is_said() -> None:
 def test_a_collect_without_rows_has_a_report(tmp_path: Path) -> None:
     found = report({**FACTS, "reasons": [], "warnings": [], "changed": []}, Columns(SCHEMA))
     assert "Quarantine" not in _report_page.html(found, found)
-    assert "| x | float | – | – | – | – | – |" in _report_page.markdown(found)
-    assert _report_page.summary(found)[2][0][:3] == ("x", "float", "–")
+    assert "| x | float | – | – | – | – | – |" in _report_words.markdown(found)
+    assert _report_words.summary(found)[2][0][:3] == ("x", "float", "–")
 
 
 def test_a_bar_is_as_long_as_the_share_that_stands_beside_it() -> None:

@@ -4,13 +4,19 @@ Curves differ by colour and by dashes (colours of Okabe and Ito, Color Universal
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 At = Callable[[float, float], tuple[float, float]]
 WIDTH, HEIGHT = 420, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 42
+
+
+class Html(str):
+    """Text that is HTML already; all other text is escaped."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,10 @@ class Curve:
     """The interval of each point."""
 
 
-def page(title: str, under: str, parts: Iterable[str]) -> str:
-    """A whole page; ``parts`` are HTML, title and the line under it plain text."""
+def page(title: str, under: str, parts: Iterable[str], *, style: str = "") -> str:
+    """A whole page; ``parts`` are HTML, title and the line under it plain text, ``style`` the CSS of drawings that only this page has."""
     head = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>"
-    head += f"<title>{escape(title)}</title><style>{_STYLE}</style>"
+    head += f"<title>{escape(title)}</title><style>{_STYLE}{style}</style>"
     return f"{head}<main><h1>{escape(title)}</h1><p class=dim>{escape(under)}</p>{''.join(parts)}</main></html>\n"
 
 
@@ -57,14 +63,14 @@ def cards(pairs: Iterable[tuple[str, str]]) -> str:
     return "<div class=cards>" + "".join(f"<div class=card><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in pairs) + "</div>"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text: int = 1, marked: Iterable[int] = ()) -> str:
-    """Cells of plain text; the first ``text`` columns are words, the others numbers; ``marked`` rows stand out."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text: int | Collection[int] = 1, marked: Iterable[int] = ()) -> str:
+    """Cells of plain text or `Html`; of the columns the first ``text``, or those it names, are words, the others numbers; ``marked`` rows stand out."""
     if not rows:
         return ""
-    stand_out = set(marked)
+    stand_out, words = set(marked), range(text) if isinstance(text, int) else text
 
     def cells(row: Sequence[str], tag: str) -> str:
-        return "".join(f"<{tag}{' class=n' if i >= text else ''}>{escape(cell)}" for i, cell in enumerate(row))
+        return "".join(f"<{tag}{'' if i in words else ' class=n'}>{cell if isinstance(cell, Html) else escape(cell)}" for i, cell in enumerate(row))
 
     body = "".join(f"<tr{' class=mark' if i in stand_out else ''}>{cells(row, 'td')}" for i, row in enumerate(rows))
     return f"<div class=wide><table><tr>{cells(header, 'th')}{body}</table></div>"

@@ -1,6 +1,6 @@
 """What a collect brought, column by column: counts of every row, and histograms, frequent and different values of a bounded sample.
 
-Summaries merge, so that memory does not grow with the rows. `data._report_page` writes them for people.
+Summaries merge, so that memory does not grow with the rows. `data._report_words` and `data._report_page` write them for people.
 """
 
 from collections import Counter

@@ -145,7 +145,7 @@ def _past(one: HistoryEntry) -> dict[str, Any]:
 
 
 def _collected(place: Place) -> Described:
-    from modelinscale.data._report_page import summary
+    from modelinscale.data._report_words import summary
     from modelinscale.pipeline._access import report_shown
     from modelinscale.pipeline._report import HTML, newest_report
 

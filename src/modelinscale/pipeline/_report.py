@@ -26,7 +26,7 @@ def follower_folder(place: Place) -> Path:
 
 def write_report(folder: Path, place: Place, job: Job, collected: Collected, brought: Brought, before: dict[str, Any] | None) -> None:
     """``report.json``, ``report.md`` and ``report.html``, compared with ``before`` (`report_before` as this collect or follower began)."""
-    from modelinscale.data import _report_page
+    from modelinscale.data import _report_page, _report_words
     from modelinscale.data.report import report
 
     assert brought.columns is not None, "a report was asked for"
@@ -34,7 +34,7 @@ def write_report(folder: Path, place: Place, job: Job, collected: Collected, bro
     found = report(_facts(job, collected, brought), brought.columns)
     with told(folder, "write"):
         folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / MARKDOWN, _report_page.markdown(found, before).encode("utf-8", "replace"))
+    write_bytes(folder / MARKDOWN, _report_words.markdown(found, before).encode("utf-8", "replace"))
     write_bytes(folder / HTML, _report_page.html(found, before).encode("utf-8", "replace"))
     write_json(folder / PLAIN, found)
 

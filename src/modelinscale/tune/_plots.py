@@ -135,4 +135,4 @@ def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
 
 
 def _svg(parts: Sequence[str], height: int = H) -> str:
-    return f'<svg viewBox="0 0 {W} {height}" role="img">{"".join(parts)}</svg>'
+    return f'<svg class=wide-plot viewBox="0 0 {W} {height}" role="img">{"".join(parts)}</svg>'
