@@ -29,6 +29,8 @@ class Network(Model):
         "dropout": Range(0.0, 0.5, start=0.1),
         "shift": Range(0.0, 0.3, start=0.1),
         "flip": None,  # what an image means is not for a search to say
+        "cut_out": Range(0.0, 0.4, start=0.0),
+        "mix_up": None,
         "smoothing": Range(0.0, 0.2, start=0.0),
         "warm_share": None,
         "fall": None,
@@ -62,6 +64,11 @@ class Network(Model):
     """How far training images are moved at most, as a share of their side."""
     flip: bool = False
     """Whether an image with left and right changed means the same (photographs; not letters, not organs)."""
+    cut_out: float = Field(0.0, ge=0, le=1)
+    """Side of a square that is covered in each training image, as a share of the image's; with many epochs 0.3 to 0.5 may help."""
+    mix_up: float = Field(0.0, ge=0, le=4)
+    """How much training images are laid over each other, their answers mixed alike (alpha of a beta distribution; 0.2 is usual with many epochs). Only
+    where images are all there is to learn from."""
     smoothing: float = Field(0.0, ge=0, lt=1)
     """Probability that is taken from the true class and spread over all, so that the network is less sure."""
     learning_rate: float = Field(3e-3, gt=0)
@@ -85,7 +92,10 @@ class Network(Model):
     """Looks at the validation rows (one an epoch) without a better loss after which it stops."""
 
     def accepts(self, task: Task, layouts: dict[str, Layout]) -> str:
-        return "" if any(layout.width for layout in layouts.values()) else "there is no feature to learn from"
+        roles = {layout.role for layout in layouts.values() if layout.width}
+        if self.mix_up and roles - {"image"}:
+            return "`mix_up` mixes images alone, and there are other features"
+        return "" if roles else "there is no feature to learn from"
 
     def fit(self, train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
         """The same seed gives the same weights on the same machine with the same number of threads, killed and resumed in between or not

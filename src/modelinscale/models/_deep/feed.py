@@ -26,6 +26,16 @@ _READ_ROWS = 16 * JUDGED_ROWS
 
 
 @dataclass(frozen=True)
+class Other:
+    """Second answers of rows that were mixed with others, and how much they count."""
+
+    target: Tensor
+    weight: Tensor | None
+    share: float
+    """From 0 to 1; the first answers count for the rest."""
+
+
+@dataclass(frozen=True)
 class Step:
     """Rows of one step, with their answers as the loss wants them."""
 
@@ -33,6 +43,7 @@ class Step:
     target: Tensor
     weight: Tensor | None
     """None: all rows weigh the same."""
+    other: Other | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -43,13 +54,19 @@ class Step:
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
             batch = {name: _cut(value, start, stop) for name, value in self.batch.items()}
-            yield Step(batch, self.target[start:stop], None if self.weight is None else self.weight[start:stop])
+            other = self.other
+            if other is not None:
+                other = Other(other.target[start:stop], None if other.weight is None else other.weight[start:stop], other.share)
+            yield Step(batch, self.target[start:stop], None if self.weight is None else self.weight[start:stop], other)
 
     def to(self, device: "torch.device") -> "Step":
         if device.type == "cpu":
             return self
         batch = {k: tuple(one.to(device) for one in v) if isinstance(v, tuple) else v.to(device, non_blocking=True) for k, v in self.batch.items()}
-        return Step(batch, self.target.to(device, non_blocking=True), None if self.weight is None else self.weight.to(device, non_blocking=True))
+        other = self.other
+        if other is not None:
+            other = Other(other.target.to(device), None if other.weight is None else other.weight.to(device), other.share)
+        return Step(batch, self.target.to(device, non_blocking=True), None if self.weight is None else self.weight.to(device, non_blocking=True), other)
 
 
 class Feed(ABC):
@@ -151,4 +168,4 @@ def _cut(value: "Tensor | tuple[Tensor, ...]", start: int, stop: int) -> "Tensor
     return columns[first:last], values[first:last], starts[start:stop] - first
 
 
-__all__ = ["JUDGED_ROWS", "Feed", "Maker", "Step", "feed"]
+__all__ = ["JUDGED_ROWS", "Feed", "Maker", "Other", "Step", "feed"]

@@ -108,21 +108,3 @@ class Cnn(Part):
             assert isinstance(stage, Stage)
             x = stage.draw(graph, x)
         return graph.op("ReduceMax", x, graph.constant([2, 3], np.int64), keepdims=0)
-
-
-def shifted(x: Tensor, most: int, chance: torch.Generator) -> Tensor:
-    """Each image moved by up to ``most`` pixels, its border repeated by reflection. (B, S, S, C) of any type."""
-    B, S = x.shape[:2]
-    most = min(most, S - 1)
-    if most <= 0:
-        return x
-    by = torch.randint(-most, most + 1, (2, B, 1), generator=chance)
-    place = (torch.arange(S)[None, None] + by).to(x.device)  # (2, B, S)
-    place = torch.where(place < 0, -place, torch.where(place >= S, 2 * (S - 1) - place, place))
-    return x[torch.arange(B, device=x.device)[:, None, None], place[0][:, :, None], place[1][:, None, :]]
-
-
-def flipped(x: Tensor, chance: torch.Generator) -> Tensor:
-    """Every second image, by chance, with left and right changed."""
-    turn = (torch.rand(len(x), generator=chance) < 0.5).to(x.device)
-    return torch.where(turn[:, None, None, None], x.flip(2), x)

@@ -148,6 +148,8 @@ def _recipe(model: "Network", n_rows: int) -> Recipe:
         smoothing=model.smoothing,
         shift=model.shift,
         flip=model.flip,
+        cut_out=model.cut_out,
+        mix_up=model.mix_up,
         accumulate=model.accumulate,
         precision=model.precision,
     )

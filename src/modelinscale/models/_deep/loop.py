@@ -28,6 +28,7 @@ from modelinscale.models._deep.plan import Recipe
 from modelinscale.models._deep.precision import CHECKED_STEPS, is_candidate, is_worth_compiling, objection
 from modelinscale.models._deep.saved import Arrays, Checkpoint
 from modelinscale.models._deep.strategy import Alone
+from modelinscale.models._deep.vary import varied
 from modelinscale.models._torch import torch
 
 ROUND_ROWS = 100_000
@@ -171,9 +172,9 @@ class Loop:
         seed = derive(self.effort.seed, self.name, "step", at.step, *self.strategy.chance)
         # On a processor its generator alone: `torch.manual_seed` also looks for every other device, which takes as long as a small layer.
         (torch.manual_seed if self.device.type != "cpu" else torch.default_generator.manual_seed)(seed)
-        if recipe.shift or recipe.flip:
+        if recipe.shift or recipe.flip or recipe.cut_out or recipe.mix_up:
             chance = torch.Generator().manual_seed(derive(self.effort.seed, self.name, "varied", at.step, *self.strategy.chance))
-            step = replace(step, batch=self.net.varied(step.batch, chance, shift=recipe.shift, flip=recipe.flip))
+            step = varied(step, self.net, recipe, chance)
         step = step.to(self.device)
         loss = self._backward(step)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
@@ -206,7 +207,11 @@ class Loop:
     def _loss(self, step: Step) -> Tensor:
         with self._autocast():
             scores = self.learner(step.batch)
-        return loss_of(scores, step.target, step.weight, self.task, self.recipe.smoothing)
+        loss, other = loss_of(scores, step.target, step.weight, self.task, self.recipe.smoothing), step.other
+        if other is None:
+            return loss
+        # A loss between two answers: their mixed one has the same gradient, and this way no loss has to know of it.
+        return loss + other.share * (loss_of(scores, other.target, other.weight, self.task, self.recipe.smoothing) - loss)
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.at.precision == "bf16" else nullcontext()

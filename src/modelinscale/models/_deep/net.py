@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from modelinscale.core.encoded import Encoded, Layout, Role, Sparse
 from modelinscale.core.errors import ModelError
 from modelinscale.core.graph import Graph
-from modelinscale.models._deep.images import Cnn, flipped, shifted
+from modelinscale.models._deep.images import Cnn
 from modelinscale.models._deep.parts import Part, Tensor, array, draw_linear
 from modelinscale.models._deep.plan import Shape
 from modelinscale.models._deep.sequences import Steps, together
@@ -120,15 +120,6 @@ class Net(torch.nn.Module):
                 found[name] = tuple(cast("list[NDArray[Any]]", blocks))
             else:
                 found[name] = tensor_of(first)
-        return found
-
-    def varied(self, batch: Batch, chance: torch.Generator, *, shift: float, flip: bool) -> Batch:
-        """Images as they might have been taken as well: moved by up to ``shift`` of their side, left and right changed."""
-        found = dict(batch)
-        for name, port in zip(self.names, self.ports, strict=True):
-            if port.kind == "image":
-                image = shifted(found[name], round(port.shape[0] * shift), chance)
-                found[name] = flipped(image, chance) if flip else image
         return found
 
     def draw(self, graph: Graph, blocks: Mapping[str, str]) -> str:

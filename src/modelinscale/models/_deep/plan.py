@@ -38,6 +38,8 @@ class Recipe:
     """Probability that is taken from the true class and spread over all."""
     shift: float = 0.0
     flip: bool = False
+    cut_out: float = 0.0
+    mix_up: float = 0.0
     accumulate: int = 1
     """Pieces that the rows of a step go through the network in; their gradients are added up."""
     precision: Precision = "fp32"
