@@ -32,7 +32,7 @@ class BadCell(Exception):
         self.row, self.found, self.expected = row, found, expected
 
 
-class Reader:
+class ColumnReader:
     """Reads one column. Holds no state that changes an answer, so threads may share it."""
 
     def __init__(self, spec: InputColumn) -> None:
@@ -42,20 +42,31 @@ class Reader:
         self.required = spec.required
         self.accepts = spec.accepts
         self.is_personal = spec.personal is not None
-        chain = _cleaned(spec) if spec.clean else None
-        self.beside = chain.beside if chain is not None else ()
+        self.beside: tuple[str, ...] = ()
         """Other columns that must be given to `read`: a missing cell is filled from them."""
-        self._typed = _treated(spec, chain or typed_by(spec.cleaned))
-        self._fast = None if spec.clean or self.is_personal else fast_road(spec.column, spec.input)
         self.cleans = bool(spec.clean) or self.is_personal
         """Whether a cell may become another one: then no short cut past `read` is right."""
-        self._nulls = frozenset(spec.column.nulls)
 
     def read(self, cells: list[Cell], others: Mapping[str, Sequence[Cell]] | None = None) -> NDArray[Any]:
         """(N,) or (N, width) in graph-input form. Raises `BadCell` for the first cell that cannot be read.
 
         ``others``: the columns `beside`, N cells each; one that is not there has no cells.
         """
+        raise NotImplementedError
+
+
+class Reader(ColumnReader):
+    """Reads a column whose cells are values of JSON."""
+
+    def __init__(self, spec: InputColumn) -> None:
+        super().__init__(spec)
+        chain = _cleaned(spec) if spec.clean else None
+        self.beside = chain.beside if chain is not None else ()
+        self._typed = _treated(spec, chain or typed_by(spec.cleaned))
+        self._fast = None if self.cleans else fast_road(spec.column, spec.input)
+        self._nulls = frozenset(spec.column.nulls)
+
+    def read(self, cells: list[Cell], others: Mapping[str, Sequence[Cell]] | None = None) -> NDArray[Any]:
         if self._fast is not None and len(cells) > _FEW:
             found = self._fast(cells, self._nulls)
             if found is not None and not (self.required and any_missing(found, self.input)):

@@ -8,27 +8,18 @@ from numpy.typing import NDArray
 
 from modelinscale.core import pixels
 from modelinscale.package._cell_rules import describe
-from modelinscale.package._cells import BadCell, Reader
+from modelinscale.package._cells import BadCell, ColumnReader, Reader
 from modelinscale.package.manifest import InputColumn
 
 
-class ImageReader:
+class ImageReader(ColumnReader):
     """Reads one column of images: base64 text as JSON carries it, or the bytes of a file from Python callers."""
 
-    beside: tuple[str, ...] = ()
-    cleans = True
-    """No short cut past `read` is right."""
-
     def __init__(self, spec: InputColumn) -> None:
-        self.name = spec.name
-        self.column = spec.column
-        self.input = spec.input
-        self.required = spec.required
-        self.accepts = spec.accepts
-        self.is_personal = spec.personal is not None
+        super().__init__(spec)
+        self.cleans = True
 
     def read(self, cells: list[Any], others: Mapping[str, Sequence[Any]] | None = None) -> NDArray[Any]:
-        """(N,) of `core.pixels.Pixels`. Raises `BadCell` for the first cell that cannot be read."""
         found = np.empty(len(cells), object)
         for row, cell in enumerate(cells):
             try:
@@ -51,9 +42,6 @@ class ImageReader:
         return pixels.decode(cell)
 
 
-AnyReader = Reader | ImageReader
-
-
-def reader_of(column: InputColumn) -> AnyReader:
+def reader_of(column: InputColumn) -> ColumnReader:
     """What reads the cells of this column."""
     return ImageReader(column) if column.input == "image" else Reader(column)

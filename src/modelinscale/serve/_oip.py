@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.errors import RequestError, did_you_mean
-from modelinscale.package._cells import BadCell
-from modelinscale.package._images import AnyReader, reader_of
+from modelinscale.package._cells import BadCell, ColumnReader
+from modelinscale.package._images import reader_of
 from modelinscale.serve._body import decode, encode
 from modelinscale.serve._message import BINARY, Reply
 from modelinscale.serve._oip_form import DTYPES, Asked, Infer, Tensor, beside_columns, datatype_of, outputs_of, version_of
@@ -54,7 +54,7 @@ class Translator:
         found: dict[str, NDArray[Any]] = {}
         others: dict[str, list[Any]] = {}
         seen: set[str] = set()
-        waiting: list[tuple[Tensor, Sequence[Any] | NDArray[Any], AnyReader, int]] = []
+        waiting: list[tuple[Tensor, Sequence[Any] | NDArray[Any], ColumnReader, int]] = []
         at, n_rows = size, None
         for tensor in infer.inputs:
             reader = self._reader(tensor.name)
@@ -119,7 +119,7 @@ class Translator:
                     raise RequestError(f"the input {name!r} is not there, expected {bad.expected}.", fix=f"Inputs: {self._names()}.") from None
         return Asked(found, n_rows, wanted, id)
 
-    def _reader(self, name: str) -> AnyReader:
+    def _reader(self, name: str) -> ColumnReader:
         reader = self._readers.get(name) or self._more.get(name)
         if reader is None:
             shown = name if len(name) <= 80 else f"{name[:80]}…"
@@ -129,7 +129,7 @@ class Translator:
     def _names(self) -> str:
         return ", ".join(list(self._readers)[:40])
 
-    def _rows_of(self, tensor: Tensor, reader: AnyReader) -> int:
+    def _rows_of(self, tensor: Tensor, reader: ColumnReader) -> int:
         """The first dimension. [N] and [N, 1] are the same for a column of single cells."""
         shape, width = tensor.shape, reader.column.width
         if reader.input == "sequence":
@@ -148,7 +148,9 @@ class Translator:
         if n_rows > self._max_rows:
             raise RequestError(f"{n_rows} rows are more than the {self._max_rows} this server takes at once.", fix="Send them in several requests.", status=413)
 
-    def _fed(self, name: str, datatype: str, values: Sequence[Any] | NDArray[Any], reader: AnyReader, n_rows: int, others: Cells | None = None) -> NDArray[Any]:
+    def _fed(
+        self, name: str, datatype: str, values: Sequence[Any] | NDArray[Any], reader: ColumnReader, n_rows: int, others: Cells | None = None
+    ) -> NDArray[Any]:
         """Elements in the form the graph takes."""
         if isinstance(values, np.ndarray):
             fast = straight(values, reader, n_rows)

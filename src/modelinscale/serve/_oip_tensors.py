@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.errors import RequestError, did_you_mean
-from modelinscale.package._images import AnyReader
+from modelinscale.package._cells import ColumnReader
 from modelinscale.serve._oip_form import DTYPES, Tensor
 
 _EXACT = 2.0**53
@@ -38,7 +38,7 @@ def sequences(values: Sequence[Any] | NDArray[Any], n_rows: int, width: int) -> 
     return [row[:end] for row, end in zip(whole, ends.tolist(), strict=True)]
 
 
-def straight(values: NDArray[Any], reader: AnyReader, n_rows: int) -> NDArray[Any] | None:
+def straight(values: NDArray[Any], reader: ColumnReader, n_rows: int) -> NDArray[Any] | None:
     """Elements that need no thought, without a Python object each; None where the slow road must look."""
     column, kind = reader.column, values.dtype.kind
     if reader.cleans:
