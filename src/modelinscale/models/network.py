@@ -22,6 +22,7 @@ class Network(Model):
     form: ClassVar[Form] = "deep"
     searched: ClassVar[Mapping[str, Span | None]] = {
         "maps": Range(16, 64, log=True, start=32),
+        "image": None,
         "width": Range(32, 512, log=True, start=128),
         "layers": None,
         "members": None,
@@ -29,6 +30,7 @@ class Network(Model):
         "dropout": Range(0.0, 0.5, start=0.1),
         "shift": Range(0.0, 0.3, start=0.1),
         "flip": None,  # what an image means is not for a search to say
+        "mirror": None,
         "cut_out": Range(0.0, 0.4, start=0.0),
         "mix_up": None,
         "smoothing": Range(0.0, 0.2, start=0.0),
@@ -42,6 +44,8 @@ class Network(Model):
 
     maps: int = Field(32, ge=4, le=512)
     """Maps of an image encoder's first layer; later ones have up to eight times as many. The work grows with its square."""
+    image: Literal["auto", "resnet", "convnext"] = "auto"
+    """Encoder of images: a small residual network; a network in the manner of ConvNeXt, with less work a pixel; auto: convnext from 128 pixels a side on."""
     sequence: Literal["rnn", "tcn", "transformer"] = "rnn"
     """Encoder of sequences: gated recurrent units both ways, convolutions that look ever further, attention."""
     text: Literal["bag", "rnn", "tcn", "transformer"] = "rnn"
@@ -64,6 +68,8 @@ class Network(Model):
     """How far training images are moved at most, as a share of their side."""
     flip: bool = False
     """Whether an image with left and right changed means the same (photographs; not letters, not organs)."""
+    mirror: bool = True
+    """With `flip`: whether answers are the mean over an image and its mirror image. Better by a little, at twice the work of an answer."""
     cut_out: float = Field(0.0, ge=0, le=1)
     """Side of a square that is covered in each training image, as a share of the image's; with many epochs 0.3 to 0.5 may help."""
     mix_up: float = Field(0.0, ge=0, le=4)

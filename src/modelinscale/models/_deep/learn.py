@@ -16,7 +16,7 @@ from modelinscale.models._borders import borders_of
 from modelinscale.models._deep import launch
 from modelinscale.models._deep.loop import JUDGED_ROWS, Loop, load, threads
 from modelinscale.models._deep.net import Net, Port
-from modelinscale.models._deep.plan import Recipe, Shape
+from modelinscale.models._deep.plan import LARGE_SIDE, Recipe, Shape
 from modelinscale.models._deep.sequences import in_step
 from modelinscale.models._deep.strategy import Alone
 from modelinscale.models._torch import torch
@@ -126,7 +126,10 @@ def _ports(model: "Network", train: Examples) -> tuple[tuple[Port, ...], Known]:
 
 
 def _port(model: "Network", name: str, layout: Layout) -> Port:
-    settings: tuple[tuple[str, Any], ...] = (("maps", model.maps),) if layout.role == "image" else ()
+    settings: tuple[tuple[str, Any], ...] = ()
+    if layout.role == "image":
+        encoder = model.image if model.image != "auto" else "convnext" if layout.shape[0] >= LARGE_SIDE else "resnet"
+        settings = (("encoder", encoder), ("maps", model.maps), ("mirrored", model.flip and model.mirror))
     if layout.role == "tokens":
         settings = _along(model.text, model)
     return Port(layout.role, (name,), (layout.width,), layout.shape, settings)

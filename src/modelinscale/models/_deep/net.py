@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from modelinscale.core.encoded import Encoded, Layout, Role, Sparse
 from modelinscale.core.errors import ModelError
 from modelinscale.core.graph import Graph
+from modelinscale.models._deep.convnext import ConvNeXt
 from modelinscale.models._deep.images import Cnn
 from modelinscale.models._deep.parts import Part, Tensor, array, draw_linear
 from modelinscale.models._deep.plan import Shape
@@ -24,7 +25,6 @@ from modelinscale.models._deep.sequences import Steps, together
 from modelinscale.models._deep.tables import Ids, Numbers, Words
 from modelinscale.models._deep.texts import Tokens
 from modelinscale.models._torch import torch
-from modelinscale.models._words import weigh
 
 Batch = dict[str, Any]
 """What each encoder takes, by its name."""
@@ -38,7 +38,7 @@ class Port:
 
     kind: Role
     features: tuple[str, ...]
-    """One; all of them for numbers; for sequences those that have their steps in common."""
+    """One, or several side by side: all numbers; ids or words that share a table; sequences that have their steps in common."""
     widths: tuple[int, ...]
     """Of each feature's layout."""
     shape: tuple[int, ...] = ()
@@ -59,15 +59,17 @@ class Port:
             binned, n_bins = tuple(more["binned"]), more["n_bins"]
             return Numbers(sum(self.widths), binned, known.get("edges", np.zeros((len(binned), n_bins + 1), np.float32)))
         if self.kind == "ids":
-            return Ids(self.widths[0])
+            return Ids(self.widths, more.get("width"))
         if self.kind == "sparse":
-            return Words(self.widths[0], known.get("rarity", np.zeros(self.widths[0])))
+            return Words(self.widths, known.get("rarity", np.zeros(sum(self.widths))))
         if self.kind == "steps":
             return Steps(self.shape[1], self.shape[0], kind=more["encoder"], units=more["units"], noise=more["noise"])
         if self.kind == "tokens":
             return Tokens(self.widths[0], self.shape[0], kind=more["encoder"], units=more["units"])
         C = self.shape[2]
-        return Cnn(self.shape, more["maps"], known.get("mean", np.zeros(C, np.float32)), known.get("deviation", np.ones(C, np.float32)))
+        mean, deviation = known.get("mean", np.zeros(C, np.float32)), known.get("deviation", np.ones(C, np.float32))
+        kind = ConvNeXt if more.get("encoder") == "convnext" else Cnn
+        return kind(self.shape, more["maps"], mean, deviation, mirrored=more.get("mirrored", False))
 
 
 class Net(torch.nn.Module):
@@ -92,7 +94,11 @@ class Net(torch.nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """(K, B, C)."""
-        x = torch.cat([self.parts[name](batch[name]) for name in self.names], dim=1)
+        return self.trunk([self.parts[name](batch[name]) for name in self.names])
+
+    def trunk(self, parts: list[Tensor]) -> Tensor:
+        """(K, B, C) of what the encoders give, (B, D) in all."""
+        x = torch.cat(parts, dim=1)
         x = torch.nn.functional.dropout(x, self.shape.dropout, self.training and not self.shape.layers) * self.signs  # (K, B, D)
         for weight, bias in zip(self.weights, self.biases, strict=True):
             x = torch.relu(x @ weight + bias)  # (K, B, H)
@@ -109,17 +115,15 @@ class Net(torch.nn.Module):
         found: dict[str, Block] = {}
         for name, port in zip(self.names, self.ports, strict=True):
             blocks = [rows[feature] for feature in port.features]
-            first = blocks[0]
-            if isinstance(first, Sparse):
-                words = self.parts[name]
-                assert isinstance(words, Words)
-                found[name] = Sparse(first.starts, first.columns, weigh(first, words.rarity.cpu().numpy()).astype(np.float32), first.width)
+            words = self.parts[name]
+            if isinstance(words, Words):
+                found[name] = words.weighed(cast("list[Sparse]", blocks))
             elif port.kind == "dense":
                 found[name] = tensor_of(np.concatenate(cast("list[NDArray[Any]]", blocks), axis=1).astype(np.float32, copy=False))
             elif port.kind in ("steps", "tokens"):
                 found[name] = tuple(cast("list[NDArray[Any]]", blocks))
             else:
-                found[name] = tensor_of(first)
+                found[name] = tensor_of(blocks[0] if len(blocks) == 1 else np.stack(cast("list[NDArray[Any]]", blocks), axis=1))
         return found
 
     def draw(self, graph: Graph, blocks: Mapping[str, str]) -> str:
@@ -129,8 +133,7 @@ class Net(torch.nn.Module):
             tensors = [blocks[feature] for feature in port.features]
             part = self.parts[name]
             assert isinstance(part, Part)
-            axis = 2 if port.kind == "steps" else 1
-            parts.append(part.draw(graph, tensors[0] if len(tensors) == 1 else graph.op("Concat", *tensors, axis=axis)))
+            parts.append(part.draw_all(graph, tensors))
         x = parts[0] if len(parts) == 1 else graph.op("Concat", *parts, axis=1)
         x = graph.op("Mul", graph.op("Unsqueeze", x, graph.constant([0], np.int64)), graph.constant(array(self.signs)))  # (K, N, D)
         for weight, bias in zip(self.weights, self.biases, strict=True):

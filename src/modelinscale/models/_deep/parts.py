@@ -4,7 +4,8 @@ B rows of a batch, D numbers that a part gives a row.
 """
 
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ class Part(torch.nn.Module):
     """From one block of a batch (or several of one role, side by side) to ``width`` numbers a row."""
 
     width: int
+    beside: ClassVar[int] = 1
+    """Axis along which blocks of several features lie side by side."""
 
     @abstractmethod
     def forward(self, x: Any) -> Tensor:
@@ -27,6 +30,10 @@ class Part(torch.nn.Module):
     @abstractmethod
     def draw(self, graph: Graph, tensor: str) -> str:
         """Draws `forward` as it is in evaluation: float32 (N, D) of the block's tensor in the graph."""
+
+    def draw_all(self, graph: Graph, tensors: Sequence[str]) -> str:
+        """The same of several features' tensors, side by side."""
+        return self.draw(graph, tensors[0] if len(tensors) == 1 else graph.op("Concat", *tensors, axis=self.beside))
 
 
 def array(tensor: Tensor) -> NDArray[np.float32]:

@@ -9,6 +9,9 @@ Precision = Literal["auto", "fp32", "bf16"]
 Fall = Literal["linear", "cosine", "none"]
 """How the step size goes from its largest to 0: in a line, as half a wave, or not at all."""
 
+LARGE_SIDE = 128
+"""Images from this side on are large: `image: auto` is then convnext."""
+
 
 @dataclass(frozen=True)
 class Shape:

@@ -19,6 +19,8 @@ class Steps(Part):
     """float32 (B, T, D), NaN behind each row's end, to mean and largest of what an encoder makes of the steps, and of the steps themselves: with few rows
     these tell the most. A row without steps is 0."""
 
+    beside = 2
+
     def __init__(self, n_channels: int, longest: int, *, kind: str, units: int, noise: float = 0.0) -> None:
         """``kind``: of `along.ALONG`. ``longest``: T at most. ``noise``: added in training, in deviations of a channel."""
         super().__init__()

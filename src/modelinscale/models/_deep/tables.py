@@ -1,22 +1,25 @@
 """Encoders of a table's own columns: numbers through bins, ids and words through embeddings.
 
-B rows, X numbers, P numbers seen through bins, T bins, E width of an embedding.
+B rows, X numbers, P numbers seen through bins, T bins, I columns of ids, E width of an embedding.
 
 Source: Gorishniy et al., On Embeddings for Numerical Features in Tabular Deep Learning, 2022 (piecewise-linear bins).
 """
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from modelinscale.core.encoded import Sparse
 from modelinscale.core.graph import Graph
 from modelinscale.models._deep.parts import Part, Tensor, array
 from modelinscale.models._torch import torch
-from modelinscale.models._words import draw_weigh
+from modelinscale.models._words import draw_weigh, weigh
 
-_BIN_WIDTH, _ID_WIDTH, _WORD_WIDTH = 8, 12, 48
+_BIN_WIDTH, ID_WIDTH, _WORD_WIDTH = 8, 12, 48
 _OTHER_SHARE = 0.01
 """Share of ids shown as "other" in training, so that the network knows what to make of words it never saw."""
 
@@ -57,39 +60,81 @@ class Numbers(Part):
 
 
 class Ids(Part):
-    """One column of ids."""
+    """Columns of ids, side by side in one table, so that one lookup finds all of them."""
 
-    def __init__(self, n_ids: int) -> None:
+    starts: Tensor
+
+    def __init__(self, n_ids: tuple[int, ...], width: int | None = None) -> None:
+        """``n_ids``: of each column; ``width``: numbers an id becomes; None: up to 12, fewer where a column has few ids."""
         super().__init__()
-        self.width = min(_ID_WIDTH, max(2, n_ids))
-        self.table = torch.nn.Parameter(torch.randn(n_ids, self.width) * 0.3)
+        self.n_ids = n_ids
+        self.each = width or min(ID_WIDTH, max(2, *n_ids))
+        """Numbers that a column becomes."""
+        self.width = self.each * len(n_ids)
+        self.register_buffer("starts", torch.from_numpy(np.cumsum([0, *n_ids[:-1]])), persistent=False)
+        self.table = torch.nn.Parameter(torch.randn(sum(n_ids), self.each) * 0.3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: int64 (B,)."""
+        """x: ids (B,), or (B, I) of several columns."""
         if self.training:
             x = torch.where((torch.rand(x.shape, device=x.device) < _OTHER_SHARE) & (x > 1), 1, x)
-        return torch.nn.functional.embedding(x, self.table)
+        if len(self.n_ids) == 1:
+            return torch.nn.functional.embedding(x, self.table)
+        return torch.nn.functional.embedding(x + self.starts, self.table).flatten(1)
 
     def draw(self, graph: Graph, tensor: str) -> str:
-        return graph.op("Gather", graph.constant(array(self.table)), tensor, axis=0)
+        return self.draw_all(graph, [tensor])
+
+    def draw_all(self, graph: Graph, tensors: Sequence[str]) -> str:
+        tables = np.split(array(self.table), np.cumsum(self.n_ids)[:-1])
+        found = [graph.op("Gather", graph.constant(table), tensor, axis=0) for table, tensor in zip(tables, tensors, strict=True)]
+        return found[0] if len(found) == 1 else graph.op("Concat", *found, axis=1)
 
 
 class Words(Part):
-    """A block of words that occur in a row, each with how often, weighed by how rare it is."""
+    """Blocks of words that occur in a row, each with how often, weighed by how rare it is; those of several blocks are added up."""
 
     rarity: Tensor
 
-    def __init__(self, n_words: int, rarity: NDArray[np.float64]) -> None:
-        """``rarity`` (n_words,): see `_words.rarity`."""
+    def __init__(self, n_words: tuple[int, ...], rarity: NDArray[np.float64]) -> None:
+        """``n_words``: of each block; ``rarity`` (of all words,): see `_words.rarity`."""
         super().__init__()
-        self.width = _WORD_WIDTH
+        self.n_words, self.width = n_words, _WORD_WIDTH
         self.register_buffer("rarity", torch.from_numpy(rarity))
-        self.table = torch.nn.Parameter(torch.randn(n_words, self.width) * 0.3)
+        self.table = torch.nn.Parameter(torch.randn(sum(n_words), self.width) * 0.3)
 
     def forward(self, x: Any) -> Tensor:
         """x: columns, their weighed values, and where each row starts."""
         columns, values, starts = x
         return torch.nn.functional.embedding_bag(columns, self.table, starts, mode="sum", per_sample_weights=values)
 
+    def weighed(self, blocks: Sequence[Sparse]) -> Sparse:
+        """Counts of all blocks as `forward` wants them: side by side, the values weighed."""
+        found = [
+            Sparse(one.starts, one.columns, weigh(one, rarity).astype(np.float32), one.width) for one, rarity in zip(blocks, self._rarities(), strict=True)
+        ]
+        return found[0] if len(found) == 1 else _beside(found)
+
+    def apart(self, x: Any) -> list[Tensor]:
+        """What each block adds to what `forward` gives."""
+        columns, values, starts = x
+        ends = np.cumsum([0, *self.n_words]).tolist()
+        return [self((columns, values * ((columns >= a) & (columns < b)), starts)) for a, b in pairwise(ends)]
+
     def draw(self, graph: Graph, tensor: str) -> str:
-        return graph.op("MatMul", draw_weigh(graph, tensor, self.rarity.cpu().numpy()), graph.constant(array(self.table)))
+        return self.draw_all(graph, [tensor])
+
+    def draw_all(self, graph: Graph, tensors: Sequence[str]) -> str:
+        found = [draw_weigh(graph, tensor, rarity) for tensor, rarity in zip(tensors, self._rarities(), strict=True)]
+        return graph.op("MatMul", found[0] if len(found) == 1 else graph.op("Concat", *found, axis=1), graph.constant(array(self.table)))
+
+    def _rarities(self) -> list[NDArray[np.float64]]:
+        return np.split(self.rarity.cpu().numpy(), np.cumsum(self.n_words)[:-1])
+
+
+def _beside(parts: list[Sparse]) -> Sparse:
+    """Several blocks of words as one."""
+    from scipy.sparse import hstack
+
+    joined = hstack([part.scipy() for part in parts], format="csr")
+    return Sparse(joined.indptr.astype(np.int64), joined.indices.astype(np.int32), joined.data.astype(np.float32), joined.shape[1])
