@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from modelinscale.core.encoded import Encoded, Layout
+from modelinscale.core.graph import Graph
 from modelinscale.core.seeds import generator
+from modelinscale.export.proto import to_bytes
 from modelinscale.models import Effort, Examples, Weights
 from modelinscale.models._deep import loop as looping
 from modelinscale.models._deep import vary
@@ -102,3 +105,55 @@ def test_mixing_is_refused_where_there_are_other_columns() -> None:
     given = planted("deep", "binary", n_rows=60)
     assert "`mix_up` mixes images alone" in Network(mix_up=0.2).accepts(BINARY, given.layouts)
     assert Network(mix_up=0.2).accepts(BINARY, pictures(4).layouts) == ""
+
+
+@pytest.mark.parametrize("side", [1, 2, 5, 8, 33, 130])
+@pytest.mark.parametrize(("kind", "channels", "flip"), [("resnet", 1, False), ("resnet", 3, True), ("convnext", 3, False), ("convnext", 1, True)])
+def test_graph_and_python_agree_for_each_encoder_and_size(kind: str, channels: int, flip: bool, side: int) -> None:
+    given = pictures(4, side, channels)
+    model = Network.parse({"type": "network", "image": kind, "maps": 4, "epochs": 1, "batch_rows": 4, "flip": flip})
+    weights = shaken(model.fit(given, None, BINARY, Effort(n_threads=1)))
+    expected = model.predict(weights, given.rows)
+    assert np.ptp(expected) > 0
+    assert np.abs(drawn(model, weights, given) - expected).max() <= 1e-4 * max(1.0, float(np.abs(expected).max()))
+
+
+def shaken(weights: Weights) -> Weights:
+    """Other weights of every sign, as long training might have left them; spreads stay positive."""
+    noise = generator(7, "shaken")
+    arrays = {name: values + (noise.normal(size=values.shape) * 0.3).astype(values.dtype) for name, values in weights.arrays.items()}
+    return Weights({name: np.abs(v) + 0.1 if "running_var" in name or "deviation" in name else v for name, v in arrays.items()}, weights.meta)
+
+
+def drawn(model: Network, weights: Weights, given: Examples) -> NDArray[np.float32]:
+    """What the graph answers."""
+    import onnxruntime
+
+    graph = Graph()
+    tensor = model.graph(weights, BINARY, given.layouts, graph, {"p": graph.block("p", given.layouts["p"])})
+    graph.output("scores", tensor, "float32", ("N",))
+    session = onnxruntime.InferenceSession(to_bytes(graph, name="m"))
+    found: NDArray[np.float32] = session.run(None, {"p": np.asarray(given.rows["p"]).astype(np.float32)})[0]
+    return found
+
+
+def test_with_flip_an_image_and_its_mirror_image_get_the_same_answer_unless_told_otherwise() -> None:
+    given = pictures(32)
+    turned = Encoded(given.layouts, {"p": np.ascontiguousarray(np.asarray(given.rows["p"])[:, :, ::-1])})
+    for mirror in (True, False):
+        model = Network(maps=4, epochs=2, batch_rows=16, flip=True, mirror=mirror)
+        weights = model.fit(given, None, BINARY, Effort(n_threads=1))
+        assert np.allclose(model.predict(weights, given.rows), model.predict(weights, turned), atol=1e-5) == mirror
+
+
+def test_large_images_go_through_another_encoder_than_small_ones() -> None:
+    for side, kind in ((127, "resnet"), (128, "convnext")):
+        weights = Network(maps=4, epochs=1).fit(pictures(2, side), None, BINARY, Effort(n_threads=1))
+        assert weights.meta["ports"][0]["settings"]["encoder"] == kind
+
+
+def test_the_encoder_of_large_images_learns() -> None:
+    model = Network(image="convnext", maps=4, epochs=8, batch_rows=16, learning_rate=0.01)
+    weights = model.fit(pictures(160), None, BINARY, Effort(n_threads=1))
+    test = pictures(100, seed=8)
+    assert ((model.predict(weights, test.rows) > 0) == test.target).mean() > 0.9

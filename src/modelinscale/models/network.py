@@ -23,6 +23,7 @@ class Network(Model):
     searched: ClassVar[Mapping[str, Span | None]] = {
         "maps": Range(16, 64, log=True, start=32),
         "image": None,
+        "image": None,
         "width": Range(32, 512, log=True, start=128),
         "layers": None,
         "members": None,
@@ -30,6 +31,7 @@ class Network(Model):
         "dropout": Range(0.0, 0.5, start=0.1),
         "shift": Range(0.0, 0.3, start=0.1),
         "flip": None,  # what an image means is not for a search to say
+        "mirror": None,
         "mirror": None,
         "cut_out": Range(0.0, 0.4, start=0.0),
         "mix_up": None,
@@ -44,6 +46,8 @@ class Network(Model):
 
     maps: int = Field(32, ge=4, le=512)
     """Maps of an image encoder's first layer; later ones have up to eight times as many. The work grows with its square."""
+    image: Literal["auto", "resnet", "convnext"] = "auto"
+    """Encoder of images: a small residual network; a network in the manner of ConvNeXt, with less work a pixel; auto: convnext from 128 pixels a side on."""
     image: Literal["auto", "resnet", "convnext"] = "auto"
     """Encoder of images: a small residual network; a network in the manner of ConvNeXt, with less work a pixel; auto: convnext from 128 pixels a side on."""
     sequence: Literal["rnn", "tcn", "transformer"] = "rnn"
@@ -68,6 +72,8 @@ class Network(Model):
     """How far training images are moved at most, as a share of their side."""
     flip: bool = False
     """Whether an image with left and right changed means the same (photographs; not letters, not organs)."""
+    mirror: bool = True
+    """With `flip`: whether answers are the mean over an image and its mirror image. Better by a little, at twice the work of an answer."""
     mirror: bool = True
     """With `flip`: whether answers are the mean over an image and its mirror image. Better by a little, at twice the work of an answer."""
     cut_out: float = Field(0.0, ge=0, le=1)

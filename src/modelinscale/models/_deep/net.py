@@ -18,6 +18,7 @@ from modelinscale.core.encoded import Encoded, Layout, Role, Sparse
 from modelinscale.core.errors import ModelError
 from modelinscale.core.graph import Graph
 from modelinscale.models._deep.convnext import ConvNeXt
+from modelinscale.models._deep.convnext import ConvNeXt
 from modelinscale.models._deep.images import Cnn
 from modelinscale.models._deep.parts import Part, Tensor, array, draw_linear
 from modelinscale.models._deep.plan import Shape

@@ -12,6 +12,9 @@ Fall = Literal["linear", "cosine", "none"]
 LARGE_SIDE = 128
 """Images from this side on are large: `image: auto` is then convnext."""
 
+LARGE_SIDE = 128
+"""Images from this side on are large: `image: auto` is then convnext."""
+
 
 @dataclass(frozen=True)
 class Shape:
