@@ -67,7 +67,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "lists of lists": ({"features": {"series": "sequence"}}, {"series": [[[1.0, 2.0], [2.0]]] * N}, r"'series' holds nested cells"),
     "one class": ({}, {"y": ["yes"] * N}, "nothing to tell apart"),
     "no answer at all": ({}, {"y": [None] * N}, "no row has a value of 'y'"),
-    "as many classes as rows": ({}, {"y": [f"v{i}" for i in range(N)]}, r"leaves no rows to valid and test"),
+    "as many classes as rows": ({}, {"y": [f"v{i}" for i in range(N)]}, r"leaves no rows to valid and test.*own value, it is no class"),
     "a loss that explodes": (network(learning_rate=1e6), {}, r"the (loss|gradient) of network \w+ .*at step \d+.*Lower `learning_rate`"),
     "a search in a setting that is none": ({"model": "trees", "tune": {"space": {"trees.leafs": [3, 4]}}}, {}, r"leafs.*leaves"),
     "a search in a family that is none": ({"model": "trees", "tune": {"space": {"leaves": [3, 4]}}}, {}, r"there is no family 'leaves'"),

@@ -173,7 +173,7 @@ def assign(
     else:
         draw = Draw(kind, split.group if kind == "group" else tuple(sorted({*content, target})), split.seed)  # sorted: the order of features must not matter
         by_draw(parts, table, draw, share_of(split.valid), share_of(split.test), target if classes else None)
-    _refuse_empty(parts, split, kind, label_delay)
+    _refuse_empty(parts, split, kind, label_delay, target if classes else None)
     return parts
 
 
@@ -236,7 +236,7 @@ def _part_of(value: Word, values: Mapping[Literal["train", "valid", "test"], tup
     return UNUSED
 
 
-def _refuse_empty(parts: Parts, split: Split, kind: str, label_delay: float) -> None:
+def _refuse_empty(parts: Parts, split: Split, kind: str, label_delay: float, classes_of: str | None) -> None:
     wanted = [TRAIN, TEST] + ([VALID] if split.valid != 0 else [])
     counts = np.bincount(parts[parts >= 0], minlength=3)
     empty = [NAMES[part] for part in sorted(wanted) if not counts[part]]
@@ -248,7 +248,10 @@ def _refuse_empty(parts: Parts, split: Split, kind: str, label_delay: float) -> 
         "group": f"There must be at least {len(wanted)} groups: name a finer column under `group`.",
         "column": "Say what its values mean: `values: {train: [...], valid: [...], test: [...]}`.",
     }
-    fix = fixes.get(kind, f"There must be at least {len(wanted)} different rows with a target.")
+    few = f"There must be at least {len(wanted)} different rows with a target."
+    if classes_of is not None:
+        few = f"Of one value of {classes_of!r} at least there must be {len(wanted)} different rows. If nearly every row has its own value, it is no class."
+    fix = fixes.get(kind, few)
     raise DataError(f"the split by {kind} leaves no rows to {' and '.join(empty)} ({got}).", fix=fix)
 
 
