@@ -57,6 +57,7 @@ REFERENCES: dict[str, Reference] = {
     "recall": _on_decisions(sk.recall_score),
     "mcc": _on_decisions(sk.matthews_corrcoef),
     "rmse": _on_numbers(sk.root_mean_squared_error),
+    "mse": _on_numbers(sk.mean_squared_error),
     "mae": _on_numbers(sk.mean_absolute_error),
     "mape": _on_numbers(sk.mean_absolute_percentage_error),
     "r2": _on_numbers(sk.r2_score),

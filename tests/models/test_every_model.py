@@ -8,7 +8,6 @@ import pytest
 
 from modelinscale.core.errors import ModelError
 from modelinscale.core.kinds import names
-from modelinscale.core.task import TaskType
 from modelinscale.models import Model, Weights
 from modelinscale.testing import models as suite
 
@@ -41,7 +40,7 @@ ALWAYS = {suite.learns_a_planted_signal, suite.graph_equals_python, suite.no_row
 
 def cases() -> Iterator[object]:
     for model in MODELS:
-        for task in suite.TASKS:
+        for task in suite.taken(model):
             for check in suite.SUITE:
                 often = model.type == "mlp" and check is not suite.a_weight_of_two_is_about_a_row_twice  # the network of parts learns as it does
                 slow = (
@@ -54,7 +53,7 @@ def cases() -> Iterator[object]:
 
 
 @pytest.mark.parametrize(("model", "task", "check"), list(cases()))
-def test_every_model(model: Model, task: TaskType, check: Callable[[Model, TaskType], None]) -> None:
+def test_every_model(model: Model, task: suite.Case, check: Callable[[Model, suite.Case], None]) -> None:
     check(model, task)
 
 

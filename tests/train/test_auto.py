@@ -26,7 +26,7 @@ def made(part: Literal["train", "valid"], n: int) -> Examples:
 
 
 def learn(n_train: int, n_valid: int, settings: Train, monkeypatch: pytest.MonkeyPatch, price: float = 1.0) -> Fitted:
-    monkeypatch.setattr(_auto, "families", lambda layouts, *, more: [_auto.Candidate(Model.parse(name), 0.3) for name in ("linear", "trees")])
+    monkeypatch.setattr(_auto, "families", lambda layouts, *, more, several=False: [_auto.Candidate(Model.parse(name), 0.3) for name in ("linear", "trees")])
     quick: list[dict[str, Any]] = [{"rounds": 60, "leaves": 8}, {"rounds": 60, "random_splits": True}, {"rounds": 60, "columns_share": 0.5}]
     monkeypatch.setattr(_auto, "portfolio", lambda task: [_auto.Candidate(Model.parse({"type": "trees", **one}), 0.5, price) for one in quick])
     return fit(

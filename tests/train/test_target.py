@@ -68,7 +68,12 @@ def test_the_declared_positive_class_wins_however_it_is_written(declared: Label)
         (["a", "b", "c"], None, "a", "has 3 classes"),
         ([0.5, 0.25, 0.75], None, 1, "a number to predict"),
         ([1.5, math.inf], None, None, "infinite in 1 rows"),
-        ([[1.0], [2.0]], None, None, "lists of numbers"),
+        ([[1.0], [2.0]], None, None, "lists of one number"),
+        ([[[1.0]], [[2.0]]], None, None, "lists of lists"),
+        ([[1.0, 2.0], None, [3.0, None]], None, None, r"in row 2 \(counted from 0\) its number 2 of 2 is missing"),
+        ([[1.0, 2.0], [3.0, math.inf]], None, None, "in row 1 .* its number 2 of 2 is infinite"),
+        ([[1.0, 2.0], [3.0]], "regression", None, "in row 1 .* has 1 numbers, that of row 0 has 2"),
+        ([[1.0, 2.0], [3.0, 5.0]], "multiclass", None, "is not for lists of numbers"),
     ],
 )
 def test_what_cannot_be_learned_says_why(cells: list[Any], declared: Any, positive: Label | None, words: str) -> None:

@@ -81,14 +81,14 @@ class Decision(Settings):
         return np.asarray(probability.argmax(1), np.int64)
 
     def number(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N,) answers of a regression, held inside the limits. Raises `ModelError` if a score is not finite."""
+        """(N,) or (N, W) answers of a regression, held inside the limits. Raises `ModelError` if a score is not finite."""
         if self.low is None and self.high is None:
             return _finite(scores)
         return np.clip(_finite(scores), self.low, self.high)
 
     def answer(self, scores: NDArray[np.float64], task: Task) -> tuple[NDArray[np.int64] | NDArray[np.float64], NDArray[np.float64] | None]:
-        """Decisions (N,) and probabilities (N, C); for a regression numbers (N,) and None."""
-        if task.type == "regression":
+        """Decisions (N,) and probabilities (N, C); for a regression numbers, (N,) or (N, W), and None."""
+        if task.numbers:
             return self.number(scores), None
         probability = self.probability(scores, task)
         return self.decide(probability, task), probability
@@ -97,9 +97,9 @@ class Decision(Settings):
         """Draws `answer` onto a float32 score tensor, (N,) or (N, C).
 
         Returns the tensors of the probabilities, float32 (N, C) (None for a regression), and of the decision: int64 (N,) class indices,
-        or float32 (N,) numbers.
+        or float32 numbers, (N,) or (N, W).
         """
-        if task.type == "regression":
+        if task.numbers:
             limits = ["" if limit is None else graph.constant(limit, np.float32) for limit in (self.low, self.high)]
             return None, graph.op("Clip", tensor, *limits) if any(limits) else tensor
         z = graph.op("Cast", tensor, to=graph.FLOAT64)

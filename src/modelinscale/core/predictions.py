@@ -38,12 +38,14 @@ class Head(NamedTuple):
     columns: tuple[dict[str, Any], ...]
     """``name``, ``type`` and, of vectors, ``width`` of each input."""
     prediction: str
-    """The type of the prediction: string, int, bool or float."""
+    """The type of the prediction: string, int, bool, float or vector."""
     classes: tuple[str, ...]
     """The classes by name; none for numbers."""
+    width: int | None = None
+    """Numbers of a prediction, where these are lists."""
 
     def line(self) -> bytes:
-        return json.dumps({"mis_predictions": self.format, **{k: v for k, v in self._asdict().items() if k != "format"}}).encode() + b"\n"
+        return json.dumps({"mis_predictions": self.format, **{k: v for k, v in self._asdict().items() if k != "format" and v is not None}}).encode() + b"\n"
 
 
 def folder_of(root: Path, model: str) -> Path:

@@ -92,7 +92,7 @@ class Stored(Examples):
 
     @property
     def target(self) -> NDArray[Any]:
-        """(N,): read anew at every call."""
+        """(N,) or (N, W): read anew at every call."""
         return np.concatenate([block.target for block in self.blocks()] or [np.zeros(0, np.int64)])
 
     @property
@@ -187,18 +187,19 @@ class Packer:
     layouts: dict[str, Layout]
     numbers: bool
     weights: bool
+    width: int | None = None
 
     def rows(self, piece: Any) -> Rows:
         """The records of a piece, for `write` with the same settings."""
-        return packed(self.examples(piece), self.layouts, fields(self.layouts, numbers=self.numbers, weights=self.weights)[0])
+        return packed(self.examples(piece), self.layouts, fields(self.layouts, numbers=self.numbers, weights=self.weights, width=self.width)[0])
 
 
-def write(folder: Path, layouts: dict[str, Layout], examples: "Iterable[Examples | Rows]", *, numbers: bool, weights: bool) -> None:
+def write(folder: Path, layouts: dict[str, Layout], examples: "Iterable[Examples | Rows]", *, numbers: bool, weights: bool, width: int | None = None) -> None:
     """Makes a row file of examples (or what `Packer` made of them) as they come, whole or not at all, in a folder that does not exist yet.
 
-    ``numbers``: the target is a number (else a class); ``weights``: rows have weights. Raises `StoreError` when the disk refuses.
+    ``numbers``: the target is a number (else a class); ``weights``: rows have weights; ``width``: numbers of a row's target, none: one. Raises `StoreError` when the disk refuses.
     """
-    dtype, ragged = fields(layouts, numbers=numbers, weights=weights)
+    dtype, ragged = fields(layouts, numbers=numbers, weights=weights, width=width)
     with files.new_folder(folder) as side:
         plain = {name: [layout.role, layout.width, list(layout.names), list(layout.shape)] for name, layout in layouts.items()}
         files.write_bytes(side / _LAYOUTS, json.dumps(plain).encode())
@@ -207,9 +208,10 @@ def write(folder: Path, layouts: dict[str, Layout], examples: "Iterable[Examples
                 out.append(one if isinstance(one, Rows) else packed(one, layouts, out.dtype))
 
 
-def fields(layouts: dict[str, Layout], *, numbers: bool, weights: bool) -> "tuple[np.dtype[Any], list[str]]":
+def fields(layouts: dict[str, Layout], *, numbers: bool, weights: bool, width: int | None = None) -> "tuple[np.dtype[Any], list[str]]":
     """The record of a row file and its ragged fields: target, weight, and a field for each feature by its place; ids as narrow as they are few."""
-    found: list[Any] = [(_TARGET, "<f8" if numbers else "<i4"), *([(_WEIGHT, "<f8")] if weights else [])]
+    target = (_TARGET, "<f8" if numbers else "<i4")
+    found: list[Any] = [target if width is None else (*target, (width,)), *([(_WEIGHT, "<f8")] if weights else [])]
     for i, layout in enumerate(layouts.values()):
         if layout.role == "ids":
             found.append((f"f{i}", "u1" if layout.width <= 1 << 8 else "<u2" if layout.width <= 1 << 16 else "<i4"))

@@ -149,7 +149,7 @@ def metrics_of(settings: Evaluate, task: Task) -> tuple[Metric, ...]:
 def check(settings: Evaluate, task: Task) -> None:
     """Raises `SpecError` for settings that do not suit the task: worth a call as soon as the task is known, long before a model is."""
     metrics_of(settings, task)
-    binary, regression = task.type == "binary", task.type == "regression"
+    binary, regression = task.type == "binary", task.numbers
     unsuited = [
         ("cost", settings.cost is not None and not binary, "is for two classes"),
         ("threshold", settings.threshold is not None and not binary, "is for two classes"),
@@ -214,7 +214,7 @@ def fit_decision(
     """
     check(settings, task)
     _check(scores, truth, task, weight)
-    if task.type == "regression":
+    if task.numbers:
         low, high = settings.clip or (None, None)
         return Decision(low=low, high=high)
     from modelinscale.evaluate import _calibrate, _threshold
@@ -236,9 +236,9 @@ def answers_of(
 
 
 def constant_of(truth: NDArray[np.int64] | NDArray[np.float64], task: Task, weight: NDArray[np.float64] | None = None) -> tuple[float, ...]:
-    """What is known without any column, from training rows: the share of each class (C,), or the mean (1,)."""
-    if task.type == "regression":
-        return (float(np.average(truth, weights=weight)),)
+    """What is known without any column, from training rows: the share of each class (C,), or the mean (1,), of several numbers (W,)."""
+    if task.numbers:
+        return tuple(float(m) for m in np.atleast_1d(np.average(truth, axis=0, weights=weight)))
     counts = np.bincount(truth.astype(np.int64), weight, minlength=len(task.labels))
     return tuple(float(c) for c in counts / counts.sum())
 
@@ -282,9 +282,9 @@ def _check(scores: NDArray[Any], truth: NDArray[Any], task: Task, weight: NDArra
     """Shapes are our business, values a user's."""
     expected = (len(truth), task.n_scores) if task.n_scores > 1 else (len(truth),)
     assert scores.shape == expected, f"scores of shape {scores.shape}, expected {expected}"
-    assert weight is None or weight.shape == truth.shape, f"weights of shape {weight.shape}, expected {truth.shape}"
-    if task.type == "regression" and not np.isfinite(truth).all():
-        n = int((~np.isfinite(truth)).sum())
+    assert weight is None or weight.shape == (len(truth),), f"weights of shape {weight.shape}, expected {(len(truth),)}"
+    if task.numbers and not np.isfinite(truth).all():
+        n = int((~np.isfinite(truth)).reshape(len(truth), -1).any(1).sum())
         raise DataError(
             f"the target {task.target!r} is not a finite number for {n:,} of {len(truth):,} rows.", fix="Send such rows to quarantine with a check."
         )

@@ -103,7 +103,7 @@ def scores(probability: NDArray[np.float64], method: str, seed: int) -> NDArray[
 
 def facts(answers: Answers, valid: Answers, task: Task, settings: Evaluate, decision: Decision, groups: list[Group]) -> Conformal | None:
     """What the rule of the validation rows does on the test rows."""
-    rule = fit(valid, settings)
+    rule = fit(valid, settings) if not task.several else None
     if rule is None or settings.coverage is None:
         return None
     labels = task.labels

@@ -62,10 +62,10 @@ def _of_class(own: NDArray[np.bool_], p: NDArray[np.float64], weight: NDArray[np
 
 
 def _numbers(answers: Answers) -> Curves:
-    n = len(answers)
-    some = np.sort(generator(7, "dots").permutation(n)[:N_DOTS])
-    off = np.asarray(answers.truth - answers.decision, np.float64)
-    said, came = answers.decision[some], answers.truth[some]
+    decision, truth = answers.decision.ravel(), answers.truth.ravel()  # of several numbers all together
+    some = np.sort(generator(7, "dots").permutation(len(truth))[:N_DOTS])
+    off = np.asarray(truth - decision, np.float64)
+    said, came = decision[some], truth[some]
     low, high = (float(q) for q in np.quantile(off, [0.005, 0.995]))
     bars = np.histogram(off, N_BARS, (low, high))[0].tolist() if low < high else []
     return Curves(

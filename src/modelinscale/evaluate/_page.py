@@ -88,7 +88,7 @@ def _confusion(found: Evaluation) -> str:
 
 
 def _decisions(found: Evaluation, task: Task, curves: Curves) -> list[str]:
-    if task.type == "regression":
+    if task.numbers:
         return []
     roc = [p.Curve([(0, 0), (1, 1)], "by chance", 3), *(p.Curve(points, name, i) for i, (name, points) in enumerate(curves.roc.items()))]
     precision = [p.Curve(points, name, i) for i, (name, points) in enumerate(curves.precision.items())]
@@ -123,7 +123,7 @@ def _thresholds(found: Evaluation) -> str:
 
 
 def _numbers(found: Evaluation, task: Task, curves: Curves) -> list[str]:
-    if task.type != "regression" or not curves.dots:
+    if not task.numbers or not curves.dots:
         return []
     low, high = min(min(d) for d in curves.dots), max(max(d) for d in curves.dots)
     equal, none = p.Curve([(low, low), (high, high)], "equal", 3), p.Curve([(min(a for a, _ in curves.off), 0.0), (max(a for a, _ in curves.off), 0.0)], "", 3)

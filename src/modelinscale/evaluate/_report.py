@@ -48,7 +48,7 @@ def evaluate(
     def estimates(sampled: dict[str, Sampled]) -> dict[str, Estimate]:
         return {name: s.estimate(settings.confidence, mirrored=mirrored[name]) for name, s in sampled.items()}
 
-    binary, regression = task.type == "binary", task.type == "regression"
+    binary, regression = task.type == "binary", task.numbers
     found = list(groups(settings.slices, columns, least=settings.slice_rows))
     conformal = None if valid is None else conformal_facts(answers, valid, task, settings, decision, found)
     return Evaluation(
@@ -60,13 +60,13 @@ def evaluate(
         differences={name: {m: (own[m] - s).estimate(settings.confidence) for m, s in sampled.items()} for name, sampled in others.items()},
         slices=_slices(answers, settings, metrics[0], own[metrics[0].type].value, found),
         confusion=None if regression or len(task.labels) > MAX_CLASSES_SHOWN else _confusion(answers, task),
-        reliability=_reliability(answers, settings.confidence),
+        reliability=() if task.several else _reliability(answers, settings.confidence),
         threshold=decision.threshold if binary else None,
         thresholds=_thresholds(answers, costs) if binary else (),
         cost=_cost(answers, costs, resamples, settings.confidence) if binary and costs else None,
         residuals=_residuals(answers) if regression else {},
         conformal=conformal,
-        notes=(*_notes(answers, task, metrics, own), *_uncovered(conformal)),
+        notes=(*_notes(answers, task, metrics, own), *_uncovered(conformal), *_without(task, settings)),
     )
 
 
@@ -74,7 +74,8 @@ def _constant(answers: Answers, constant: Sequence[float]) -> Answers:
     """The same answer for every row: the most frequent class with the shares as probabilities, or the mean."""
     n = len(answers)
     if answers.probability is None:
-        return Answers(answers.truth, np.full(n, constant[0]), None, answers.weight)
+        mean = np.asarray(constant, np.float64)
+        return Answers(answers.truth, np.tile(mean, (n, 1)) if len(mean) > 1 else np.full(n, mean[0]), None, answers.weight)
     shares = np.asarray(constant, np.float64)
     return Answers(answers.truth, np.full(n, shares.argmax(), np.int64), np.tile(shares, (n, 1)), answers.weight)
 
@@ -174,7 +175,7 @@ def _cost(answers: Answers, costs: Costs, resamples: Resamples, confidence: floa
 
 
 def _residuals(answers: Answers) -> dict[str, float]:
-    off = np.asarray(answers.truth - answers.decision, np.float64)
+    off = np.asarray(answers.truth - answers.decision, np.float64)  # of several numbers all together
     return {f"{share:g}": float(q) for share, q in zip(RESIDUAL_SHARES, np.quantile(off, RESIDUAL_SHARES), strict=True)}
 
 
@@ -189,12 +190,19 @@ def _uncovered(found: Conformal | None) -> list[str]:
     ]
 
 
+def _without(task: Task, settings: Evaluate) -> list[str]:
+    """A note where intervals were asked for that are not made."""
+    if task.width is None or settings.coverage is None:
+        return []
+    return [f"Intervals are made for one number: there are none for answers of {task.width} numbers."]
+
+
 def _notes(answers: Answers, task: Task, metrics: tuple[Metric, ...], own: dict[str, Sampled]) -> tuple[str, ...]:
     notes = []
     n = len(answers)
     if n < MIN_ROWS:
         notes.append(f"Only {n} test row{'s' * (n != 1)}: too few for intervals.")
-    if task.type == "regression":
+    if task.numbers:
         if (answers.truth == answers.truth[0]).all():
             notes.append("All test rows have the same target value.")
     else:

@@ -45,7 +45,7 @@ class Permutation(Explainer):
             error = (more.mean(0).var(ddof=1) / n + more.mean(1).var(ddof=1) / self.repeats) ** 0.5 if n > 1 else 0.0
             mean = float(more.mean())
             found.append(Effect(feature=feature, value=mean, low=mean - 1.96 * float(error), high=mean + 1.96 * float(error)))
-        unit = "growth of the mean squared error" if subject.task.type == "regression" else "growth of the log loss"
+        unit = "growth of the mean squared error" if subject.task.numbers else "growth of the log loss"
         return Explained(importance=tuple(sorted(found, key=lambda one: (-one.value, one.feature))), unit=unit)
 
     def _each(self, subject: Subject, rows: Rows, output: NDArray[np.int64], seed: int) -> Explained:

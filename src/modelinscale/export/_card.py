@@ -74,11 +74,13 @@ def card(manifest: "Manifest", story: Story, inside: Inside) -> str:
 
 
 def _head(manifest: "Manifest", story: Story) -> str:
-    words = {"binary": "one of two classes", "multiclass": f"one of {len(manifest.task.labels)} classes", "regression": "a number"}
+    words = manifest.task.several or {"binary": "one of two classes", "multiclass": f"one of {len(manifest.task.labels)} classes"}.get(
+        manifest.task.type, "a number"
+    )
     n_test = manifest.lineage.n_rows.get("test") or story.evaluation.get("n_rows")
     main = story.evaluation.get("metrics", {}).get(manifest.main)
     claim = f" **{manifest.main} {_interval(main)}** on {n_test:,} test rows it never saw." if main and n_test else ""
-    return f"# {_text(manifest.name)}\n\nA {manifest.family} model that predicts `{_code(manifest.task.target)}`, {words[manifest.task.type]}.{claim}"
+    return f"# {_text(manifest.name)}\n\nA {manifest.family} model that predicts `{_code(manifest.task.target)}`, {words}.{claim}"
 
 
 def _purpose(manifest: "Manifest", story: Story) -> str:
@@ -129,7 +131,7 @@ def _slices(story: Story) -> str:
 
 def _decisions(manifest: "Manifest", story: Story, inside: Inside) -> str:
     decision, found, lines = inside.decision, story.evaluation, []
-    if manifest.task.type != "regression":
+    if not manifest.task.numbers:
         how = {"none": "the model's own probabilities", "temperature": "temperature scaling", "isotonic": "isotonic regression"}
         lines.append(f"Probabilities: {how[decision.calibration]}.")
     if manifest.task.type == "binary":
@@ -148,7 +150,7 @@ def _decisions(manifest: "Manifest", story: Story, inside: Inside) -> str:
         rows = [[number(t[k]) for k in ("threshold", "called", "precision", "recall", "cost")] for t in thresholds[::step]]
         lines.append(_table(["threshold", "share called positive", "precision", "recall", "mean cost"], rows, right_from=0))
     if bins := found.get("reliability"):
-        said, came = ("mean answer", "mean truth") if manifest.task.type == "regression" else ("probability said", "came true")
+        said, came = ("mean answer", "mean truth") if manifest.task.numbers else ("probability said", "came true")
         rows = [[f"{b['n_rows']:,}", number(b["said"]), number(b["came"]), _range(b)] for b in bins]
         lines.append(_table(["test rows", said, came, "interval"], rows, right_from=0))
     if one := found.get("conformal"):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def draw(parts: "Parts") -> Graph:
-    """Inputs are the raw columns; outputs ``prediction`` (N,) and, for classes, ``probabilities`` float32 (N, C)."""
+    """Inputs are the raw columns; outputs ``prediction`` (N,), of several numbers (N, W), and, for classes, ``probabilities`` float32 (N, C)."""
     from modelinscale.encode import draw as draw_features
 
     graph = Graph()
@@ -35,8 +35,8 @@ def _answer(parts: "Parts", graph: Graph, blocks: dict[str, str]) -> None:
     task = parts.task
     scores = parts.model.graph(parts.weights, task, layouts(parts.features, parts.states, parts.model.form), graph, blocks)
     probability, decision = parts.decision.graph(graph, scores, task)
-    if task.type == "regression":
-        graph.output("prediction", decision, "float32", ("N",))
+    if task.numbers:
+        graph.output("prediction", decision, "float32", ("N",) if task.n_scores == 1 else ("N", task.n_scores))
         return
     assert probability is not None
     label = task.labels[0]

@@ -108,7 +108,7 @@ def _spread(truth: "Truth", n: int) -> NDArray[np.int64]:
     """Rows evenly spaced in the order of the answer, the surest and the least sure among them; ties by position."""
     if not len(truth):
         return np.zeros(0, np.int64)
-    order = np.argsort(truth.decision if truth.probability is None else truth.probability[:, -1], kind="stable")
+    order = np.argsort(truth.decision.reshape(len(truth), -1)[:, 0] if truth.probability is None else truth.probability[:, -1], kind="stable")
     return np.asarray(order[np.unique(np.linspace(0, len(order) - 1, min(n, len(order))).astype(int))])
 
 

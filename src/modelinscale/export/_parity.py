@@ -37,7 +37,7 @@ class Truth:
 
     tensors: Tensors
     decision: NDArray[np.int64] | NDArray[np.float64]
-    """(N,): class index, or number."""
+    """(N,): class index, or number; (N, W): several numbers."""
     probability: NDArray[np.float64] | None
     """(N, C); None for regression."""
 
@@ -51,7 +51,7 @@ class Proof:
     def __init__(self, package: Package, parts: "Parts", bound: float) -> None:
         self._package, self._parts, self._bound = package, parts, bound
         self._largest = 0.0
-        self._size = 1.0
+        self._size: Any = 1.0
         self._base: Tensors = {}
         self._counts = {"n_rows": 0, "n_odd": 0, "n_edges": 0, "n_edges_left_out": 0, "n_ties": 0}
 
@@ -64,7 +64,8 @@ class Proof:
         truth = self._truth(tensors, scores)
         if truth.probability is None and len(truth):
             # A number's difference counts relative to its size, or to what is usual among the answers where it is small itself.
-            self._size = float(np.median(np.abs(truth.decision))) or float(np.std(truth.decision)) or 1.0
+            usual, spread = np.median(np.abs(truth.decision), axis=0), np.std(truth.decision, axis=0)
+            self._size = np.where(usual > 0, usual, np.where(spread > 0, spread, 1.0))
         self._compare(truth, self._answers(tensors, len(truth)), "validation row")
         self._counts["n_rows"] = len(truth)
         if not len(truth):
@@ -135,7 +136,7 @@ class Proof:
         parts = self._parts
         session = start(to_bytes(draw_model(parts, encoded), name="model"), n_threads=0)
         takes = {i.name for i in session.get_inputs()}
-        outputs = ["prediction"] if parts.task.type == "regression" else ["prediction", "probabilities"]
+        outputs = ["prediction"] if parts.task.numbers else ["prediction", "probabilities"]
 
         def answer(at: slice) -> Answer:
             feeds = {k: _fed(v, at) for k, v in encoded.blocks.items() if k in takes}
@@ -166,6 +167,7 @@ class Proof:
             return
         if truth.probability is None:
             gap = np.abs(answer.prediction.astype(np.float64) - truth.decision) / np.maximum(np.abs(truth.decision), self._size)
+            gap = gap if gap.ndim == 1 else gap.max(1)
             other = np.zeros(len(truth), bool)
             expected: Any = truth.decision
         else:

@@ -25,7 +25,7 @@ def settled(decision: Decision, scores: NDArray[np.float64], task: Task, margin:
     A threshold moves by at most 0.001, class logits by at most 0.0001: only rows that near to the border are decided otherwise.
     ``scores`` (N,) or (N, C) are those of the validation rows.
     """
-    if task.type == "regression" or not len(scores):
+    if task.numbers or not len(scores):
         return decision
     if task.type == "binary":
         return _threshold_settled(decision, decision.probability(scores, task)[:, 1], margin)

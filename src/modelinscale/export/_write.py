@@ -87,7 +87,7 @@ def reference(parts: "Parts", truth: "Truth") -> dict[str, Any]:
     states = settle_all(parts.features, parts.states)
     answers: dict[str, Any] = {"n_rows": len(truth)}
     if len(truth) and truth.probability is None:
-        answers |= {"quantiles": np.quantile(truth.decision, _QUANTILES).tolist()}
+        answers |= {"quantiles": np.quantile(truth.decision, _QUANTILES, axis=0).T.tolist()}
     elif len(truth):
         assert truth.probability is not None
         answers |= {

@@ -17,7 +17,7 @@ from modelinscale.core.task import TaskType
 
 _T = TypeVar("_T")
 
-# N rows, C classes, R resamples, B cells of a table, K terms of a row.
+# N rows, C classes, W numbers of an answer, R resamples, B cells of a table, K terms of a row.
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Answers:
     """Truth beside answers. C classes."""
 
     truth: NDArray[np.int64] | NDArray[np.float64]
-    """(N,): class index, or number."""
+    """(N,): class index, or number; (N, W): several numbers."""
     decision: NDArray[np.int64] | NDArray[np.float64]
-    """(N,): class index after the threshold, or number."""
+    """(N,): class index after the threshold, or number; (N, W): several numbers."""
     probability: NDArray[np.float64] | None
     """(N, C), rows summing to 1; None for regression."""
     weight: NDArray[np.float64] | None = None

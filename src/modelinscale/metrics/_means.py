@@ -10,8 +10,8 @@ from modelinscale.metrics._share import share
 
 
 def mean_parts(term: NDArray[Any], answers: Answers) -> Parts:
-    """The mean of ``term`` (N,) by the rows' weights."""
-    weight = answers.weights
+    """The mean of ``term``, (N,) or (N, W), by the rows' weights; of several numbers the mean over them."""
+    weight, term = answers.weights, term if term.ndim == 1 else term.mean(1)
     return Parts((Table(None, 1, np.stack([term * weight, weight], axis=1)),), mean)
 
 

@@ -10,7 +10,7 @@ from modelinscale.metrics._means import mean_parts
 
 
 class Mae(Metric):
-    """Mean distance between answer and truth, in the target's unit. Equals ``sklearn.metrics.mean_absolute_error``."""
+    """Mean distance between answer and truth, in the target's unit; of several numbers the mean over them. Equals ``sklearn.metrics.mean_absolute_error``."""
 
     tasks: ClassVar[frozenset[TaskType]] = frozenset({"regression"})
     better: ClassVar[Literal["higher", "lower"]] = "lower"

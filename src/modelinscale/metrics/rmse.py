@@ -6,20 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.task import TaskType
-from modelinscale.metrics import Answers, Metric, Parts
-from modelinscale.metrics._means import mean, mean_parts
+from modelinscale.metrics import Answers, Metric, Parts, Table
+from modelinscale.metrics._share import share
 
 
 class Rmse(Metric):
-    """Square root of the mean squared error, in the target's unit. Equals ``sklearn.metrics.root_mean_squared_error``."""
+    """Square root of the mean squared error, in the target's unit; of several numbers the mean over them. Equals
+    ``sklearn.metrics.root_mean_squared_error``."""
 
     tasks: ClassVar[frozenset[TaskType]] = frozenset({"regression"})
     better: ClassVar[Literal["higher", "lower"]] = "lower"
 
     def parts(self, answers: Answers) -> Parts:
-        squares = mean_parts((answers.truth - answers.decision) ** 2, answers)
-        return Parts(squares.tables, _finish)
+        weight, squares = answers.weights[:, None], ((answers.truth - answers.decision) ** 2).reshape(len(answers), -1)
+        return Parts((Table(None, 1, np.concatenate([weight, weight * squares], axis=1)),), _finish)
 
 
 def _finish(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.sqrt(mean(sums))
+    return np.asarray(np.sqrt(share(sums[:, 0, 1:], sums[:, 0, :1])).mean(1))

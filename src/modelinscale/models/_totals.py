@@ -9,18 +9,31 @@ from modelinscale.core.task import Task
 from modelinscale.models import Examples
 
 
-def centre_and_spread(train: Examples, task: Task) -> tuple[float, float]:
-    """Weighted mean and deviation (1 where there is none) of a number to predict; 0 and 1 for classes."""
-    if task.type != "regression":
+Middle = Any
+"""Of a number to predict a float, of several (W,)."""
+
+
+def centre_and_spread(train: Examples, task: Task) -> tuple[Middle, Middle]:
+    """Weighted mean and deviation (1 where there is none) of a number to predict, of several each by itself; 0 and 1 for classes."""
+    if not task.numbers:
         return 0.0, 1.0
-    total = weight = plain = 0.0
+    total: Any = 0.0
+    plain: Any = 0.0
+    weight = 0.0
     for block in train.blocks():
-        plain += float(block.target.sum())
-        total += float(block.target.sum() if block.weight is None else block.target @ block.weight)
+        plain += block.target.sum(0)
+        total += block.target.sum(0) if block.weight is None else block.weight @ block.target
         weight += len(block) if block.weight is None else float(block.weight.sum())
     mean = plain / len(train)
-    squares = sum(float(((block.target - mean) ** 2).sum()) for block in train.blocks())
-    return total / weight, float(np.sqrt(squares / len(train))) or 1.0
+    spread = np.sqrt(sum(((block.target - mean) ** 2).sum(0) for block in train.blocks()) / len(train))
+    if task.width is None:
+        return float(total / weight), float(spread) or 1.0
+    return total / weight, np.where(spread > 0, spread, 1.0)
+
+
+def said(middle: Middle) -> Any:
+    """The same as JSON has it."""
+    return np.asarray(middle).tolist()
 
 
 def class_weights(train: Examples, task: Task) -> NDArray[np.float64]:

@@ -48,6 +48,8 @@ class Catboost(Model):
     """Rounds without a better validation loss after which it stops."""
 
     def accepts(self, task: Task, layouts: dict[str, Layout]) -> str:
+        if task.several:
+            return f"it gives one class or one number, not {task.several}; `network` does"
         words = sum(layout.width for layout in layouts.values() if layout.role == "sparse")
         if words > _WORDS:
             return f"{words:,} columns of words are more than the {_WORDS:,} it can hold as a full matrix"

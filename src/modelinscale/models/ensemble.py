@@ -48,6 +48,8 @@ class Ensemble(Model):
         return beside(member.form for member in self.members)
 
     def accepts(self, task: Task, layouts: dict[str, Layout]) -> str:
+        if task.several:
+            return f"it mixes answers of one class or one number, not {task.several}; `network` gives them"
         whys = [(member.type, member.accepts(task, layouts_in(layouts, member.form, self.form))) for member in self.members]
         return "; ".join(f"{name}: {why}" for name, why in whys if why)
 

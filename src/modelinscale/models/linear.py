@@ -23,6 +23,7 @@ from modelinscale.models import BLOCK_ROWS, Effort, Examples, Model, Scores, Wei
 from modelinscale.models._matrix import Block, blocks_of, check
 from modelinscale.models._minimise import minimise
 from modelinscale.models._threads import one_blas_thread
+from modelinscale.models._totals import Middle, said
 from modelinscale.models._words import draw_weigh, rarity, weigh
 
 F64 = NDArray[np.float64]
@@ -64,6 +65,8 @@ class Linear(Model):
     """Most steps towards the minimum; it usually takes 10 to 40."""
 
     def accepts(self, task: Task, layouts: dict[str, Layout]) -> str:
+        if task.type in ("multilabel", "quantiles"):
+            return f"it does not give {task.several}; `network` does"
         return ""
 
     def fit(self, train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
@@ -95,7 +98,7 @@ class Linear(Model):
         """From the old coefficients, each held to its old value as firmly as the old rows determined it (the diagonal of their curvature)."""
         over, design = _watch(effort), _Design.parse(weights)
         new = self._drawn(new, design, task, effort)
-        problem = _Problem.of(design, new, task, center=weights.meta["center"], scale=weights.meta["scale"])
+        problem = _Problem.of(design, new, task, middle=_middle(weights))
         old, strength = np.vstack([weights.arrays["coefficients"], weights.arrays["intercept"]]), weights.meta["strength"]
         share = min(weights.meta["n_rows"] / len(new), _MEMORY)
         hold = weights.arrays["curvature"][:, None] * share
@@ -110,13 +113,14 @@ class Linear(Model):
         # Some rows at a time: as float64, copied from parts, they take several times what they took as encoded.
         parts = [design.matrix(rows.slice(a, a + _SCORED_ROWS)) @ weights.arrays["coefficients"] for a in range(0, max(1, rows.n_rows), _SCORED_ROWS)]
         z = np.concatenate(parts) + weights.arrays["intercept"]
-        scores: F64 = np.asarray(z, np.float64) * float(weights.meta["scale"]) + float(weights.meta["center"])
+        center, scale = _middle(weights)
+        scores: F64 = np.asarray(z, np.float64) * scale + center
         return scores if scores.shape[1] > 1 else scores[:, 0]
 
     def graph(self, weights: Weights, task: Task, layouts: dict[str, Layout], graph: Graph, blocks: dict[str, str]) -> str:
-        design, spread = _Design.parse(weights), weights.meta["scale"]
+        design, (center, spread) = _Design.parse(weights), _middle(weights)
         coefficients = weights.arrays["coefficients"] * spread
-        bias = weights.arrays["intercept"] * spread + weights.meta["center"]
+        bias = weights.arrays["intercept"] * spread + center
         parts = []
         for block, at in design.places():
             W, tensor = coefficients[at], blocks[block.feature]
@@ -158,9 +162,14 @@ class Linear(Model):
         return Examples(drawn.rows, drawn.target, stands_for if drawn.weight is None else drawn.weight * stands_for)
 
 
+def _middle(weights: Weights) -> tuple[Middle, Middle]:
+    """Center and scale of numbers to predict."""
+    return np.asarray(weights.meta["center"], np.float64), np.asarray(weights.meta["scale"], np.float64)
+
+
 def _class(examples: Examples, task: Task) -> NDArray[np.int64]:
     """(N,): the class of each row; numbers are one class."""
-    return np.zeros(len(examples), np.int64) if task.type == "regression" else examples.target.astype(np.int64, copy=False)
+    return np.zeros(len(examples), np.int64) if not task.one_class else examples.target.astype(np.int64, copy=False)
 
 
 def _lowest(examples: Examples, task: Task, wanted: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -308,20 +317,20 @@ class _Problem:
     target: NDArray[Any]  # (N,), numbers in standard units
     share: F64
     """(N,): weight of each row, summing to 1."""
-    center: float
-    scale: float
-    """Mean and deviation of a number to predict; 0 and 1 for classes."""
+    center: Middle
+    scale: Middle
+    """Mean and deviation of a number to predict, of several (C,); 0 and 1 for classes."""
 
     @classmethod
-    def of(cls, design: _Design, examples: Examples, task: Task, like: "_Problem | None" = None, center: float = 0.0, scale: float = 1.0) -> "_Problem":
+    def of(cls, design: _Design, examples: Examples, task: Task, like: "_Problem | None" = None, middle: tuple[Middle, Middle] | None = None) -> "_Problem":
         weight = np.ones(len(examples)) if examples.weight is None else examples.weight
         share, target = weight / weight.sum(), examples.target
-        if like is not None:
-            center, scale = like.center, like.scale
-        elif task.type == "regression" and (center, scale) == (0.0, 1.0):
-            center = float(share @ target)
-            scale = float(np.sqrt(share @ (target - center) ** 2)) or 1.0
-        return cls(design, task, design.matrix(examples.rows), (target - center) / scale if task.type == "regression" else target, share, center, scale)
+        center, scale = (like.center, like.scale) if like is not None else middle or (0.0, 1.0)
+        if like is None and middle is None and task.numbers:
+            center = share @ target
+            scale = np.sqrt(share @ (target - center) ** 2)
+            scale = np.where(scale > 0, scale, 1.0)
+        return cls(design, task, design.matrix(examples.rows), (target - center) / scale if task.numbers else target, share, center, scale)
 
     @property
     def n_columns(self) -> int:
@@ -391,8 +400,8 @@ class _Problem:
         }
         meta = {
             "blocks": [b.plain() for b in self.design.blocks],
-            "center": self.center,
-            "scale": self.scale,
+            "center": said(self.center),
+            "scale": said(self.scale),
             "strength": strength,
             "n_rows": n_rows,
         }
@@ -407,8 +416,8 @@ class _Problem:
         z = np.asarray(self.X @ W[:-1]) + W[-1]  # (N, C)
         share, y = self.share, self.target
         if self.task.type == "regression":
-            away = z[:, 0] - y
-            return 0.5 * float(share @ away**2), (share * away)[:, None]
+            away = z - y.reshape(z.shape)
+            return 0.5 * float((share @ away**2).sum()), share[:, None] * away
         if self.task.type == "binary":
             s = z[:, 0]
             e = np.exp(-np.abs(s))
@@ -455,6 +464,7 @@ class _Problem:
         X = np.hstack([X, np.ones((len(X), 1))])
         curvature = np.stack([X.T @ (X * one[:, None]) for one in steep.T])  # (C, F + 1, F + 1)
         at = np.arange(X.shape[1])
-        curvature[:, at, at] += np.broadcast_to(penalty, W.shape).T + 1e-9
+        curvature[:, at, at] += np.broadcast_to(penalty, (len(at), len(curvature))).T + 1e-9
         inverse = np.linalg.inv(np.linalg.cholesky(curvature))
+        inverse = np.broadcast_to(inverse, (W.shape[1], *inverse.shape[1:]))  # of numbers all have the same curvature
         return (lambda U: np.einsum("cji,jc->ic", inverse, U)), (lambda G: np.einsum("cij,jc->ic", inverse, G))

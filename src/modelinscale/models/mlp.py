@@ -58,6 +58,8 @@ class Mlp(Model):
     """Looks at the validation rows (one an epoch, at least every 100,000 rows) without a better loss after which it stops."""
 
     def accepts(self, task: Task, layouts: dict[str, Layout]) -> str:
+        if task.several:
+            return f"it cannot give {task.several} yet; `network` does"
         return "" if blocks_of(layouts) else "there is no feature to learn from"
 
     def fit(self, train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:

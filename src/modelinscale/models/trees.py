@@ -69,6 +69,8 @@ class Trees(Model):
     """Rounds without a better validation loss after which it stops."""
 
     def accepts(self, task: Task, layouts: dict[str, Layout]) -> str:
+        if task.several:
+            return f"it gives one class or one number, not {task.several}; `network` does"
         return "" if blocks_of(layouts) else "there is no feature to split on"
 
     def fit(self, train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:

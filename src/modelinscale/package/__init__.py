@@ -42,7 +42,7 @@ class Answer:
     """What the graph says of N rows."""
 
     prediction: NDArray[Any]
-    """(N,): labels (object of str, int64, bool) or numbers (float32)."""
+    """(N,): labels (object of str, int64, bool) or numbers (float32); (N, W): several numbers."""
     probability: NDArray[np.float32] | None
     """(N, C) in the order of ``task.labels``, rows summing to 1; None for regression."""
 
@@ -62,7 +62,7 @@ class Package:
         self._images = [column.name for column in manifest.inputs if column.input == "image"]
         self._sequences = {column.name: column.column.width or 1 for column in manifest.inputs if column.input == "sequence"}
         self._known = frozenset(c.name for c in manifest.inputs) | frozenset(manifest.ignored)
-        self._outputs = ["prediction"] if manifest.task.type == "regression" else ["prediction", "probabilities"]
+        self._outputs = ["prediction"] if manifest.task.numbers else ["prediction", "probabilities"]
         self._labels = [label_key(label) for label in manifest.task.labels]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -137,7 +137,7 @@ class Package:
         return self._run({c.name: tensors[c.name] for c in self.manifest.inputs}, n_rows)
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """For every row ``{"prediction": label or number, "probabilities": {label: p}}`` (no probabilities for regression), JSON-ready."""
+        """For every row ``{"prediction": label or number, "probabilities": {label: p}}`` (for numbers no probabilities; of several a list), JSON-ready."""
         tensors = self.tensors(rows)
         if not len(rows):
             return []
@@ -197,7 +197,8 @@ class Package:
     def _nothing(self) -> Answer:
         label = self.task.labels[0] if self.task.labels else 0.0
         dtype = np.dtype({bool: np.bool_, int: np.int64, str: object, float: np.float32}[type(label)])
-        return Answer(np.empty(0, dtype), None if self.task.type == "regression" else np.empty((0, len(self._labels)), np.float32))
+        shape = (0, self.task.n_scores) if self.task.several else (0,)
+        return Answer(np.empty(shape, dtype), None if self.task.numbers else np.empty((0, len(self._labels)), np.float32))
 
     def _refuse_unknown(self, rows: Sequence[Mapping[str, Any]]) -> None:
         known = self._known
@@ -365,7 +366,9 @@ def _same(found: dict[str, Any], expected: Any, tolerance: float) -> bool:
         return False
     a, b = found["prediction"], expected["prediction"]
     if "probabilities" not in found:
-        return bool(abs(a - b) <= tolerance * max(1.0, abs(b)))
+        if not isinstance(b, list):
+            a, b = [a], [b]
+        return isinstance(a, list) and len(a) == len(b) and all(abs(x - y) <= tolerance * max(1.0, abs(y)) for x, y in zip(a, b, strict=True))
     p, q = found["probabilities"], expected["probabilities"]
     return bool(a == b and type(a) is type(b) and p.keys() == q.keys() and all(abs(p[k] - q[k]) <= tolerance for k in p))
 

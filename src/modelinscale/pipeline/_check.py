@@ -44,7 +44,7 @@ def check(spec: ModelSpec, base: Path) -> dict[str, Any]:
         content=tuple(roles.features),
         time=spec.data.time,
         label_delay=spec.data.label_delay,
-        classes=task.type != "regression",
+        classes=task.one_class,
     )
     notes = [] if seen.exact else [f"seen: the first {seen.n_rows:,} rows"]
     for one in look_personal(seen.frame, seen.schema, {spec.target, *spec.data.personal}):

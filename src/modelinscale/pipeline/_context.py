@@ -186,7 +186,7 @@ class Context:
         """Bytes of an encoded row, words included, from the first rows."""
         found = self.encoder(form).encode(self.rows.head(_LOOK_ROWS, list(self.features)))
         n_bytes = sum(b.values.nbytes + b.columns.nbytes + b.starts.nbytes if isinstance(b, Sparse) else b.nbytes for b in found.blocks.values())
-        return 16 + n_bytes / max(1, found.n_rows)
+        return 16 + 8 * (self.task.target_width or 0) + n_bytes / max(1, found.n_rows)
 
     def fits(self, form: Form) -> bool:
         """Whether the encoded rows can be held in memory, beside those of the table if they are."""
@@ -218,7 +218,7 @@ class Context:
                     shutil.rmtree(left, ignore_errors=True)
         folder = self._scratch / f"{form}-{part}"
         if not folder.is_dir():
-            numbers, weights = self.task.type == "regression", bool(self.spec.train.weight)
+            numbers, weights, width = self.task.numbers, bool(self.spec.train.weight), self.task.target_width
             n_rows = int(np.count_nonzero(self.parts == NAMES.index(part)))
             size = row_bytes(self.layouts(form), self.encoded_bytes(form))
             needed = n_rows * size
@@ -226,16 +226,17 @@ class Context:
                 needed += shuffle_disk(n_rows, size, self._budget)
             folder.parent.mkdir(parents=True, exist_ok=True)
             refuse_full(folder.parent, needed, f"keeping {n_rows:,} encoded rows while they are learned from")
-            packer = Packer(self.maker(form).examples, self.layouts(form), numbers, weights)
+            packer = Packer(self.maker(form).examples, self.layouts(form), numbers, weights, width)
             made = self.spec.compute.map(packer.rows, self.rows.chosen(self.parts, NAMES.index(part)))
-            write(folder, packer.layouts, made, numbers=numbers, weights=weights)
+            write(folder, packer.layouts, made, numbers=numbers, weights=weights, width=width)
         return Stored(folder, memory=self._budget)
 
     def _made(self, part: str, form: Form) -> Iterator[Examples]:
         return self.spec.compute.map(self.maker(form).examples, self.rows.chosen(self.parts, NAMES.index(part)))
 
     def _none(self, form: Form) -> Examples:
-        target: NDArray[Any] = np.zeros(0, np.float64 if self.task.type == "regression" else np.int64)
+        width = self.task.target_width
+        target: NDArray[Any] = np.zeros(0 if width is None else (0, width), np.float64 if self.task.numbers else np.int64)
         weight = np.zeros(0) if self.spec.train.weight else None
         return Examples(self.encoder(form).encode(self.rows.head(1, list(self.features)).head(0)), target, weight)
 

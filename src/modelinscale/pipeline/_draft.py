@@ -114,6 +114,8 @@ def _name(path: str) -> str:
 
 def _target_note(seen: Look, target: str, type: str, labels: tuple[object, ...]) -> str:
     values = seen.frame[target].drop_nulls()
+    if seen.schema[target].type in ("vector", "sequence"):
+        return "lists of numbers, all predicted at once"
     if type == "regression":
         return f"a number, {seen.profiles[target].low} to {seen.profiles[target].high}"
     if type == "binary":

@@ -49,6 +49,8 @@ def explain(
 
     progress("explain", 0.0, "reading what was learned")
     context = learned(spec, base)
+    if context.task.several:
+        raise UsageError(f"answers of {context.task.several} cannot be explained yet.", fix="Explain a model of one class or one number.")
     subject = _subject(context, seed)
     explainer = usual(subject, local=rows is not None) if by is None else Explainer.parse(by)
     seen = _of_file(context, rows) if rows is not None else _of_test(context, n_rows, seed)
@@ -84,7 +86,7 @@ def _of_test(context: Context, n_rows: int, seed: int) -> Rows:
     from modelinscale.explain import Rows
 
     truth, weight = context.answers("test")
-    kept = stratified(truth, n_rows, seed, classes=context.task.type != "regression")
+    kept = stratified(truth, n_rows, seed, classes=context.task.one_class)
     frame = context.rows.take(context.index("test")[kept], list(context.features))
     encoded = context.encoder(context.learned("model").model.form).encode(frame)
     return Rows(frame, encoded, truth[kept], None if weight is None else weight[kept])

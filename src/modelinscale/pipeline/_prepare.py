@@ -73,7 +73,7 @@ def work(context: Context, folder: Path) -> Facts:
     head = rows.head(head_rows(rows.row_bytes, context.room))
     roles = resolve(spec, context.schema, head, {} if spec.features else profile(head.to_arrow()))
     about: _About = {"target": spec.target, "content": tuple(roles.features), "time": spec.data.time}
-    more: _More = {"label_delay": spec.data.label_delay, "classes": task.type != "regression"}
+    more: _More = {"label_delay": spec.data.label_delay, "classes": task.one_class}
     parts = assign(rows, spec.data.split, **about, **more)
     leaks = guard(rows, parts, spec.data.split, **about, memory=spec.compute.memory)
     context.progress("prepare", 0.4, "what the columns hold")

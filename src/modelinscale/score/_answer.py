@@ -64,7 +64,9 @@ class Predictor:
         """The columns written: ``prediction``, then ``probability_<class>``."""
         import pyarrow as pa
 
-        labels = self._package.task.labels
+        labels, task = self._package.task.labels, self._package.task
+        if task.numbers and task.several:
+            return pa.schema([("prediction", pa.list_(pa.float32(), task.n_scores))])
         kind = {bool: pa.bool_(), int: pa.int64(), str: pa.string()}[type(labels[0])] if labels else pa.float32()
         return pa.schema([("prediction", kind), *((f"probability_{key}", pa.float32()) for key in self._package.label_keys)])
 
@@ -98,7 +100,8 @@ class Predictor:
         import pyarrow as pa
 
         schema = self.schema
-        arrays: list[Any] = [pa.array(answer.prediction, schema.field(0).type)]
+        said = answer.prediction
+        arrays: list[Any] = [pa.array(said if said.ndim == 1 else list(said), schema.field(0).type)]
         if answer.probability is not None:
             arrays.extend(pa.array(np.ascontiguousarray(column)) for column in answer.probability.T)
         return pa.record_batch(arrays, schema=schema)

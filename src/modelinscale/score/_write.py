@@ -1,5 +1,6 @@
 """Files of answers: filled at the side, put in place in one step when whole."""
 
+import json
 import os
 import tempfile
 import time
@@ -93,12 +94,18 @@ class _Lines(ABC):
 
 class _Csv(_Lines):
     def __init__(self, file: IO[bytes], schema: "pa.Schema") -> None:
+        import pyarrow as pa
         import pyarrow.csv as csv
 
-        self._writer = csv.CSVWriter(file, schema)
+        self._schema = pa.schema([pa.field(one.name, pa.string()) if pa.types.is_nested(one.type) else one for one in schema])
+        self._writer = csv.CSVWriter(file, self._schema)
 
     def append(self, table: "pa.Table") -> None:
-        self._writer.write_table(table)
+        """Lists as JSON has them."""
+        import pyarrow as pa
+
+        columns = [column if column.type == one.type else pa.array(map(json.dumps, column.to_pylist())) for column, one in zip(table, self._schema, strict=True)]
+        self._writer.write_table(pa.table(columns, schema=self._schema))
 
     def end(self) -> None:
         self._writer.close()

@@ -314,7 +314,9 @@ def _head(package: "Package", version: str) -> Head:
     for one in logged_inputs(package):
         kind = "float" if one.input == "float64" and one.column.type == "string" else one.column.type
         columns.append({"name": one.name, "type": kind, **({"width": one.column.width} if one.column.width is not None else {})})
-    labels = package.task.labels
+    labels, task = package.task.labels, package.task
+    if task.numbers and task.several:
+        return Head(FORMAT, package.name, version, package.manifest.identity, tuple(columns), "vector", (), task.n_scores)
     prediction = {bool: "bool", int: "int", str: "string"}[type(labels[0])] if labels else "float"
     return Head(FORMAT, package.name, version, package.manifest.identity, tuple(columns), prediction, package.label_keys)
 

@@ -108,7 +108,7 @@ def shape_of(column: InputColumn) -> list[int]:
 def outputs_of(package: "Package") -> list[tuple[str, str, list[int]]]:
     """Name, datatype and shape of every output."""
     task = package.manifest.task
-    if task.type == "regression":
-        return [("prediction", "FP32", [-1])]
+    if task.numbers:
+        return [("prediction", "FP32", [-1, task.n_scores] if task.several else [-1])]
     kind = {bool: "BOOL", int: "INT64", str: "BYTES"}[type(task.labels[0])]
     return [("prediction", kind, [-1]), ("probabilities", "FP32", [-1, len(task.labels)])]

@@ -158,8 +158,11 @@ def _cell(column: "InputColumn") -> Schema:
 
 def _answer(package: "Package") -> Schema:
     task = package.manifest.task
-    if task.type == "regression":
-        return {"type": "object", "required": ["prediction"], "properties": {"prediction": {"type": ["number", "null"], "description": task.target}}}
+    if task.numbers:
+        said: Schema = {"type": ["number", "null"]}
+        if task.several:
+            said = {"type": "array", "items": said, "minItems": task.n_scores, "maxItems": task.n_scores}
+        return {"type": "object", "required": ["prediction"], "properties": {"prediction": {**said, "description": task.target}}}
     share: Schema = {"type": "number", "minimum": 0, "maximum": 1}
     keys = package.label_keys
     return {

@@ -52,12 +52,14 @@ class Candidate:
     """Seconds it takes, about, in those of its family's own settings."""
 
 
-def families(layouts: Callable[[Form], dict[str, Layout]], *, more: bool) -> list[Candidate]:
+def families(layouts: Callable[[Form], dict[str, Layout]], *, more: bool, several: bool = False) -> list[Candidate]:
     """The families by themselves. Where a column keeps its shape for deep networks (an image) those first: what the others see of it is little.
 
-    ``more``: further settings come after them, so the last one leaves time for those.
+    ``more``: further settings come after them, so the last one leaves time for those. ``several``: an answer is more than one class or one number.
     """
-    if any(layout.shape for layout in layouts("deep").values()):
+    if several:
+        shares = {"linear": 0.2, "network": 1.0}
+    elif any(layout.shape for layout in layouts("deep").values()):
         shares = {"linear": 0.1, "trees": 0.1, "network": 1.0}
     else:
         shares = {"linear": 0.1, "trees": 0.2, "mlp": 0.3} if more else {"linear": 0.15, "trees": 0.5, "mlp": 1.0}
@@ -147,7 +149,7 @@ def fit(
     """The best of all within the budget; see `train.fit`."""
     n_valid, n_train = len(rows("valid", "scaled")), len(rows("train", "scaled"))
     deep = any(layout.shape for layout in layouts("deep").values())
-    more = portfolio(task) if n_valid >= _TELLING_ROWS and not deep else []
+    more = portfolio(task) if n_valid >= _TELLING_ROWS and not deep and not task.several else []
     turns = 0
 
     def effort(model: Model, budget_s: float, done: float) -> Effort:
@@ -166,7 +168,7 @@ def fit(
             progress=lambda share, note: progress(done + share / (len(first) + len(more)), f"{model.type}: {note}"),
         )
 
-    first = families(layouts, more=bool(more))
+    first = families(layouts, more=bool(more), several=bool(task.several))
     search = _Search(rows, task, layouts, settings, effort, time.monotonic(), [], [])
     total = len(first) + len(more)
     for i, candidate in enumerate(first):
@@ -226,7 +228,7 @@ def _best(search: _Search) -> Learned:
     """The one with the least loss, or a mixture; never one whose validation loss is more than that of the best."""
     best = min(search.learned, key=lambda pair: pair[0])[1]
     able = [one for value, one in search.learned if one.valid_scores is not None and math.isfinite(value)]
-    if len(able) < 2:
+    if len(able) < 2 or search.task.several:
         return best
     valid, train, task = search.rows("valid", "scaled"), search.rows("train", "scaled"), search.task
     totals = Totals.of(((block.target, block.weight) for block in train.blocks()), task)

@@ -10,7 +10,8 @@ from modelinscale.models import Scores
 
 
 def loss(scores: Scores, target: NDArray[Any], weight: NDArray[np.float64] | None, task: Task) -> float:
-    """Weighted mean log loss of logits; for numbers the mean squared error divided by the target's variance (1: no better than the mean).
+    """Weighted mean log loss of logits; for numbers the mean squared error divided by the target's variance (1: no better than the mean), of several the
+    mean over them.
 
     >>> loss(np.zeros(2), np.array([0, 1]), None, Task(type="binary", target="y", labels=("no", "yes")))
     0.6931471805599453
@@ -18,8 +19,8 @@ def loss(scores: Scores, target: NDArray[Any], weight: NDArray[np.float64] | Non
     share = np.full(len(target), 1.0 / len(target)) if weight is None else weight / weight.sum()
     if task.type == "regression":
         mean = share @ target
-        variance = float(share @ (target - mean) ** 2)
-        return float(share @ (scores - target) ** 2) / (variance or 1.0)
+        variance = np.asarray(share @ (target - mean) ** 2)
+        return float(np.mean((share @ (scores - target) ** 2) / np.where(variance > 0, variance, 1.0)))
     if task.type == "binary":
         return float(share @ np.logaddexp(0.0, np.where(target == 1, -scores, scores)))
     highest = scores.max(axis=1)

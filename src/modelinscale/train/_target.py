@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from modelinscale.core.errors import DataError, did_you_mean
 from modelinscale.core.task import Label, Task, TaskType
+from modelinscale.train._lists import Lists, encode_lists, find_lists
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,6 +35,8 @@ class Seen:
     n_infinite: int
     counts: "pl.DataFrame"
     """``value``, ``n``: the `COUNTED` smallest values at most, ascending, and how often each occurs."""
+    lists: Lists | None = None
+    """Of a column of lists what these hold; none: its cells are single values."""
 
     @classmethod
     def of(cls, values: "pl.Series") -> "Seen":
@@ -45,8 +48,9 @@ class Seen:
             n_infinite = int(present.is_infinite().sum())
         elif present.dtype == pl.String:
             present = present.filter(present != "")
-        if present.dtype.is_nested():  # refused later: nothing is counted
-            return cls(values.dtype, len(present), 0, pl.DataFrame({"value": [], "n": []}))
+        if present.dtype.is_nested():
+            lists = Lists.of(values) if _holds_numbers(values.dtype) else None  # others are refused later
+            return cls(values.dtype, len(present), 0, pl.DataFrame({"value": [], "n": []}), lists)
         counts = present.alias("value").value_counts(name="n").sort("value").head(COUNTED)
         return cls(values.dtype, len(present), n_infinite, counts)
 
@@ -56,7 +60,8 @@ class Seen:
 
         both = pl.concat([self.counts, other.counts])
         counts = both.group_by("value").agg(pl.col("n").sum()).sort("value").head(COUNTED) if len(both.columns) else both
-        return Seen(self.kind, self.n + other.n, self.n_infinite + other.n_infinite, counts)
+        lists = self.lists.merged(other.lists) if self.lists and other.lists else None
+        return Seen(self.kind, self.n + other.n, self.n_infinite + other.n_infinite, counts, lists)
 
     @property
     def n_distinct(self) -> str:
@@ -71,12 +76,16 @@ COUNTED = 100_000
 def find_task(values: "pl.Series | Seen", target: str, declared: TaskType | None = None, positive: Label | None = None) -> Task:
     """The task a target column asks for; ``declared`` and ``positive`` are what the user said, if anything.
 
-    Two different values: binary. Text, or few different whole numbers: multiclass. Other numbers: regression. Missing cells do not count. The
+    Two different values: binary. Text, or few different whole numbers: multiclass. Other numbers, and lists of as many: regression. Missing cells do not
+    count. The
     positive class is the one declared, else the one whose name says so (true, 1, yes, spam, …), else the rarer. Classes are in sorted order,
     for binary (negative, positive). Raises `DataError` where there is nothing to learn or what was declared cannot be.
     """
     seen = values if isinstance(values, Seen) else Seen.of(values)
     _check_kind(seen, target)
+    if seen.lists is not None:
+        _check_lists(target, declared, positive)
+        return find_lists(seen.lists, target)
     distinct = seen.counts["value"].to_list()
     if len(distinct) == 1:
         raise DataError(
@@ -108,10 +117,12 @@ def find_task(values: "pl.Series | Seen", target: str, declared: TaskType | None
 
 
 def encode_target(values: "pl.Series", task: Task) -> NDArray[np.float64] | NDArray[np.int64]:
-    """(N,): the class index (int64) or the number (float64) of each row. Raises `DataError` for a missing, unknown or infinite one."""
+    """(N,): the class index (int64) or the number (float64) of each row; (N, W) of lists. Raises `DataError` for a missing, unknown or infinite one."""
     import polars as pl
 
-    if task.type == "regression":
+    if task.width is not None:
+        return encode_lists(values, task)
+    if task.numbers:
         numbers = values.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
         bad = np.flatnonzero(~np.isfinite(numbers))
         if len(bad):
@@ -155,34 +166,34 @@ class Totals:
     """What is to be known of training rows before anything is learned from them; the same bits whether they are held or on disk."""
 
     n: int
-    low: float
-    high: float
-    """Least and greatest target."""
+    low: Any
+    high: Any
+    """Least and greatest target; of lists (W,)."""
     weight: float
     classes: NDArray[np.float64]
-    """(C,): the weight of each class; of numbers the sum of weighted targets, (1,)."""
+    """(C,): the weight of each class; of numbers the sum of weighted targets, (1,) or (W,)."""
 
     @classmethod
     def of(cls, blocks: Iterable[tuple[NDArray[Any], NDArray[np.float64] | None]], task: Task) -> "Totals":
         """From targets and weights in blocks of `BLOCK_ROWS`."""
         n, low, high, total = 0, np.inf, -np.inf, 0.0
-        classes = np.zeros(max(1, len(task.labels)))
+        classes = np.zeros(task.target_width or max(1, len(task.labels)))
         for target, weight in blocks:
             n += len(target)
             if not len(target):
                 continue
-            low, high = min(low, float(target.min())), max(high, float(target.max()))
+            low, high = np.minimum(low, target.min(0)), np.maximum(high, target.max(0))
             total += len(target) if weight is None else float(weight.sum())
-            if task.type == "regression":
-                classes += float(target.sum()) if weight is None else float(target @ weight)
+            if not task.one_class:
+                classes += target.sum(0) if weight is None else weight @ target
             else:
                 classes += np.bincount(target, weight, len(task.labels))
         return cls(n, low, high, total, classes)
 
     @property
     def constant(self) -> tuple[float, ...]:
-        """What is known without any column: the share of each class (C,), or the mean (1,)."""
-        return tuple(float(c) for c in self.classes / (self.classes.sum() if len(self.classes) > 1 else self.weight))
+        """What is known without any column: the share of each class (C,), or the mean (1,), of lists (W,)."""
+        return tuple(float(c) for c in self.classes / self.weight)
 
 
 def check_totals(train: Totals, task: Task) -> None:
@@ -191,8 +202,8 @@ def check_totals(train: Totals, task: Task) -> None:
         raise DataError("there are no training rows.", fix="Bring more labelled rows, or set `data.split`.")
     if not train.weight:
         raise DataError("every training row has weight 0.", fix="Give some training rows a weight above 0.")
-    if train.low == train.high:
-        only = train.low if task.type == "regression" else task.labels[int(train.low)]
+    if np.all(train.low == train.high):
+        only = task.labels[int(train.low)] if task.one_class else np.asarray(train.low, np.float64).tolist()
         raise DataError(
             f"all {train.n:,} training rows have the same {task.target!r}: {only!r}.", fix="Bring more rows, or split them in another way (`data.split`)."
         )
@@ -202,8 +213,9 @@ def class_factors(train: Totals, task: Task, wanted: Literal["balanced"] | dict[
     """(C,): what each class multiplies its rows' weights by; None: nothing. ``balanced``: all classes weigh the same, 1 a row on average."""
     if wanted is None:
         return None
-    if task.type == "regression":
-        raise DataError(f"`train.class_weight` makes no sense for {task.target!r}, which is a number to predict.", fix="Leave it out.")
+    if not task.one_class:
+        what = "is a number to predict" if task.numbers else "holds any number of labels a row"
+        raise DataError(f"`train.class_weight` makes no sense for {task.target!r}, which {what}.", fix="Leave it out.")
     if wanted == "balanced":
         sums = train.classes
         present = sums > 0
@@ -224,8 +236,8 @@ def class_factors(train: Totals, task: Task, wanted: Literal["balanced"] | dict[
 
 
 def _check_kind(seen: Seen, target: str) -> None:
-    if seen.kind.is_nested() or seen.kind.is_temporal():
-        what = "lists of numbers" if seen.kind.is_nested() else "moments"
+    if (seen.kind.is_nested() and seen.lists is None) or seen.kind.is_temporal():
+        what = "lists of lists" if seen.kind.is_nested() else "moments"
         raise DataError(
             f"{target!r} holds {what}, which cannot be predicted.",
             fix="Choose a column of numbers, flags or words.",
@@ -234,6 +246,18 @@ def _check_kind(seen: Seen, target: str) -> None:
         raise DataError(f"{target!r} is infinite in {seen.n_infinite:,} rows.", fix="Leave such rows out, or give them a number.")
     if not seen.n:
         raise DataError(f"no row has a value of {target!r}; nothing can be learned.", fix="Choose another target, or bring rows whose outcome is known.")
+
+
+def _check_lists(target: str, declared: TaskType | None, positive: Label | None) -> None:
+    if declared not in (None, "regression"):
+        raise DataError(f"`task: {declared}` is not for lists of numbers, which {target!r} holds.", fix="Leave `task` out, or set `task: regression`.")
+    if positive is not None:
+        raise DataError(f"`positive: {positive}` makes no sense for {target!r}, lists of numbers to predict.", fix="Leave `positive` out.")
+
+
+def _holds_numbers(kind: Any) -> bool:
+    inner = getattr(kind, "inner", None)
+    return inner is not None and bool(inner.is_numeric())
 
 
 def _guess(seen: Seen, distinct: list[Any]) -> TaskType:

@@ -124,8 +124,8 @@ def hand_over(fitter: Fitter, folder: Path) -> None:
     for form, parts in fitter.rows.items():
         for part, examples in zip(("train", "valid"), parts, strict=True):
             if not (folder / f"{form}-{part}").is_dir() and not isinstance(examples, Stored):
-                numbers = fitter.task.type == "regression"
-                write(folder / f"{form}-{part}", examples.layouts, examples.blocks(), numbers=numbers, weights=examples.weight is not None)
+                task, weights = fitter.task, examples.weight is not None
+                write(folder / f"{form}-{part}", examples.layouts, examples.blocks(), numbers=task.numbers, weights=weights, width=task.target_width)
     stored = {form: [str(e.folder) if isinstance(e, Stored) else "" for e in parts] for form, parts in fitter.rows.items()}
     facts: dict[str, Any] = {name: getattr(fitter, name) for name in ("seed", "class_weight", "n_threads", "memory", "by")}
     (folder / FACTS).write_text(json.dumps({**facts, "task": fitter.task.plain(), "rows": stored}), encoding="utf-8")

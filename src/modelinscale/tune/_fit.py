@@ -80,7 +80,7 @@ class Fitter:
         if shorter is not None:
             model = shorter
         elif job.share < 1.0:
-            train = train.take(chosen_rows(train.target, job.share, derive(self.seed, "tune rows"), classes=self.task.type != "regression"))
+            train = train.take(chosen_rows(train.target, job.share, derive(self.seed, "tune rows"), classes=self.task.one_class))
         why = model.accepts(self.task, train.layouts)
         if why:
             raise MisError(f"{model.type} cannot learn this: {why}.")

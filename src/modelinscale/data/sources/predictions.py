@@ -111,7 +111,7 @@ def _columns(head: Head) -> Iterator[Column]:
     yield Column(name="version", type="string")
     for one in head.columns:
         yield Column(**{**one, "name": _input(one["name"])})
-    yield Column.model_validate({"name": "prediction", "type": head.prediction})
+    yield Column.model_validate({"name": "prediction", "type": head.prediction, "width": head.width})
     for name in head.classes:
         yield Column(name=f"{_CLASS}{name}", type="float")
 

@@ -17,7 +17,7 @@ from modelinscale.models import Examples
 from modelinscale.models._deep.net import Batch, Block, Net, ready, rows_of, slice_of
 from modelinscale.models._deep.parts import Tensor
 from modelinscale.models._torch import torch
-from modelinscale.models._totals import mean_weight
+from modelinscale.models._totals import Middle, mean_weight
 
 JUDGED_ROWS = 512
 """Rows scored at once."""
@@ -90,7 +90,7 @@ class Feed(ABC):
         return order.shuffled(self.n_rows, seed)[places]
 
 
-def feed(examples: Examples, net: Net, task: Task, center: float, scale: float) -> Feed:
+def feed(examples: Examples, net: Net, task: Task, center: Middle, scale: Middle) -> Feed:
     """``center`` and ``scale`` bring a number to predict near 0 and 1."""
     make = Maker(net, task, center, scale, mean_weight(examples))
     return (_Held.of if examples.held else _Streamed)(examples, make)
@@ -102,8 +102,8 @@ class Maker:
 
     net: Net
     task: Task
-    center: float
-    scale: float
+    center: Middle
+    scale: Middle
     mean_weight: float
 
     def step(self, examples: Examples) -> Step:

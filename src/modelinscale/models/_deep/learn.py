@@ -20,7 +20,7 @@ from modelinscale.models._deep.plan import LARGE_SIDE, Recipe, Shape
 from modelinscale.models._deep.sequences import in_step
 from modelinscale.models._deep.strategy import Alone
 from modelinscale.models._torch import torch
-from modelinscale.models._totals import base_scores, centre_and_spread, n_with
+from modelinscale.models._totals import Middle, base_scores, centre_and_spread, n_with, said
 from modelinscale.models._words import rarity
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def fit(model: "Network", train: Examples, valid: Examples | None, task: Task, e
         dropout=model.dropout,
         n_scores=task.n_scores,
     )
-    meta = {"ports": [port.plain() for port in ports], "shape": asdict(shape), "center": center, "scale": scale}
+    meta = {"ports": [port.plain() for port in ports], "shape": asdict(shape), "center": said(center), "scale": said(scale)}
     with threads(effort.n_threads):
         torch.manual_seed(derive(effort.seed, "network", "start"))
         net = Net(ports, shape, known)
@@ -63,7 +63,7 @@ def fit(model: "Network", train: Examples, valid: Examples | None, task: Task, e
 def update(model: "Network", weights: Weights, new: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
     recipe = replace(_recipe(model, len(new)), epochs=_UPDATE_EPOCHS, learning_rate=model.learning_rate * _UPDATE_RATE, fall="none")
     with threads(effort.n_threads):
-        loop = Loop(built(weights), recipe, task, replace(effort, checkpoints=None), new, valid, weights.meta["center"], weights.meta["scale"], "")
+        loop = Loop(built(weights), recipe, task, replace(effort, checkpoints=None), new, valid, *_middle(weights), "")
         best = loop.run(keep_start=True)
     return Weights(dict(best), weights.meta | {"curve": loop.at.curve})
 
@@ -75,13 +75,14 @@ def predict(weights: Weights, rows: Encoded) -> Scores:
     with torch.no_grad():
         for start in range(0, rows.n_rows, JUDGED_ROWS):
             found.append(net(net.batch(rows.slice(start, start + JUDGED_ROWS))).mean(0).numpy().astype(np.float64))
-    scores: NDArray[np.float64] = np.concatenate(found) * float(weights.meta["scale"]) + float(weights.meta["center"])
+    center, scale = _middle(weights)
+    scores: NDArray[np.float64] = np.concatenate(found) * scale + center
     return scores if scores.shape[1] > 1 else scores[:, 0]
 
 
 def draw(weights: Weights, task: Task, graph: Graph, blocks: dict[str, str]) -> str:
     x = built(weights).eval().draw(graph, blocks)  # (N, C)
-    if task.type == "regression":
+    if task.numbers:
         scale, center = (graph.constant(weights.meta[name], np.float32) for name in ("scale", "center"))
         x = graph.op("Add", graph.op("Mul", x, scale), center)
     return x if task.n_scores > 1 else graph.op("Squeeze", x, graph.constant([1], np.int64))
@@ -92,6 +93,11 @@ def built(weights: Weights) -> Net:
     net = Net(tuple(Port.parse(port) for port in weights.meta["ports"]), Shape(**weights.meta["shape"]))
     load(net, weights.arrays)
     return net
+
+
+def _middle(weights: Weights) -> tuple[Middle, Middle]:
+    """Center and scale of numbers to predict."""
+    return np.asarray(weights.meta["center"], np.float64), np.asarray(weights.meta["scale"], np.float64)
 
 
 def _ports(model: "Network", train: Examples) -> tuple[tuple[Port, ...], Known]:
@@ -160,7 +166,7 @@ def _recipe(model: "Network", n_rows: int) -> Recipe:
 
 def _start_at_base_rate(net: Net, train: Examples, task: Task) -> None:
     """The first answers say how common each class is."""
-    if task.type != "regression":
+    if not task.numbers:
         with torch.no_grad():
             net.head_bias.add_(torch.from_numpy(base_scores(train, task).astype(np.float32)))
 

@@ -30,6 +30,7 @@ from modelinscale.models._deep.saved import Arrays, Checkpoint
 from modelinscale.models._deep.strategy import Alone
 from modelinscale.models._deep.vary import varied
 from modelinscale.models._torch import torch
+from modelinscale.models._totals import Middle
 
 ROUND_ROWS = 100_000
 """Rows between two looks at the validation rows, at most."""
@@ -76,8 +77,8 @@ class Loop:
     effort: Effort
     train: Examples
     valid: Examples | None
-    center: float
-    scale: float
+    center: Middle
+    scale: Middle
     """What brings a number to predict near 0 and 1; 0 and 1 for classes."""
     fingerprint: str
     strategy: Alone = field(default_factory=Alone)

@@ -1,6 +1,6 @@
 """What a network learns to make small, and how long a step may be.
 
-B rows of a batch, K members, C scores.
+B rows of a batch, K members, C scores, W numbers of an answer.
 """
 
 from modelinscale.core.task import Task
@@ -26,6 +26,8 @@ def losses_of(scores: Tensor, target: Tensor, task: Task, smoothing: float = 0.0
     if task.type == "binary":
         soft = target * (1 - smoothing) + smoothing / 2 if smoothing else target
         return torch.nn.functional.binary_cross_entropy_with_logits(scores[..., 0], soft.expand(K, -1), reduction="none")
+    if task.width is not None:
+        return ((scores - target) ** 2).mean(-1)  # (K, B, W)
     return (scores[..., 0] - target) ** 2
 
 
