@@ -1,6 +1,5 @@
 """A network learned by several processes: the same curve as by one, no row left out or twice whatever is killed, nothing left running."""
 
-import json
 import os
 import random
 import signal
@@ -8,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,8 @@ from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Weights
 from modelinscale.models._deep import launch
 from modelinscale.models.network import Network
+from modelinscale.testing.recorded import Recorded, history, said
 from modelinscale.testing.waits import until
-
-sys.path.insert(0, str(Path(__file__).parent))
-from recorded import Recorded  # type: ignore[import-not-found]
 
 pytestmark = pytest.mark.slow  # processes that learn import PyTorch first
 TASK = Task(type="binary", target="y", labels=("no", "yes"))
@@ -49,11 +45,6 @@ def rows(n: int, *, images: bool, weighed: bool = True) -> Examples:
 
 def learned(train: Examples, valid: Examples | None, **effort: Any) -> Weights:
     return MODEL.fit(train, valid, TASK, Effort(n_threads=1, **effort))
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
 
 @pytest.mark.parametrize("images", [False, True])
@@ -165,36 +156,6 @@ def test_pieces_of_a_step_with_several_processes_are_refused() -> None:
 def test_fewer_processes_go_on_where_as_many_got_no_further() -> None:
     assert [launch.fewer(2, in_vain) for in_vain in (1, 2, 3)] == [2, 1, 1]
     assert launch.fewer(4, 2) == 3
-
-
-def said(file: Path) -> list[dict[str, Any]]:
-    lines = file.read_text().split("\n") if file.exists() else []
-    return [json.loads(line) for line in lines[:-1]]
-
-
-def history(file: Path, n_rows: int, n_epochs: int) -> list[int]:
-    """Of each epoch, how often each row was learned from: 1 for all, or an error. What was done after the last checkpoint is done again, and counts once."""
-    lines = said(file)
-    groups = sorted({line["port"] for line in lines}, key=lambda port: min(line["at"] for line in lines if line["port"] == port))
-    steps: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    for port in groups:
-        mine = [line for line in lines if line["port"] == port]
-        begun = min((line["epoch"], line["first"]) for line in mine)
-        steps = {at: done for at, done in steps.items() if at < begun}  # a group goes on from there: what others did beyond is gone
-        for line in mine:
-            steps.setdefault((line["epoch"], line["first"]), []).append(line)
-    found = []
-    for epoch in range(n_epochs):
-        counts: defaultdict[int, int] = defaultdict(int)
-        for (of, _), done in steps.items():
-            if of == epoch:
-                for line in done if done[0]["shared"] else done[:1]:  # a small batch is taken whole by each
-                    for one in line["ids"]:
-                        counts[one] += 1
-        assert sorted(counts) == list(range(n_rows)), "a row was left out"
-        assert set(counts.values()) == {1}, "a row came twice"
-        found.append(1)
-    return found
 
 
 def _signal(file: Path, done: list[int], n: int, chance: random.Random, number: signal.Signals) -> None:

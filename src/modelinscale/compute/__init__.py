@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import Field
 
+from modelinscale.compute._crew import Crew
 from modelinscale.core.kinds import Kind
 from modelinscale.core.units import Size
 
@@ -25,6 +26,10 @@ class Compute(Kind):
     def in_process(self) -> int:
         """Items in work at once in one process, within its memory."""
         return 1
+
+    def crew(self) -> Crew | None:
+        """Where processes can be begun that work together; None: as programs of this machine."""
+        return None
 
     @abstractmethod
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from modelinscale.compute import Compute, Item, Result
+from modelinscale.compute._crew import Crew
 from modelinscale.compute.local import _name
 from modelinscale.core.units import Size, show_bytes
 
@@ -82,6 +83,11 @@ class Ray(Compute):
         for result in self.map(function, items):
             total = merge(total, result)
         return total
+
+    def crew(self) -> Crew:
+        from modelinscale.compute._ray_crew import Actors
+
+        return Actors(self)
 
     def close(self) -> None:
         """Ends this process's connection to Ray now, and the private cluster with it; left out, that happens when the process ends."""

@@ -12,6 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from modelinscale.compute._crew import Crew
 from modelinscale.core import order
 from modelinscale.core.encoded import Encoded, Form, Layout, Sparse
 from modelinscale.core.errors import ModelError
@@ -137,6 +138,8 @@ class Effort:
     """Seconds between two checkpoints, at least."""
     patience_s: float = 300.0
     """Of several processes: how long one waits for the others before it takes them for lost."""
+    crew: Crew | None = None
+    """Where several processes are begun; None: on this machine."""
     tell: Callable[[str], None] = unheard
     """Called with a sentence the user should know of though nothing failed."""
     progress: Callable[[float, str], None] = unheard

@@ -35,6 +35,7 @@ def work(context: Context, folder: Path) -> Facts:
         spec.train,
         checkpoints=context.place.checkpoints(name),
         memory=memory,
+        crew=spec.compute.crew(),
         tell=notes.append,
         progress=context.report("train"),
     )

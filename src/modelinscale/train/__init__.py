@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from modelinscale.compute._crew import Crew
 from modelinscale.core.encoded import Form, Layout
 from modelinscale.core.settings import Settings
 from modelinscale.core.task import Label, Task
@@ -54,7 +55,8 @@ class Train(Settings):
     threads: int = Field(0, ge=0)
     """Threads that trees and mlp train with (small networks take one, and linear always does); 0: one for each core."""
     workers: int = Field(1, ge=1, le=32)
-    """Processes of this machine that `network` learns in, together: each takes its share of every batch. Its encoded rows then lie on disk."""
+    """Processes that `network` learns in, together, on this machine or with `compute: ray` on the nodes of the cluster: each takes its share of every batch.
+    Its encoded rows then lie on disk."""
     compress_above: float | None = Field(None, ge=0, le=1)
     """With several workers: gradients travel in 16 bits where their way took more than this share of the first steps; null: always in full."""
     latency: Duration = 0.001
@@ -70,19 +72,21 @@ def fit(
     *,
     checkpoints: Path | None = None,
     memory: int | None = None,
+    crew: Crew | None = None,
     tell: Callable[[str], None] = lambda note: None,
     progress: Callable[[float, str], None] = lambda share, note: None,
 ) -> Fitted:
     """Learns from the training rows; validation rows only stop early and, for ``auto``, choose.
 
     ``memory``: bytes it may take besides interpreter and libraries (None: no limit); ``tell`` is called with what a family could not do because of it.
+    ``crew``: where the processes of `Train.workers` are begun (None: on this machine).
     ``auto`` fits several families and settings within the budget and keeps the one with the least validation loss, or a mixture of some where that is
     better by more than chance (`train._auto`). Raises `ModelError` when a family that was asked for, or every family of ``auto``, cannot learn this.
     """
     if isinstance(model, str):
         from modelinscale.train import _auto
 
-        return _auto.fit(rows, task, layouts, settings, checkpoints=checkpoints, memory=memory, tell=tell, progress=progress)
+        return _auto.fit(rows, task, layouts, settings, checkpoints=checkpoints, memory=memory, crew=crew, tell=tell, progress=progress)
     start = time.monotonic()
     effort = Effort(
         seed=settings.seed,
@@ -90,6 +94,7 @@ def fit(
         n_threads=settings.threads,
         workers=settings.workers,
         compress_above=settings.compress_above,
+        crew=crew,
         checkpoints=folder_of(checkpoints, model.type),
         memory=memory,
         tell=lambda note: tell(f"{model.type}: {note}"),

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from modelinscale.compute._crew import Crew
 from modelinscale.core.encoded import Form, Layout
 from modelinscale.core.errors import ModelError
 from modelinscale.core.seeds import derive, generator
@@ -143,6 +144,7 @@ def fit(
     *,
     checkpoints: Path | None,
     memory: int | None,
+    crew: Crew | None = None,
     tell: Callable[[str], None],
     progress: Callable[[float, str], None],
 ) -> Fitted:
@@ -162,6 +164,7 @@ def fit(
             n_threads=settings.threads,
             workers=settings.workers,
             compress_above=settings.compress_above,
+            crew=crew,
             checkpoints=folder_of(checkpoints, own),
             memory=memory,
             tell=lambda note: tell(f"{model.type}: {note}"),

@@ -1,32 +1,24 @@
-"""A network learned by several processes of this machine: begun, watched, and begun again from the last checkpoint when one is lost.
+"""A network learned by several processes: begun, watched, and begun again from the last checkpoint when one is lost, with as many as there is room for.
 
-Every process runs `modelinscale.models._deep.worker`, as `torchrun` would begin it: the environment says who it is. They meet at a port of loopback that the
-system chose. What they have to say comes as lines of JSON through a pipe each; what they are to do goes to them through their standard input, which also
-tells them when this process is gone.
+Where they run is `Effort.crew`'s to say: programs of this machine (`processes`), or actors on the nodes of a Ray cluster. All of them run `worker.work`.
 """
 
-import json
 import os
-import pickle
-import selectors
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from modelinscale.compute._crew import Crew, Group
 from modelinscale.core import errors
 from modelinscale.core.errors import ComputeError, MisError, NotSupportedYet
-from modelinscale.core.files import Scratch
 from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Weights, unheard
 
 if TYPE_CHECKING:
-    from modelinscale.models.network import Network
+    from modelinscale.models._deep.family import Deep
 
 _LOOK_S = 0.2
 _START_S = 300.0
@@ -35,22 +27,10 @@ _GRACE_S = 3.0
 """After one process ended badly the others may say what they know for so long; then they are ended."""
 _LOST_IN_VAIN = 3
 """Losses without a step forward after which it is given up."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What each process is to do."""
-
-    model: dict[str, Any]
-    train: Examples
-    valid: Examples | None
-    task: Task
-    effort: Effort
-    """Without its callables, which stay here."""
-    patience_s: float
-    compress_above: float | None
-    result: Path
-    """A folder where the leader puts what was learned."""
+_ROOM_S = 5.0
+"""Seconds between two looks whether there is room for more processes."""
+_WAIT_S = 300.0
+"""How long there may be no room for even one process: a cluster that grows by itself needs minutes."""
 
 
 @dataclass
@@ -61,44 +41,83 @@ class _Said:
     begun: bool = False
     """Whether the first step was taken."""
     done: bool = False
+    grows: bool = False
+    """They were ended because there is room for more of them."""
     refusal: MisError | None = None
     """A user's mistake, or the network's: beginning again would not help."""
     failures: list[str] = field(default_factory=list)
     """Of processes that could not go on, often since another was lost."""
 
 
-def fit(model: "Network", train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
+def fit(model: "Deep", train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
     """What `learn.fit` finds, by ``effort.workers`` processes. A lost process costs the steps since the last checkpoint (all of them without checkpoints).
 
     Raises `ComputeError` when processes are lost again and again, and what a process raised itself.
     """
-    if model.accumulate > 1:
+    from modelinscale.models._deep.processes import Processes
+    from modelinscale.models._deep.worker import Job, work
+
+    if (pieces := model.recipe(len(train)).accumulate) > 1:
         raise NotSupportedYet(
-            f"`accumulate: {model.accumulate}` with {effort.workers} processes is not there yet.", fix="Set `accumulate: 1`: each process takes a share anyway."
+            f"`accumulate: {pieces}` with {effort.workers} processes is not there yet.", fix="Set `accumulate: 1`: each process takes a share anyway."
         )
+    crew: Crew = effort.crew or Processes()
+    _tell_if(crew.doubts(effort.workers), effort)
     if not train.held:
-        next(iter(train.batches(derive(effort.seed, "network"), 0, 1)), None)  # shuffles rows on disk once, before all would at the same time
-    began, workers, in_vain, kept = time.monotonic(), effort.workers, 0, _kept(effort)
-    with Scratch("learn") as folder:
-        while True:
-            plain = Effort(effort.seed, _left(effort, began), 1, effort.checkpoints, effort.memory, checkpoint_s=effort.checkpoint_s)
-            job = Job(model.plain(), train, valid, task, plain, effort.patience_s, effort.compress_above, folder / "weights")
-            job.result.mkdir(exist_ok=True)
-            said = _watched(_begun(job, workers), effort)
-            if said.refusal is not None:
-                raise said.refusal
+        next(iter(train.batches(derive(effort.seed, model.type), 0, 1)), None)  # shuffles rows on disk once, before all would at the same time
+    began, wanted, in_vain, kept, before = time.monotonic(), effort.workers, 0, _kept(effort), 0
+    while True:
+        workers = _there_is_room(crew, wanted)
+        if before and workers > before:
+            effort.tell(f"there is room for {workers} processes again, which go on from the last checkpoint.")
+        elif workers < wanted and workers != before:
+            effort.tell(f"there is room for {workers} of {wanted} processes; more join once there is room for them.")
+        plain = replace(effort, budget_s=_left(effort, began), workers=1, crew=None, tell=unheard, progress=unheard)
+        group = crew.begin(work, Job(model.plain(), train, valid, task, plain), workers, effort.checkpoints)
+        try:
+            said = _watched(group, effort, partial(_more_than, group.n, crew, wanted))
             if said.done:
-                return Weights.load(job.result)
-            in_vain, kept = (1, _kept(effort)) if _kept(effort) != kept else (in_vain + 1, kept)
-            if in_vain > _LOST_IN_VAIN:
-                why = f" One said: {_short(said.failures[0])}" if said.failures else " The system may have ended them for want of memory."
-                raise ComputeError(
-                    f"processes that learn together were lost {in_vain} times without getting further.{why}",
-                    fix="Lower `train.workers`, or look at the memory.",
-                )
-            workers = fewer(workers, in_vain)
-            where = "the last checkpoint" if kept else "the beginning"
-            effort.tell(f"one of the processes was lost after {said.steps:,} steps; {workers} go on from {where}.")
+                return group.result()  # type: ignore[no-any-return]
+        finally:
+            group.end()
+        if said.refusal is not None:
+            raise said.refusal
+        before = group.n
+        if said.grows:
+            kept = _kept(effort)
+            continue
+        in_vain, kept = (1, _kept(effort)) if _kept(effort) != kept else (in_vain + 1, kept)
+        if in_vain > _LOST_IN_VAIN:
+            why = f" One said: {_short(said.failures[0])}" if said.failures else " The system may have ended them for want of memory."
+            raise ComputeError(
+                f"processes that learn together were lost {in_vain} times without getting further.{why}",
+                fix="Lower `train.workers`, or look at the memory.",
+            )
+        wanted = fewer(effort.workers, in_vain)
+        where = "the last checkpoint" if kept else "the beginning"
+        effort.tell(f"one of the processes was lost after {said.steps:,} steps; {min(wanted, crew.room(wanted)) or 'others'} go on from {where}.")
+
+
+def _there_is_room(crew: Crew, wanted: int) -> int:
+    """For how many there is room, once there is for one."""
+    until = time.monotonic() + _WAIT_S
+    while not (found := crew.room(wanted)):
+        if time.monotonic() > until:
+            raise ComputeError(
+                f"for {_WAIT_S:.0f} s there was no room for a process that learns, which asks for {crew.asks()}.",
+                fix="Ask for less in `compute`, or add a bigger node.",
+            )
+        time.sleep(_LOOK_S)
+    return found
+
+
+def _more_than(n: int, crew: Crew, wanted: int) -> bool:
+    return crew.room(wanted) > n
+
+
+def _tell_if(doubts: str, effort: Effort) -> None:
+    if doubts:
+        effort.tell(doubts)
 
 
 def _short(failure: str) -> str:
@@ -120,88 +139,43 @@ def _left(effort: Effort, began: float) -> float | None:
     return None if effort.budget_s is None else max(effort.budget_s - (time.monotonic() - began), 0.0) if not effort.checkpoints else effort.budget_s
 
 
-@dataclass
-class _Process:
-    rank: int
-    process: "subprocess.Popen[bytes]"
-    news: int
-    """The end of its pipe that is read."""
-    unread: bytes = b""
+def _watched(group: Group, effort: Effort, more: Callable[[], bool]) -> _Said:
+    """Passes on what they say until all have ended; ends early soon after one ended badly, or when nothing was heard for too long, or, just after a checkpoint,
+    when there is room for ``more``."""
+    said, heard, grace, looked, roomy, kept = _Said(), time.monotonic(), None, time.monotonic(), False, _kept(effort)
+    while True:
+        for word in group.news(_LOOK_S):
+            heard = time.monotonic()
+            _hear(word, said, effort)
+        ended, now = group.ended(), time.monotonic()
+        if all(one is not None and one.well for one in ended):
+            said.done = said.refusal is None
+            return said
+        lost = [one for one in ended if one is not None and not one.well]
+        said.failures += [one.why for one in lost if one.why and one.why not in said.failures]
+        if lost or said.refusal is not None:
+            grace = grace or now + _GRACE_S
+        silence_s = 2 * effort.patience_s + (0 if said.begun else _START_S)
+        if all(one is not None for one in ended) or now > (grace or heard + silence_s):
+            return said
+        if now - looked > _ROOM_S and said.begun and not grace and effort.checkpoints is not None:
+            looked, before, roomy = now, roomy, more()
+            kept = kept if roomy and before else _kept(effort)
+        if roomy and _kept(effort) != kept:
+            said.grows = True
+            return said
 
 
-def _begun(job: Job, workers: int) -> list[_Process]:
-    """All processes of a group, each with its work."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    travels = pickle.dumps(job, protocol=5)
-    found: list[_Process] = []
-    try:
-        for rank in range(workers):
-            reads, writes = os.pipe()
-            who = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": workers, "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-            environment = os.environ | {name: str(value) for name, value in who.items()} | {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-            command = [sys.executable, "-m", "modelinscale.models._deep.worker", str(writes)]
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, pass_fds=[writes], start_new_session=True)
-            os.close(writes)
-            os.set_blocking(reads, False)
-            found.append(_Process(rank, process, reads))
-            assert process.stdin is not None
-            process.stdin.write(len(travels).to_bytes(8, "little") + travels)
-            process.stdin.flush()
-    except BrokenPipeError:
-        pass  # it ended already: seen below, like any other loss
-    except BaseException:
-        _end(found)
-        raise
-    return found
-
-
-def _watched(group: list[_Process], effort: Effort) -> _Said:
-    """Passes on what they say until all have ended; ends the others soon after one ended badly, or when nothing was heard for too long."""
-    said, heard, grace = _Said(), time.monotonic(), None
-    try:
-        with selectors.DefaultSelector() as ready:
-            for one in group:
-                ready.register(one.news, selectors.EVENT_READ, one)
-            while True:
-                for key, _ in ready.select(_LOOK_S):
-                    heard = time.monotonic()
-                    if not _hear(key.data, said, effort):
-                        ready.unregister(key.fd)
-                codes = [one.process.poll() for one in group]
-                if all(code is not None for code in codes) and not ready.get_map():
-                    said.done = said.done and all(code == 0 for code in codes)
-                    return said
-                if any(codes) or said.refusal is not None:
-                    grace = grace or time.monotonic() + _GRACE_S
-                silence_s = 2 * effort.patience_s + (0 if said.begun else _START_S)
-                if time.monotonic() > (grace or heard + silence_s):
-                    said.done = False
-                    return said
-    finally:
-        _end(group)
-
-
-def _hear(one: _Process, said: _Said, effort: Effort) -> bool:
-    """Reads what a process said since; False: it says no more."""
-    try:
-        found = os.read(one.news, 1 << 16)
-    except BlockingIOError:
-        return True
-    *lines, one.unread = (one.unread + found).split(b"\n")
+def _hear(word: dict[str, Any], said: _Said, effort: Effort) -> None:
     tell: dict[str, Callable[[Any], None]] = {
         "step": lambda n: vars(said).update(steps=max(said.steps, n), begun=True),
         "progress": lambda value: effort.progress(*value),
         "tell": effort.tell,
-        "done": lambda _: setattr(said, "done", True),
         "refused": lambda value: setattr(said, "refusal", said.refusal or _error(*value)),
-        "failed": said.failures.append,
+        "failed": lambda why: said.failures.insert(0, why),
     }
-    for line in lines:
-        for name, value in json.loads(line).items():
-            tell[name](value)
-    return bool(found)
+    for name, value in word.items():
+        tell[name](value)
 
 
 def _error(kind: str, message: str, fix: str) -> MisError:
@@ -209,27 +183,12 @@ def _error(kind: str, message: str, fix: str) -> MisError:
     return found(message, fix=fix)
 
 
-def _end(group: list[_Process]) -> None:
-    """None is left afterwards."""
-    for one in group:
-        if one.process.poll() is None:
-            one.process.kill()
-    for one in group:
-        one.process.wait()
-        os.close(one.news)
-        if one.process.stdin is not None:
-            try:
-                one.process.stdin.close()
-            except BrokenPipeError:  # its work never reached it
-                continue
-
-
 def here(effort: Effort) -> bool:
     """Whether this process is one of several that `torchrun` (or the like) began, and is to learn together with them."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ and effort.workers == 1
 
 
-def together(model: "Network", train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
+def together(model: "Deep", train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
     """The same in every process that `torchrun` began: each takes its share, all get the weights."""
     import torch.distributed as dist
 
@@ -241,11 +200,11 @@ def together(model: "Network", train: Examples, valid: Examples | None, task: Ta
     strategy = Parallel(compress_above=effort.compress_above)
     if not train.held:  # rows on disk are shuffled once, before all would at the same time
         if strategy.leader:
-            next(iter(train.batches(derive(effort.seed, "network"), 0, 1)), None)
+            next(iter(train.batches(derive(effort.seed, model.type), 0, 1)), None)
         strategy.leads(0.0)
     found = learn.fit(model, train, valid, task, effort if strategy.leader else replace(effort, tell=unheard, progress=unheard), strategy)
     effort.tell(strategy.close())
     return found
 
 
-__all__ = ["Job", "fewer", "fit", "here", "together"]
+__all__ = ["fewer", "fit", "here", "together"]

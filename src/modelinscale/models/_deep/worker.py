@@ -1,6 +1,7 @@
-"""One of several processes that learn a network together: reads its work from standard input, joins the others, and says how it goes.
+"""One of several processes that learn a network together: joins the others, learns, and says how it goes.
 
-Begun by `launch`, with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT in the environment. It ends when its standard input does: then nobody waits for it.
+As a program (`processes` begins it) it reads its work from standard input, and ends when that does: then nobody waits for it. Who it is, RANK, WORLD_SIZE,
+MASTER_ADDR and MASTER_PORT say, there as on a cluster.
 """
 
 import json
@@ -10,42 +11,49 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from modelinscale.compute._crew import Say
 from modelinscale.core.errors import MisError
 from modelinscale.core.secrets import veil
-from modelinscale.models import Model
+from modelinscale.core.task import Task
+from modelinscale.models import Effort, Examples, Model, Weights
 
 _OF_A_LOSS = ("connection", "gloo", "nccl", "timed out", "timeout", "socket", "broken pipe")
 """What is in the errors of a process whose others are gone."""
 
 
-def main(news: int) -> int:
-    size = int.from_bytes(sys.stdin.buffer.read(8), "little")
-    job = pickle.loads(sys.stdin.buffer.read(size))  # noqa: S301  # from the process that began this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+@dataclass(frozen=True)
+class Job:
+    """What each process is to do."""
+
+    model: dict[str, Any]
+    train: Examples
+    valid: Examples | None
+    task: Task
+    effort: Effort
+    """Without its callables, which stay with who waits."""
+
+
+def work(job: Job, say: Say, kept: Path | None) -> Weights | bool | None:
+    """What was learned, where it leads, else True; None: it could not go on, and said why."""
     leads = os.environ["RANK"] == "0"
-
-    def say(**what: Any) -> None:
-        os.write(news, json.dumps(what).encode() + b"\n")
-
-    effort = replace(job.effort, n_threads=1)
+    effort = replace(job.effort, n_threads=int(os.environ.get("OMP_NUM_THREADS", "1")), checkpoints=kept)
     if leads:
         effort = replace(effort, tell=lambda note: say(tell=note), progress=lambda share, note: say(progress=[share, note]))
     try:
         from modelinscale.models._deep.learn import fit
         from modelinscale.models._deep.strategy import Parallel, join
 
-        join(patience_s=job.patience_s)
-        strategy = Parallel(compress_above=job.compress_above, beat=_Beat(say))
+        join(patience_s=effort.patience_s)
+        strategy = Parallel(compress_above=effort.compress_above, beat=_Beat(say))
         weights = fit(Model.parse(job.model), job.train, job.valid, job.task, effort, strategy)  # type: ignore[arg-type]
         if leads:
-            weights.save(job.result)
-            say(tell=strategy.close(), done=True)
+            say(tell=strategy.close())
     except MisError as error:
         say(refused=[type(error).__name__, error.message, error.fix])
-        return 1
     except Exception as error:  # noqa: BLE001  # told to who began it
         text = veil(f"{type(error).__name__}: {error}")[:2000]
         if any(word in text.lower() for word in _OF_A_LOSS):
@@ -53,14 +61,15 @@ def main(news: int) -> int:
         else:
             where = veil("".join(traceback.format_exception(error)))[-2000:]
             say(refused=["ComputeError", f"a process that learns together with others failed with {text}", f"Where it happened: {where}"])
-        return 1
-    return 0
+    else:
+        return weights if leads else True
+    return None
 
 
 class _Beat:
-    """Says at most once a second at which step it is."""
+    """Says at most twice a second at which step it is."""
 
-    def __init__(self, say: Any) -> None:
+    def __init__(self, say: Say) -> None:
         self._say, self._steps, self._said = say, 0, 0.0
 
     def __call__(self, step: int) -> None:
@@ -68,6 +77,20 @@ class _Beat:
         if time.monotonic() - self._said > 0.5:
             self._said = time.monotonic()
             self._say(step=self._steps)
+
+
+def main(news: int) -> int:
+    size = int.from_bytes(sys.stdin.buffer.read(8), "little")
+    function, job, kept, result = pickle.loads(sys.stdin.buffer.read(size))  # noqa: S301  # from the process that began this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    def say(**what: Any) -> None:
+        os.write(news, json.dumps(what).encode() + b"\n")
+
+    found = function(job, say, kept)
+    if found is not None and os.environ["RANK"] == "0":
+        result.write_bytes(pickle.dumps(found, protocol=5))
+    return 1 if found is None else 0
 
 
 def _end_with_parent() -> None:
