@@ -27,6 +27,7 @@ QUICK: dict[str, dict[str, Any]] = {
         "bins": 8,
         "batch_rows": 64,
     },
+    "random_convolutions": {"features": 500, "groups": 4},
     "ensemble": {"members": ["linear", {"type": "trees", "rounds": 80}], "shares": [1, 1]},
 }
 """Settings that make a family quick on a few hundred rows; others run with their defaults."""
@@ -44,9 +45,9 @@ def cases() -> Iterator[object]:
             for check in suite.SUITE:
                 often = model.type == "mlp" and check is not suite.a_weight_of_two_is_about_a_row_twice  # the network of parts learns as it does
                 slow = (
-                    model.type in ("mlp", "network")
+                    model.type in ("mlp", "network", "random_convolutions")
                     and not (task == "binary" and (often or check in ALWAYS))
-                    and (model.type == "network" or check not in ALWAYS)
+                    and (model.type != "mlp" or check not in ALWAYS)
                 )
                 marks = [pytest.mark.slow] if slow else []
                 yield pytest.param(model, task, check, id=f"{model.type}-{task}-{check.__name__}", marks=marks)

@@ -81,7 +81,7 @@ class Linear(Model):
         held_out = None if valid is None or len(strengths) == 1 else _Problem.of(design, valid, task, like=problem)
         best, W = None, problem.start()
         for i, strength in enumerate(strengths):
-            penalty = np.full((problem.n_columns + 1, 1), strength)
+            penalty = strength * self._firmness(design)
             penalty[-1] = _FREE
             W = problem.solve(W, penalty, np.zeros_like(penalty), self.iterations, over)
             loss = problem.loss(W) if held_out is None else held_out.loss(W)
@@ -102,7 +102,7 @@ class Linear(Model):
         old, strength = np.vstack([weights.arrays["coefficients"], weights.arrays["intercept"]]), weights.meta["strength"]
         share = min(weights.meta["n_rows"] / len(new), _MEMORY)
         hold = weights.arrays["curvature"][:, None] * share
-        penalty = hold + strength
+        penalty = hold + strength * self._firmness(design)
         penalty[-1] = hold[-1] + _FREE
         W = problem.solve(old, penalty, hold / penalty * old, self.iterations, over)
         effort.progress(1.0, f"loss {problem.loss(W):.4g}")
@@ -143,6 +143,10 @@ class Linear(Model):
         for block, at in _Design.parse(weights).places():
             shares[block.feature] = float(size[at].sum() / total)
         return shares
+
+    def _firmness(self, design: "_Design") -> F64:
+        """(F + 1, 1): how many times ``strength`` each coefficient, and last the intercept, is held back."""
+        return np.ones((len(design.scale) + 1, 1))
 
     def _drawn(self, examples: Examples, design: "_Design", task: Task, effort: Effort) -> Examples:
         """At most ``rows`` examples (fewer where there are very many columns), in memory; what a drawn row stands for goes into its weight."""

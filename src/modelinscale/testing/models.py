@@ -126,6 +126,9 @@ def _beside(form: Form, found: list[Planted]) -> Planted:
         layouts: dict[str, Layout] = {}
         blocks: dict[str, Values] = {}
         for one, given in zip(forms_of(form), found, strict=True):
+            if one == "scaled" and "deep" in forms_of(form):  # texts are there in both: as words that occur, and in their order
+                layouts["scaled/line"] = Layout("sparse", 6, tuple(f"scaled/word {i}" for i in range(6)))
+                blocks["scaled/line"] = _occurring(np.asarray(getattr(found[-1], name).rows["line"]), 6)
             for feature, layout in given.layouts.items():
                 names = layout.names if layout.role == "ids" else tuple(f"{one}/{column}" for column in layout.names)
                 layouts[block_name(feature, one, form)] = replace(layout, names=names)
@@ -434,11 +437,21 @@ def _lines(with_word: NDArray[np.bool_], chance: np.random.Generator) -> NDArray
     return found
 
 
+def _occurring(tokens: NDArray[Any], width: int) -> Sparse:
+    """How often each word occurs in tokens (N, T)."""
+    full = (tokens[:, :, None] == np.arange(width)).sum(axis=1)
+    full[:, 0] = 0
+    row, column = np.nonzero(full)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(full)))]).astype(np.int64)
+    return Sparse(starts, column.astype(np.int32), full[row, column].astype(np.float32), width)
+
+
 def _odd(given: Planted, form: Form) -> Encoded:
     """Rows with ids never seen, without words, with far numbers, and for the plain form without any number."""
     if "+" in form:
         parts = [(one, _odd(replace(given, test=Examples(rows_in(given.test.rows, one, form), given.test.target)), one)) for one in forms_of(form)]
-        return Encoded(given.layouts, {block_name(name, one, form): block for one, rows in parts for name, block in rows.items()})
+        odd = {block_name(name, one, form): block for one, rows in parts for name, block in rows.items()}
+        return Encoded(given.layouts, {**odd, **({"scaled/line": _occurring(np.asarray(odd["deep/line"]), 6)} if "scaled/line" in given.layouts else {})})
     rows = given.test.rows.rows(np.arange(12))
     blocks = dict(rows.blocks)
     blocks["colour"] = (np.arange(12) % _KNOWN).astype(np.int32)

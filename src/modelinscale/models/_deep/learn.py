@@ -1,38 +1,45 @@
-"""What `network` does with rows: sizes found from them, a network built and trained, brought up to date, asked, drawn."""
+"""What families of networks do with rows: sizes found from them, a network built and trained, brought up to date, asked, drawn."""
 
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modelinscale.core.encoded import Encoded, Layout
+from modelinscale.core.encoded import Encoded, Layout, Role
 from modelinscale.core.graph import Graph
 from modelinscale.core.identity import identity
 from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Scores, Weights
-from modelinscale.models._borders import borders_of
+from modelinscale.models._borders import BINNED_COLUMNS, borders_of
 from modelinscale.models._deep import launch
+from modelinscale.models._deep.earlier import current
 from modelinscale.models._deep.loop import JUDGED_ROWS, Loop, load, threads
-from modelinscale.models._deep.net import Net, Port
+from modelinscale.models._deep.net import Net, Port, ready, slice_of
 from modelinscale.models._deep.plan import LARGE_SIDE, Recipe, Shape
+from modelinscale.models._deep.saved import fingerprint_of
 from modelinscale.models._deep.sequences import in_step
 from modelinscale.models._deep.strategy import Alone
+from modelinscale.models._deep.tables import ID_WIDTH
 from modelinscale.models._torch import torch
 from modelinscale.models._totals import Middle, base_scores, centre_and_spread, n_with, said
 from modelinscale.models._words import rarity
 
 if TYPE_CHECKING:
+    from modelinscale.models._deep.family import Deep
     from modelinscale.models.network import Network
 
-_SEEN_ROWS = 2_000
-"""Rows from which borders of bins and the brightness of images are taken, at least, where there are so many."""
+_SEEN_ROWS, _EDGE_ROWS = 2_000, 100_000
+"""Rows from which the brightness of images and the borders of bins are taken, and of tables by themselves the borders, at least, where there are so many."""
+_ONE_THREAD_PRODUCTS = 20_000_000
+"""Of a table: up to this many multiplications a step a second thread costs more than it brings (64 rows: 2.7 ms, one thread 2.1 ms)."""
+_TABLE: set[Role] = {"dense", "ids", "sparse"}
 _UPDATE_EPOCHS, _UPDATE_RATE = 3, 0.2
 Known = dict[str, dict[str, NDArray[Any]]]
 
 
-def fit(model: "Network", train: Examples, valid: Examples | None, task: Task, effort: Effort, strategy: Alone | None = None) -> Weights:
+def fit(model: "Deep", train: Examples, valid: Examples | None, task: Task, effort: Effort, strategy: Alone | None = None) -> Weights:
     """``strategy``: how this process learns together with others; None: by itself, or with those that ``effort`` or `torchrun` says there are."""
     if strategy is None and effort.workers > 1:
         return launch.fit(model, train, valid, task, effort)
@@ -40,41 +47,36 @@ def fit(model: "Network", train: Examples, valid: Examples | None, task: Task, e
         return launch.together(model, train, valid, task, effort)
     ports, known = _ports(model, train)
     center, scale = centre_and_spread(train, task)
-    images = any(port.kind == "image" for port in ports)
-    shape = Shape(
-        width=model.width,
-        layers=model.layers if model.layers is not None else 0 if images and len(ports) == 1 else 2,
-        members=model.members if model.members is not None else 1 if images else 4,
-        dropout=model.dropout,
-        n_scores=task.n_scores,
-    )
+    shape, recipe = model.shape([port.kind for port in ports], task.n_scores), model.recipe(len(train))
     meta = {"ports": [port.plain() for port in ports], "shape": asdict(shape), "center": said(center), "scale": said(scale)}
-    with threads(effort.n_threads):
-        torch.manual_seed(derive(effort.seed, "network", "start"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(effort.seed, model.type, "start"))
         net = Net(ports, shape, known)
-        _start_at_base_rate(net, train, task)
-        recipe = _recipe(model, len(train))
-        fingerprint = identity(model, task, effort.seed, meta, _about(train) if effort.checkpoints else "")
-        loop = Loop(net, recipe, task, effort, train, valid, center, scale, fingerprint, strategy or Alone())
+    _start_at_base_rate(net, train, task)
+    with threads(_n_threads(net, recipe, effort)):
+        fingerprint = identity(model, task, effort.seed, meta, fingerprint_of(train) if effort.checkpoints else "")
+        loop = Loop(net, recipe, task, effort, train, valid, center, scale, fingerprint, strategy or Alone(), name=model.type)
         best = loop.run()
     return Weights(dict(best), meta | {"curve": loop.at.curve})
 
 
-def update(model: "Network", weights: Weights, new: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
-    recipe = replace(_recipe(model, len(new)), epochs=_UPDATE_EPOCHS, learning_rate=model.learning_rate * _UPDATE_RATE, fall="none")
-    with threads(effort.n_threads):
-        loop = Loop(built(weights), recipe, task, replace(effort, checkpoints=None), new, valid, *_middle(weights), "")
+def update(model: "Deep", weights: Weights, new: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
+    full, net = model.recipe(len(new)), built(weights)
+    recipe = replace(full, epochs=_UPDATE_EPOCHS, learning_rate=full.learning_rate * _UPDATE_RATE, fall="none")
+    with threads(_n_threads(net, recipe, effort)):
+        loop = Loop(net, recipe, task, replace(effort, checkpoints=None), new, valid, *_middle(weights), "", name=model.type)
         best = loop.run(keep_start=True)
-    return Weights(dict(best), weights.meta | {"curve": loop.at.curve})
+    return Weights(dict(best), current(weights).meta | {"curve": loop.at.curve})
 
 
 def predict(weights: Weights, rows: Encoded) -> Scores:
     """(N,) or (N, C): the mean of the members' scores."""
     net = built(weights).eval()
-    found = [np.zeros((0, net.shape.n_scores))]
-    with torch.no_grad():
+    found, blocks = [np.zeros((0, net.shape.n_scores))], net.blocks(rows)
+    with torch.inference_mode():
         for start in range(0, rows.n_rows, JUDGED_ROWS):
-            found.append(net(net.batch(rows.slice(start, start + JUDGED_ROWS))).mean(0).numpy().astype(np.float64))
+            some = {name: slice_of(block, start, min(start + JUDGED_ROWS, rows.n_rows)) for name, block in blocks.items()}
+            found.append(net(ready(some)).mean(0).numpy().astype(np.float64))
     center, scale = _middle(weights)
     scores: NDArray[np.float64] = np.concatenate(found) * scale + center
     return scores if scores.shape[1] > 1 else scores[:, 0]
@@ -90,6 +92,7 @@ def draw(weights: Weights, task: Task, graph: Graph, blocks: dict[str, str]) -> 
 
 def built(weights: Weights) -> Net:
     """The network with its weights, on the processor."""
+    weights = current(weights)
     net = Net(tuple(Port.parse(port) for port in weights.meta["ports"]), Shape(**weights.meta["shape"]))
     load(net, weights.arrays)
     return net
@@ -100,10 +103,10 @@ def _middle(weights: Weights) -> tuple[Middle, Middle]:
     return np.asarray(weights.meta["center"], np.float64), np.asarray(weights.meta["scale"], np.float64)
 
 
-def _ports(model: "Network", train: Examples) -> tuple[tuple[Port, ...], Known]:
+def _ports(model: "Deep", train: Examples) -> tuple[tuple[Port, ...], Known]:
     """An encoder for each feature, numbers together; and what these have to know of the training rows, by their names."""
     layouts = {name: layout for name, layout in train.layouts.items() if layout.width}
-    seen = train.take(np.arange(0, len(train), max(1, len(train) // _SEEN_ROWS))).rows
+    seen = train.take(np.arange(0, len(train), max(1, len(train) // _seen_rows(layouts, model.bins)))).rows
     ports: list[Port] = []
     facts: list[dict[str, NDArray[Any]]] = []
     dense = {name: layout for name, layout in layouts.items() if layout.role == "dense"}
@@ -116,19 +119,40 @@ def _ports(model: "Network", train: Examples) -> tuple[tuple[Port, ...], Known]:
     steps = {name: np.asarray(seen[name]) for name, layout in layouts.items() if layout.role == "steps"}
     for names in in_step(steps):
         T, D = layouts[names[0]].shape[0], sum(layouts[name].shape[1] for name in names)
-        ports.append(Port("steps", names, tuple(layouts[name].width for name in names), (T, D), (*_along(model.sequence, model), ("noise", model.noise))))
+        ports.append(Port("steps", names, tuple(layouts[name].width for name in names), (T, D), _of_steps(model)))
         facts.append({})
+    if model.together:
+        for role in ("ids", "sparse"):
+            names = tuple(name for name, layout in layouts.items() if layout.role == role)
+            if names:
+                ports.append(Port(role, names, tuple(layouts[name].width for name in names), settings=(("width", ID_WIDTH),) if role == "ids" else ()))
+                facts.append({"rarity": np.concatenate([_rarity(train, name) for name in names])} if role == "sparse" else {})
     for name, layout in layouts.items():
-        if layout.role in ("dense", "steps"):
+        if layout.role in ("dense", "steps") or (model.together and layout.role in ("ids", "sparse")):
             continue
-        ports.append(_port(model, name, layout))
+        ports.append(_port(cast("Network", model), name, layout))
         facts.append({})
         if layout.role == "sparse":
-            facts[-1] = {"rarity": rarity(n_with(train, name, layout.width), len(train))}
+            facts[-1] = {"rarity": _rarity(train, name)}
         elif layout.role == "image":
+            if model.pretrained is not None:
+                ports[-1], facts[-1] = _pretrained(model, ports[-1])
+                continue
             values = np.asarray(seen[name], np.float32)
             facts[-1] = {"mean": values.mean((0, 1, 2)), "deviation": np.maximum(values.std((0, 1, 2)), np.float32(1))}
     return tuple(ports), {f"{port.kind}{i}": fact for i, (port, fact) in enumerate(zip(ports, facts, strict=True))}
+
+
+def _pretrained(model: "Network", port: Port) -> tuple[Port, dict[str, NDArray[Any]]]:
+    """With weights from elsewhere, drawn once: what cannot be exported is not to be trained for hours first."""
+    from modelinscale.models._deep.pretrained import digest_of, weights_of
+
+    assert model.pretrained is not None
+    known = weights_of(model.pretrained, port.shape[0])
+    settings = {"encoder": "pretrained", "architecture": model.pretrained.architecture, "share": model.pretrained.share, "mirrored": dict(port.settings)["mirrored"]}
+    port = replace(port, settings=(*settings.items(), ("digest", digest_of(known))))
+    port.build(known).draw(Graph(), "pixels")
+    return port, known
 
 
 def _port(model: "Network", name: str, layout: Layout) -> Port:
@@ -141,27 +165,33 @@ def _port(model: "Network", name: str, layout: Layout) -> Port:
     return Port(layout.role, (name,), (layout.width,), layout.shape, settings)
 
 
+def _of_steps(model: "Deep") -> tuple[tuple[str, Any], ...]:
+    model = cast("Network", model)
+    return (*_along(model.sequence, model), ("noise", model.noise))
+
+
 def _along(kind: str, model: "Network") -> tuple[tuple[str, Any], ...]:
     return (("encoder", kind), ("units", model.units))
 
 
-def _recipe(model: "Network", n_rows: int) -> Recipe:
-    return Recipe(
-        epochs=model.epochs,
-        batch_rows=model.batch_rows or int(min(512, max(16, 2 ** round(np.log2(max(n_rows, 1) / 60))))),
-        learning_rate=model.learning_rate,
-        weight_decay=model.weight_decay,
-        warm_share=model.warm_share,
-        patience=model.patience,
-        fall=model.fall,
-        smoothing=model.smoothing,
-        shift=model.shift,
-        flip=model.flip,
-        cut_out=model.cut_out,
-        mix_up=model.mix_up,
-        accumulate=model.accumulate,
-        precision=model.precision,
-    )
+def _seen_rows(layouts: dict[str, Layout], n_bins: int) -> int:
+    """How many rows are looked at before the first step: whole rows are read, and those of images or sequences are large."""
+    if any(layout.role not in _TABLE for layout in layouts.values()):
+        return _SEEN_ROWS
+    n_numbers = sum(layout.width for layout in layouts.values() if layout.role == "dense")
+    return _EDGE_ROWS if n_bins and n_numbers <= BINNED_COLUMNS else 1
+
+
+def _rarity(train: Examples, feature: str) -> NDArray[np.float64]:
+    return rarity(n_with(train, feature, train.layouts[feature].width), len(train))
+
+
+def _n_threads(net: Net, recipe: Recipe, effort: Effort) -> int:
+    """As many as were asked for; one where the steps of a table are small."""
+    shape = net.shape
+    products = recipe.batch_rows * shape.members * shape.width * (net.signs.shape[-1] + shape.width * max(0, shape.layers - 1))
+    small = {port.kind for port in net.ports} <= _TABLE and products <= _ONE_THREAD_PRODUCTS
+    return 1 if small else effort.n_threads
 
 
 def _start_at_base_rate(net: Net, train: Examples, task: Task) -> None:
@@ -169,15 +199,3 @@ def _start_at_base_rate(net: Net, train: Examples, task: Task) -> None:
     if not task.numbers:
         with torch.no_grad():
             net.head_bias.add_(torch.from_numpy(base_scores(train, task).astype(np.float32)))
-
-
-def _about(train: Examples) -> str:
-    """What the rows are, in short."""
-    import hashlib
-
-    found = hashlib.sha256()
-    for block in train.blocks():
-        found.update(block.target.tobytes())
-        for part in block.rows.values():
-            found.update(np.ascontiguousarray(getattr(part, "values", part)).tobytes())
-    return found.hexdigest()[:32]

@@ -12,8 +12,14 @@ Fall = Literal["linear", "cosine", "none"]
 LARGE_SIDE = 128
 """Images from this side on are large: `image: auto` is then convnext."""
 
-LARGE_SIDE = 128
-"""Images from this side on are large: `image: auto` is then convnext."""
+
+def batch_rows(n_rows: int, least: int, most: int) -> int:
+    """Rows of a step where nothing is said: a power of two, about sixty steps an epoch.
+
+    >>> batch_rows(10_000, 16, 512)
+    128
+    """
+    return int(min(most, max(least, 2 ** round(math.log2(max(n_rows, 1) / 60)))))
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class Recipe:
     warm_share: float
     """Of all steps, those over which the step size rises."""
     patience: int
+    warm_steps: int | None = None
+    """Steps over which it rises, instead of a share of them."""
     fall: Fall = "linear"
     smoothing: float = 0.0
     """Probability that is taken from the true class and spread over all."""
@@ -56,7 +64,7 @@ class Recipe:
         >>> Recipe(1, 1, 1.0, 0.0, 0.5, 1).rate(9, 10)
         0.2
         """
-        warm = max(1.0, self.warm_share * n_steps)
+        warm = max(1.0, self.warm_share * n_steps if self.warm_steps is None else self.warm_steps)
         rising = min(1.0, (step + 1) / warm)
         left = 1.0 if self.fall == "none" else min(1.0, (n_steps - step) / max(1.0, n_steps - warm))
         return self.learning_rate * rising * (left if self.fall != "cosine" else (1 - math.cos(math.pi * left)) / 2)

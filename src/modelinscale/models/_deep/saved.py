@@ -1,5 +1,6 @@
 """Checkpoints: where a training stands as one file, whole or not there, written beside the next steps; and taken up again."""
 
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -11,11 +12,29 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from modelinscale.core.encoded import Sparse
 from modelinscale.core.errors import StoreError
 from modelinscale.core.files import write_bytes
+from modelinscale.models import Examples
 
 Arrays = dict[str, NDArray[Any]]
 _FORMAT = 2
+
+
+def fingerprint_of(examples: Examples) -> str:
+    """What the rows are, in short: every block with its name, kind and all its cells, the answers and their weights; wherever they lie."""
+    found = hashlib.sha256()
+    for block in examples.blocks():
+        parts: list[tuple[str, NDArray[Any]]] = [("target", block.target)]
+        if block.weight is not None:
+            parts.append(("weight", block.weight))
+        for name, values in block.rows.items():
+            cells = (values.starts, values.columns, values.values) if isinstance(values, Sparse) else (values,)
+            parts += [(f"{i} of {name}", cell) for i, cell in enumerate(cells)]
+        for name, cell in parts:
+            found.update(f"{name} {cell.dtype.name} {cell.shape} ".encode())
+            found.update(np.ascontiguousarray(cell).data)
+    return found.hexdigest()[:32]
 
 
 class Checkpoint:

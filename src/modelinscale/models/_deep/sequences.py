@@ -3,7 +3,7 @@
 B rows, T steps, D channels, W units.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from modelinscale.core.graph import Graph
 from modelinscale.models._deep.along import ALONG, draw_pooled, pooled
 from modelinscale.models._deep.parts import Part, Tensor
+from modelinscale.models._in_step import in_step as in_step
 from modelinscale.models._torch import torch
 
 
@@ -58,12 +59,3 @@ def together(blocks: Sequence[NDArray[Any]]) -> NDArray[Any]:
     T = max(1, int(np.flatnonzero(there)[-1]) + 1 if there.any() else 1)
     whole = first[:, :T] if len(blocks) == 1 else np.concatenate([one[:, :T] for one in blocks], axis=2)
     return np.ascontiguousarray(whole, np.int64 if first.ndim == 2 else np.float32)
-
-
-def in_step(blocks: Mapping[str, NDArray[Any]]) -> list[tuple[str, ...]]:
-    """Features whose sequences end at the same step in every row: channels of one sequence, though they came as columns of their own."""
-    groups: dict[tuple[int, bytes], list[str]] = {}
-    for name, block in blocks.items():
-        ends = np.isfinite(block).any(2).sum(1)
-        groups.setdefault((block.shape[1], ends.tobytes()), []).append(name)
-    return [tuple(names) for names in groups.values()]
