@@ -23,7 +23,14 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "flag": [{}],
     "moment": [{}, {"parts": ["month"]}, {"parts": ["hour", "day"]}, {"parts": ["yearday", "day", "month", "weekday", "hour", "since"]}],
     "sequence": [{"longest": 4}, {}],
-    "text": [{"at_least": 1, "in_order": True}, {"in_order": True, "longest": 5}, {}, {"at_least": 1, "pairs": False}, {"at_least": 1, "keep": 30}],
+    "text": [
+        {"at_least": 1, "in_order": True, "pieces": "subwords"},
+        {"at_least": 1, "in_order": True},
+        {"in_order": True, "longest": 5},
+        {},
+        {"at_least": 1, "pairs": False},
+        {"at_least": 1, "keep": 30},
+    ],
     "vector": [{}],
     "image": [{"size": 17, "fit": "crop", "channels": "grey"}, {}],
 }

@@ -55,15 +55,26 @@ def words(texts: "pl.Series") -> Words:
     """The words of each text; a missing text has none."""
     import polars as pl
 
-    # What Rust lowers by context or to two letters, and the C library one by one: the final sigma, the dotted capital I.
-    lower = texts.cast(pl.String).str.replace_all("Σ", "σ", literal=True).str.replace_all("İ", "i", literal=True).str.to_lowercase()
-    found = lower.str.extract_all(PATTERN).fill_null([])
+    found = lower(texts).str.extract_all(PATTERN).fill_null([])
     coded = found.list.explode(empty_as_null=False).to_arrow().dictionary_encode()
     distinct = pl.Series("word", coded.dictionary, dtype=pl.String)
     return Words(distinct, coded.indices.to_numpy().astype(np.int64), found.list.len().to_numpy().astype(np.int64))
 
 
-def draw(graph: Graph, texts: str) -> str:
-    """Draws `words`: (N,) string to (N, T) string, T the most words in a text, filled up with ""."""
-    lower = graph.op("StringNormalizer", texts, case_change_action="LOWER", is_case_sensitive=1, locale="C.UTF-8")
-    return graph.op("Tokenizer", lower, domain="com.microsoft", mark=0, pad_value="", mincharnum=1, tokenexp=PATTERN)
+def lower(texts: "pl.Series") -> "pl.Series":
+    """Lower case as the graph has it."""
+    import polars as pl
+
+    # What Rust lowers by context or to two letters, and the C library one by one: the final sigma, the dotted capital I.
+    return texts.cast(pl.String).str.replace_all("Σ", "σ", literal=True).str.replace_all("İ", "i", literal=True).str.to_lowercase()
+
+
+def draw(graph: Graph, texts: str, longest_word: int | None = None) -> str:
+    """Draws `words`: (N,) string to (N, T) string, T the most words in a text, filled up with "". ``longest_word``: one of more characters is several."""
+    pattern = PATTERN if longest_word is None else PATTERN.replace("+|", f"{{1,{longest_word}}}|")
+    return graph.op("Tokenizer", draw_lower(graph, texts), domain="com.microsoft", mark=0, pad_value="", mincharnum=1, tokenexp=pattern)
+
+
+def draw_lower(graph: Graph, texts: str) -> str:
+    """Draws `lower`."""
+    return graph.op("StringNormalizer", texts, case_change_action="LOWER", is_case_sensitive=1, locale="C.UTF-8")

@@ -4,7 +4,8 @@ N texts, V terms (words and pairs), M words in all texts.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from math import ceil
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -16,7 +17,8 @@ from modelinscale.core.encoded import Form, InputType, Layout, Sparse, Values
 from modelinscale.core.graph import Graph
 from modelinscale.core.schema import Column
 from modelinscale.features import Feature, State
-from modelinscale.features._lengths import usual
+from modelinscale.features._lengths import MOST, usual
+from modelinscale.features._pieces import draw_pieces, learned, per_word, piece_tokens
 from modelinscale.features._tokens import draw_tokens, tokens
 from modelinscale.features._words import Words, draw, words
 
@@ -60,8 +62,12 @@ class Text(Feature):
     """In how many training texts a term must occur to become a column."""
     in_order: bool = False
     """Whether a network is shown the words in their order, as tokens, instead of which terms occur; better only with many or long texts."""
+    pieces: Literal["words", "subwords"] = "words"
+    """What a text is made of `in_order`: whole words, or pieces of words learned from the training texts, so that a word never seen is no riddle."""
+    n_pieces: int = Field(4_000, ge=2, le=60_000)
+    """How many `subwords` there are at most."""
     longest: int | None = Field(None, ge=1, le=100_000)
-    """Words of a text that a network is shown `in_order` at most, the first ones; null: from the training texts, at most 512."""
+    """Words (pieces) of a text that a network is shown `in_order` at most, the first ones; null: from the training texts, at most 512."""
 
     @classmethod
     def suits(cls, column: Column) -> bool:
@@ -104,17 +110,20 @@ class Text(Feature):
 
     def settled(self, state: State) -> State:
         known = self._known(state)
-        return {**state, "level": _LEVELS - 1, "samples": [{"texts": sum(s["texts"] for s in state["samples"]), "terms": known}]}
+        learned = {"pieces": self._pieces(state)} if self._cuts else {}
+        return {**state, "level": _LEVELS - 1, "samples": [{"texts": sum(s["texts"] for s in state["samples"]), "terms": known}], **learned}
 
     def layout(self, state: State, form: Form) -> Layout:
         if form == "deep" and self.in_order:
-            return Layout("tokens", len(self._words(state)) + 2, (), (self._longest(state),))
+            n_known = len(self._pieces(state)["known"] if self._cuts else self._words(state))
+            return Layout("tokens", n_known + 2, (), (self._longest(state),))
         names = tuple(self._known(state)) or ("(no term)",)
         return Layout("sparse", len(names), names)
 
     def encode(self, state: State, values: "pl.Series", form: Form) -> Values:
         if form == "deep" and self.in_order:
-            return tokens(values, self._words(state), self._longest(state))
+            longest = self._longest(state)
+            return piece_tokens(values, self._pieces(state)["known"], longest) if self._cuts else tokens(values, self._words(state), longest)
         known = self._known(state)
         V = max(1, len(known))
         found = words(values)
@@ -131,7 +140,8 @@ class Text(Feature):
 
     def graph(self, state: State, form: Form, graph: Graph, tensor: str) -> str:
         if form == "deep" and self.in_order:
-            return draw_tokens(graph, tensor, self._words(state), self._longest(state))
+            longest = self._longest(state)
+            return draw_pieces(graph, tensor, self._pieces(state)["known"], longest) if self._cuts else draw_tokens(graph, tensor, self._words(state), longest)
         known = self._known(state)
         terms = list(known) or [_NEVER]
         n_words = sum(" " not in term for term in terms)
@@ -181,8 +191,26 @@ class Text(Feature):
         """The known words, the most frequent first."""
         return [term for term in self._known(state) if " " not in term]
 
+    @property
+    def _cuts(self) -> bool:
+        return self.in_order and self.pieces == "subwords"
+
+    def _pieces(self, state: State) -> dict[str, Any]:
+        """known: the pieces, in the order of their numbers; per_word: how many a word has on average."""
+        if "pieces" in state:
+            found: dict[str, Any] = state["pieces"]
+            return found
+        counts: dict[str, int] = {}
+        for sample in state["samples"]:
+            _add(counts, {term: n for term, n in sample["terms"].items() if " " not in term})
+        known = learned(counts, self.n_pieces)
+        return {"known": known, "per_word": per_word(counts, known)}
+
     def _longest(self, state: State) -> int:
-        return self.longest or usual(Bins.load(state["lengths"]))
+        if self.longest is not None:
+            return self.longest
+        n_words = usual(Bins.load(state["lengths"]))
+        return min(MOST, ceil(n_words * max(1.0, self._pieces(state)["per_word"]))) if self._cuts else n_words
 
     def _weights(self, state: State, known: dict[str, int]) -> NDArray[np.float32]:
         """(V,) the square of each term's idf, under the root the idf again; V at least 1.
