@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from modelinscale.core import memory
-from modelinscale.core.encoded import Encoded
+from modelinscale.core.encoded import Encoded, Layout, Sparse
 from modelinscale.core.errors import DataError, StoreError
+from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Weights
-from modelinscale.models import _network_training as training
+from modelinscale.models._deep import loop as looping
 from modelinscale.models.mlp import Mlp
 from modelinscale.testing.models import planted
 
@@ -35,18 +37,19 @@ def same(a: Weights, b: Weights) -> bool:
 
 
 @pytest.fixture
-def every_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_CHECKPOINT_S", 0.0)
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words after every step."""
+    monkeypatch.setattr(looping, "_TELL_S", 0.0)
 
 
-@pytest.mark.usefixtures("every_round")
+@pytest.mark.usefixtures("every_step")
 def test_killed_and_resumed_it_ends_at_the_same_bits(tmp_path: Path) -> None:
     given = planted("scaled", "multiclass")
     straight = MLP.fit(given.train, given.valid, given.task, Effort())
     for share in (0.3, 0.6, 0.9):
         effort = kill_at(share)
         with pytest.raises(Killed):
-            MLP.fit(given.train, given.valid, given.task, Effort(checkpoints=tmp_path, progress=effort.progress))
+            MLP.fit(given.train, given.valid, given.task, Effort(checkpoints=tmp_path, checkpoint_s=0, progress=effort.progress))
     assert (tmp_path / "mlp.npz").is_file()
     notes: list[float] = []
     resumed = MLP.fit(given.train, given.valid, given.task, Effort(checkpoints=tmp_path, progress=lambda share, note: notes.append(share)))
@@ -54,7 +57,7 @@ def test_killed_and_resumed_it_ends_at_the_same_bits(tmp_path: Path) -> None:
     assert same(straight, resumed)
 
 
-@pytest.mark.usefixtures("every_round")
+@pytest.mark.usefixtures("every_step")
 @pytest.mark.parametrize("feature", ["size", "colour", "note"])
 def test_a_table_of_one_kind_of_column_resumes_too(tmp_path: Path, feature: str) -> None:
     given = planted("scaled", "binary", n_rows=200)
@@ -62,14 +65,15 @@ def test_a_table_of_one_kind_of_column_resumes_too(tmp_path: Path, feature: str)
     train = Examples(rows, given.train.target)
     straight = MLP.fit(train, None, given.task, Effort())
     with pytest.raises(Killed):
-        MLP.fit(train, None, given.task, Effort(checkpoints=tmp_path, progress=kill_at(0.6).progress))
+        MLP.fit(train, None, given.task, Effort(checkpoints=tmp_path, checkpoint_s=0, progress=kill_at(0.6).progress))
     assert same(straight, MLP.fit(train, None, given.task, Effort(checkpoints=tmp_path)))
 
 
-@pytest.mark.usefixtures("every_round")
+@pytest.mark.usefixtures("every_step")
 def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path: Path) -> None:
     given = planted("scaled", "binary")
-    MLP.fit(given.train, given.valid, given.task, Effort(checkpoints=tmp_path))
+    MLP.fit(given.train, given.valid, given.task, Effort(checkpoints=tmp_path, checkpoint_s=0))
+    assert (tmp_path / "mlp.npz").is_file()
     other = Effort(checkpoints=tmp_path, seed=8)
     assert same(MLP.fit(given.train, given.valid, given.task, other), MLP.fit(given.train, given.valid, given.task, Effort(seed=8)))
 
@@ -141,3 +145,44 @@ def test_the_bytes_a_row_needs_grow_with_the_network() -> None:
     given = planted("scaled", "binary", n_rows=200)
     few, many = (Mlp(width=n, members=m, epochs=1) for n, m in ((16, 1), (64, 4)))
     assert 0 < few.row_bytes(few.fit(given.train, None, given.task, Effort())) < many.row_bytes(many.fit(given.train, None, given.task, Effort()))
+
+
+def test_weights_of_the_network_it_had_before_give_the_same_answers() -> None:
+    folder = Path(__file__).parent.parent / "golden" / "mlp-1"
+    weights, stored = Weights.load(folder), np.load(folder / "rows.npz")
+    layouts = {
+        "size": Layout("dense", 2, ("size", "size missing")),
+        "colour": Layout("ids", 5, ("(missing)", "(other)", "a", "b", "c")),
+        "note": Layout("sparse", 4, ("w0", "w1", "w2", "w3")),
+        "age": Layout("dense", 1, ("age",)),
+        "town": Layout("ids", 4, ("(missing)", "(other)", "x", "y")),
+        "title": Layout("sparse", 3, ("t0", "t1", "t2")),
+    }
+    rows = Encoded(layouts, {name: counted(stored[name]) if layout.role == "sparse" else stored[name] for name, layout in layouts.items()})
+    model, task = Mlp(width=8, members=2), Task(type="regression", target="y")
+    np.testing.assert_allclose(model.predict(weights, rows), stored["scores"], rtol=1e-6)
+    assert model.row_bytes(weights) > 0
+    new = Examples(rows, stored["scores"] + 30.0)
+    updated = model.but(learning_rate=0.05).update(weights, new, None, task, Effort())
+    assert abs(model.predict(updated, rows) - new.target).mean() < 30.0
+    assert "ports" in updated.meta
+
+
+def counted(full: NDArray[np.float32]) -> Sparse:
+    row, column = np.nonzero(full)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(full)))]).astype(np.int64)
+    return Sparse(starts, column.astype(np.int32), full[row, column], full.shape[1])
+
+
+def test_columns_of_ids_share_a_table_and_blocks_of_words_another() -> None:
+    given = planted("scaled", "binary", n_rows=200)
+    twice = {**given.layouts, "colour 2": given.layouts["colour"], "note 2": given.layouts["note"]}
+    rows = Encoded(twice, {**given.train.rows, "colour 2": given.train.rows["colour"], "note 2": given.train.rows["note"]})
+    weights = MLP.fit(Examples(rows, given.train.target), None, given.task, Effort())
+    assert [(port["kind"], port["features"]) for port in weights.meta["ports"]] == [
+        ("dense", ["size", "noise", "still"]),
+        ("ids", ["colour", "colour 2"]),
+        ("sparse", ["note", "note 2"]),
+    ]
+    assert weights.arrays["parts.ids1.table"].shape == (12, 12)
+    assert np.isfinite(MLP.predict(weights, rows)).all()

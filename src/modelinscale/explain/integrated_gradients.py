@@ -27,10 +27,10 @@ class IntegratedGradients(Explainer):
         return "" if subject.model.type in ("mlp", "network") else f"the model is {subject.model.type}, not a network"
 
     def explain(self, subject: Subject, rows: Rows, output: NDArray[np.int64], *, seed: int, overall: bool) -> Explained:
-        from modelinscale.explain._paths import path_of
+        from modelinscale.explain._paths import Path
         from modelinscale.models._torch import torch
 
-        path = path_of(subject.weights, subject.model.type)
+        path = Path(subject.weights)
         scale, center = float(subject.weights.meta["scale"]), float(subject.weights.meta["center"])
         mean = {name: piece.mean(0, keepdim=True) for name, piece in path.pieces(subject.background.encoded).items()}
         shares, names = path.shares(), list(subject.features)

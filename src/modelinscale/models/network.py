@@ -3,26 +3,26 @@
 C scores. See `_deep` for its parts and their sources.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from modelinscale.core.encoded import Encoded, Form, Layout
-from modelinscale.core.graph import Graph
+from modelinscale.core.encoded import Form, Layout, Role
 from modelinscale.core.space import Range, Span
 from modelinscale.core.task import Task
-from modelinscale.models import Effort, Examples, Model, Scores, Weights
-from modelinscale.models._deep.plan import Fall, Precision
+from modelinscale.models._deep import plan
+from modelinscale.models._deep.family import Deep
+from modelinscale.models._deep.plan import Fall, Precision, Recipe, Shape
 
 
-class Network(Model):
+class Network(Deep):
     """A deep network with an encoder for each kind of column; for tables without images or sequences `mlp` is quicker to learn."""
 
     form: ClassVar[Form] = "deep"
+    together: ClassVar[bool] = False
     searched: ClassVar[Mapping[str, Span | None]] = {
         "maps": Range(16, 64, log=True, start=32),
-        "image": None,
         "image": None,
         "width": Range(32, 512, log=True, start=128),
         "layers": None,
@@ -31,7 +31,6 @@ class Network(Model):
         "dropout": Range(0.0, 0.5, start=0.1),
         "shift": Range(0.0, 0.3, start=0.1),
         "flip": None,  # what an image means is not for a search to say
-        "mirror": None,
         "mirror": None,
         "cut_out": Range(0.0, 0.4, start=0.0),
         "mix_up": None,
@@ -46,8 +45,6 @@ class Network(Model):
 
     maps: int = Field(32, ge=4, le=512)
     """Maps of an image encoder's first layer; later ones have up to eight times as many. The work grows with its square."""
-    image: Literal["auto", "resnet", "convnext"] = "auto"
-    """Encoder of images: a small residual network; a network in the manner of ConvNeXt, with less work a pixel; auto: convnext from 128 pixels a side on."""
     image: Literal["auto", "resnet", "convnext"] = "auto"
     """Encoder of images: a small residual network; a network in the manner of ConvNeXt, with less work a pixel; auto: convnext from 128 pixels a side on."""
     sequence: Literal["rnn", "tcn", "transformer"] = "rnn"
@@ -72,8 +69,6 @@ class Network(Model):
     """How far training images are moved at most, as a share of their side."""
     flip: bool = False
     """Whether an image with left and right changed means the same (photographs; not letters, not organs)."""
-    mirror: bool = True
-    """With `flip`: whether answers are the mean over an image and its mirror image. Better by a little, at twice the work of an answer."""
     mirror: bool = True
     """With `flip`: whether answers are the mean over an image and its mirror image. Better by a little, at twice the work of an answer."""
     cut_out: float = Field(0.0, ge=0, le=1)
@@ -109,26 +104,25 @@ class Network(Model):
             return "`mix_up` mixes images alone, and there are other features"
         return "" if roles else "there is no feature to learn from"
 
-    def fit(self, train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
-        """The same seed gives the same weights on the same machine with the same number of threads, killed and resumed in between or not
-        (unless the budget ends it: then as far as time allowed)."""
-        from modelinscale.models._deep.learn import fit
+    def recipe(self, n_rows: int) -> Recipe:
+        return Recipe(
+            epochs=self.epochs,
+            batch_rows=self.batch_rows or plan.batch_rows(n_rows, 16, 512),
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            warm_share=self.warm_share,
+            patience=self.patience,
+            fall=self.fall,
+            smoothing=self.smoothing,
+            shift=self.shift,
+            flip=self.flip,
+            cut_out=self.cut_out,
+            mix_up=self.mix_up,
+            accumulate=self.accumulate,
+            precision=self.precision,
+        )
 
-        return fit(self, train, valid, task, effort)
-
-    def update(self, weights: Weights, new: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
-        """A few passes over the new rows at a fifth of the step size; with validation rows the best state is kept, the old one included."""
-        from modelinscale.models._deep.learn import update
-
-        return update(self, weights, new, valid, task, effort)
-
-    def predict(self, weights: Weights, rows: Encoded) -> Scores:
-        from modelinscale.models._deep.learn import predict
-
-        return predict(weights, rows)
-
-    def graph(self, weights: Weights, task: Task, layouts: dict[str, Layout], graph: Graph, blocks: dict[str, str]) -> str:
-        """The mean over members is taken of the scores, so that it needs no logarithm of probabilities."""
-        from modelinscale.models._deep.learn import draw
-
-        return draw(weights, task, graph, blocks)
+    def shape(self, kinds: Sequence[Role], n_scores: int) -> Shape:
+        layers = self.layers if self.layers is not None else 0 if list(kinds) == ["image"] else 2
+        members = self.members if self.members is not None else 1 if "image" in kinds else 4
+        return Shape(self.width, layers, members, self.dropout, n_scores)
