@@ -67,6 +67,13 @@ def test_a_drawn_encoder_of_words_answers_as_the_trained_one(kind: str, sizes: l
     assert drawn(part, x).shape == (len(sizes), part.width)
 
 
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "tcn"])
+def test_ten_thousand_steps_and_none_side_by_side_are_answered_as_in_training(kind: str) -> None:
+    torch.manual_seed(7)
+    part, x = Steps(2, 10_000, kind=kind, units=8), steps([10_000, 0, 3], 10_000, 2)
+    np.testing.assert_allclose(drawn(part, x), asked(part, x), atol=2e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_stands_behind_the_end_changes_nothing(kind: str) -> None:
     torch.manual_seed(7)

@@ -47,9 +47,9 @@ class Network(Deep):
     """Maps of an image encoder's first layer; later ones have up to eight times as many. The work grows with its square."""
     image: Literal["auto", "resnet", "convnext"] = "auto"
     """Encoder of images: a small residual network; a network in the manner of ConvNeXt, with less work a pixel; auto: convnext from 128 pixels a side on."""
-    sequence: Literal["rnn", "tcn", "transformer"] = "rnn"
-    """Encoder of sequences: gated recurrent units both ways, convolutions that look ever further, attention."""
-    text: Literal["bag", "rnn", "tcn", "transformer"] = "rnn"
+    sequence: Literal["rnn", "lstm", "tcn", "transformer"] = "rnn"
+    """Encoder of sequences: gated recurrent units both ways (rnn) or cells with a memory of their own (lstm), convolutions that look ever further, attention."""
+    text: Literal["bag", "rnn", "lstm", "tcn", "transformer"] = "rnn"
     """Encoder of texts that come as words in their order (`in_order` of the feature); bag: an embedding a word, whatever the order."""
     units: int = Field(64, ge=8, le=1024)
     """Width of the encoders of sequences and texts."""

@@ -3,13 +3,14 @@
 B rows, T steps, W numbers a step, H units of a direction or head. Every one takes (B, T, W) with 0 behind each row's end and how many steps a row has,
 and gives (B, T, width) with 0 behind the end: what stands behind an end never changes what is before it.
 
-Sources: Cho et al., Learning Phrase Representations, 2014 (gated recurrent units) · Bai et al., An Empirical Evaluation of Generic Convolutional and
-Recurrent Networks, 2018 (dilated convolutions) · Vaswani et al., Attention Is All You Need, 2017; Xiong et al., On Layer Normalization, 2020 (norm first).
+Sources: Cho et al., Learning Phrase Representations, 2014 (gated recurrent units) · Hochreiter, Schmidhuber, Long Short-Term Memory, 1997 (cells with a
+memory) · Bai et al., An Empirical Evaluation of Generic Convolutional and Recurrent Networks, 2018 (dilated convolutions) · Vaswani et al., Attention Is All
+You Need, 2017; Xiong et al., On Layer Normalization, 2020 (norm first).
 """
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +44,18 @@ class Along(torch.nn.Module):
 class Rnn(Along):
     """Gated recurrent units, forward and backward."""
 
+    operator: ClassVar[str] = "GRU"
+    attributes: ClassVar[dict[str, Any]] = {"linear_before_reset": 1}
+    cells: torch.nn.RNNBase
+
     def __init__(self, n_in: int, width: int, longest: int) -> None:
         super().__init__()
         self.units = max(1, width // 2)
         self.width = 2 * self.units
-        self.cells = torch.nn.GRU(n_in, self.units, batch_first=True, bidirectional=True)
+        self.cells = self.make(n_in)
+
+    def make(self, n_in: int) -> torch.nn.RNNBase:
+        return torch.nn.GRU(n_in, self.units, batch_first=True, bidirectional=True)
 
     def forward(self, x: Tensor, there: Tensor) -> Tensor:
         sizes = there.sum((1, 2)).to(torch.int64).clamp_min(1).cpu()
@@ -60,27 +68,46 @@ class Rnn(Along):
         # One more row at the end, taken off below: of no rows at all the operator makes an access violation (ONNX Runtime 1.32).
         sizes = graph.op("Max", graph.op("Pad", sizes, graph.constant([0, 1], np.int64)), graph.constant(np.float32(1)))
         rows = graph.op("Pad", tensor, graph.constant([0, 0, 0, 1, 0, 0], np.int64))
-        ways = [[_gates(array(getattr(self.cells, f"{kind}_l0{end}"))) for kind in _KINDS] for end in ("", "_reverse")]
+        ways = [[self.gates(array(getattr(self.cells, f"{kind}_l0{end}"))) for kind in _KINDS] for end in ("", "_reverse")]
         weight, hidden, bias = [way[0] for way in ways], [way[1] for way in ways], [np.concatenate(way[2:]) for way in ways]
         found = graph.op(
-            "GRU",
+            self.operator,
             graph.op("Transpose", rows, perm=[1, 0, 2]),
             *(graph.constant(np.stack(one)) for one in (weight, hidden, bias)),
             graph.op("Cast", sizes, to=graph.INT32),
             hidden_size=self.units,
             direction="bidirectional",
-            linear_before_reset=1,
+            **self.attributes,
         )  # (T, 2, N, H)
         zero = graph.constant([0], np.int64)
         found = graph.op("Slice", graph.op("Transpose", found, perm=[2, 0, 1, 3]), zero, graph.constant([-1], np.int64), zero)
         found = graph.op("Reshape", found, graph.constant([0, 0, self.width], np.int64))
         return graph.op("Mul", found, there)
 
+    def gates(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Torch has reset, update, new; ONNX update, reset, new."""
+        reset, update, new = np.split(values, 3)
+        return np.concatenate([update, reset, new])
 
-def _gates(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Torch has reset, update, new; ONNX update, reset, new."""
-    reset, update, new = np.split(values, 3)
-    return np.concatenate([update, reset, new])
+
+class Lstm(Rnn):
+    """Cells with a memory of their own, forward and backward: four gates, where gated units have three."""
+
+    operator: ClassVar[str] = "LSTM"
+    attributes: ClassVar[dict[str, Any]] = {}
+
+    def make(self, n_in: int) -> torch.nn.RNNBase:
+        cells = torch.nn.LSTM(n_in, self.units, batch_first=True, bidirectional=True)
+        with torch.no_grad():  # a memory is kept at first (Jozefowicz et al., An Empirical Exploration of Recurrent Network Architectures, 2015)
+            for end in ("", "_reverse"):
+                bias: Tensor = getattr(cells, f"bias_ih_l0{end}")
+                bias[self.units : 2 * self.units] += 1.0
+        return cells
+
+    def gates(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Torch has input, forget, new, output; ONNX input, output, forget, new."""
+        let_in, forget, new, output = np.split(values, 4)
+        return np.concatenate([let_in, output, forget, new])
 
 
 class Norm(torch.nn.Module):
@@ -211,7 +238,7 @@ class Transformer(Along):
         return graph.op("Mul", self.last.draw(graph, x), there)
 
 
-ALONG: dict[str, type[Along]] = {"rnn": Rnn, "tcn": Tcn, "transformer": Transformer}
+ALONG: dict[str, type[Along]] = {"rnn": Rnn, "lstm": Lstm, "tcn": Tcn, "transformer": Transformer}
 
 
 def pooled(x: Tensor, there: Tensor) -> Tensor:
