@@ -1,5 +1,6 @@
-"""``model: auto``: the portfolio within a budget, and the mixture at its end."""
+"""``model: auto``: the portfolio within a budget, folds, the mixture at its end, and learning once more from all rows."""
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -8,16 +9,22 @@ import pytest
 
 from modelinscale.core.encoded import Encoded, Layout
 from modelinscale.core.task import Task
-from modelinscale.models import Examples, Model
+from modelinscale.models import Effort, Examples, Model
 from modelinscale.models.ensemble import Ensemble
+from modelinscale.models.trees import Trees, n_rounds
 from modelinscale.testing.models import TASKS
 from modelinscale.train import Fitted, Train, _auto, fit
+from modelinscale.train._costs import Costs, probe
+from modelinscale.train._folds import All, crossed
+from modelinscale.train._portfolio import Candidate, families, portfolio, variations
+from modelinscale.train._student import softened
 
 TASK: Task = TASKS["binary"]
+Part = Literal["train", "valid"]
 
 
-@lru_cache(maxsize=4)
-def made(part: Literal["train", "valid"], n: int) -> Examples:
+@lru_cache(maxsize=8)
+def made(part: Part, n: int) -> Examples:
     chance = np.random.default_rng(1 if part == "train" else 2)
     X = chance.normal(size=(n, 3)).astype(np.float32)
     pull = X[:, 0] + np.sin(3 * X[:, 1]) + (X[:, 2] > 0.3) * X[:, 0]
@@ -25,26 +32,41 @@ def made(part: Literal["train", "valid"], n: int) -> Examples:
     return Examples(Encoded({"x": Layout("dense", 3, ("a", "b", "c"))}, {"x": X}), target)
 
 
-def learn(n_train: int, n_valid: int, settings: Train, monkeypatch: pytest.MonkeyPatch, price: float = 1.0) -> Fitted:
-    monkeypatch.setattr(_auto, "families", lambda layouts, *, more, several=False: [_auto.Candidate(Model.parse(name), 0.3) for name in ("linear", "trees")])
+def layouts(form: Any) -> dict[str, Layout]:
+    return made("valid", 300).layouts
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two families, three further settings, no variations: seconds instead of minutes."""
     quick: list[dict[str, Any]] = [{"rounds": 60, "leaves": 8}, {"rounds": 60, "random_splits": True}, {"rounds": 60, "columns_share": 0.5}]
-    monkeypatch.setattr(_auto, "portfolio", lambda task: [_auto.Candidate(Model.parse({"type": "trees", **one}), 0.5, price) for one in quick])
+    monkeypatch.setattr(_auto, "families", lambda layouts, *, more, several: [Candidate(Model.parse(name), 0.3) for name in ("linear", "trees")])
+    monkeypatch.setattr(_auto, "portfolio", lambda task, n, layouts: [Candidate(Trees(**one)) for one in quick])
+    monkeypatch.setattr(_auto, "variations", lambda best, task, seed: iter(()))
+    monkeypatch.setattr(_auto, "_FOLDED_SHARE", np.inf)
+
+
+def learn(n_train: int, n_valid: int, settings: Train, *, folded: bool = False, told: list[str] | None = None) -> Fitted:
     return fit(
         "auto",
         lambda part, form: made(part, n_train if part == "train" else n_valid),
         TASK,
-        lambda form: made("valid", n_valid).layouts,
+        layouts,
         settings,
+        folds=lambda: np.arange(n_train + n_valid) % 5 if folded else None,
+        tell=(told if told is not None else []).append,
     )
 
 
-def test_few_validation_rows_compare_only_families(monkeypatch: pytest.MonkeyPatch) -> None:
-    fitted = learn(2000, 300, Train(budget=60), monkeypatch)
-    assert [t.model.type for t in fitted.trials if t.model.type != "ensemble"] == ["linear", "trees"]
+@pytest.mark.usefixtures("few")
+def test_few_rows_to_tell_by_compare_only_families() -> None:
+    fitted = learn(600, 300, Train(budget=60), folded=True)
+    assert {t.model.plain()["rounds"] for t in fitted.trials if t.model.type == "trees"} == {None}
 
 
-def test_many_validation_rows_let_a_portfolio_be_tried_and_the_best_be_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
-    fitted = learn(3000, 2000, Train(budget=60), monkeypatch)
+@pytest.mark.usefixtures("few")
+def test_many_validation_rows_let_a_portfolio_be_tried_and_the_best_be_mixed() -> None:
+    fitted = learn(3000, 2000, Train(budget=60))
     assert sum(t.model.type == "trees" for t in fitted.trials) == 4
     singles = [t.loss for t in fitted.trials if t.model.type != "ensemble" and t.loss is not None]
     mixture = next(t for t in fitted.trials if t.model.type == "ensemble")
@@ -56,32 +78,155 @@ def test_many_validation_rows_let_a_portfolio_be_tried_and_the_best_be_mixed(mon
     assert fitted.linear is not None
 
 
-def test_the_same_seed_gives_the_same_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    a, b = (learn(3000, 2000, Train(budget=60), monkeypatch) for _ in range(2))
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("folded", [False, True])
+def test_the_same_seed_gives_the_same_model(folded: bool) -> None:
+    a, b = (learn(1500, 1200, Train(budget=60), folded=folded) for _ in range(2))
     assert a.chosen.model == b.chosen.model
     assert a.chosen.weights.meta == b.chosen.weights.meta
     assert all(np.array_equal(array, b.chosen.weights.arrays[name]) for name, array in a.chosen.weights.arrays.items())
 
 
-def test_a_latency_that_only_one_can_keep_leaves_a_single_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not isinstance(learn(3000, 2000, Train(budget=60, latency=0.0), monkeypatch).chosen.model, Ensemble)
+@pytest.mark.usefixtures("few")
+def test_a_latency_that_only_one_can_keep_leaves_a_single_model() -> None:
+    assert not isinstance(learn(3000, 2000, Train(budget=60, latency=0.0)).chosen.model, Ensemble)
 
 
-def test_where_all_rows_take_too_long_a_part_of_them_chooses_what_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_auto, "_MANY_ROWS", 2000)
-    fitted = learn(3000, 2000, Train(budget=60), monkeypatch, price=1e6)
-    notes = [t.note for t in fitted.trials if t.model.type == "trees"]
-    assert sum("1/9 of the rows" in note for note in notes) == 3
-    assert sum("rows" not in note for note in notes) == 3  # the family by itself, and the two that were kept
+@pytest.mark.usefixtures("few")
+def test_small_tables_tell_by_all_rows_in_folds_and_the_chosen_learns_from_all() -> None:
+    told: list[str] = []
+    fitted = learn(900, 300, Train(budget=60), folded=True, told=told)
+    assert sum("5 folds" in t.note for t in fitted.trials) == 5
+    assert fitted.chosen.whole
+    assert fitted.chosen.valid_scores is not None
+    assert len(fitted.chosen.valid_scores) == 300
+    # What it says of the validation rows now that it knows them is not what calibration is given.
+    assert not np.array_equal(fitted.chosen.model.predict(fitted.chosen.weights, made("valid", 300).rows), fitted.chosen.valid_scores)
+    assert any("all 1,200 rows" in one for one in told)
 
 
+@pytest.mark.usefixtures("few")
+def test_without_refit_the_validation_rows_are_never_learned_from() -> None:
+    fitted = learn(900, 1200, Train(budget=60, refit=False), folded=True)
+    assert not fitted.chosen.whole
+    assert not any("folds" in t.note for t in fitted.trials)
+    np.testing.assert_array_equal(fitted.chosen.model.predict(fitted.chosen.weights, made("valid", 1200).rows), fitted.chosen.valid_scores)
+
+
+def test_each_row_of_folds_is_answered_by_a_model_that_did_not_see_it() -> None:
+    every = All(lambda part, form: made(part, 300 if part == "train" else 100))
+    model, fold = Trees(rounds=5), np.arange(400) % 4
+    done = crossed(model, every, fold, TASK, layouts, Train(), Effort(n_threads=1))
+    assert done.scores is not None
+    for number in range(4):
+        rows = every.without(fold, number)
+        again = model.fit(rows("train", "plain"), rows("valid", "plain"), TASK, Effort(n_threads=1))
+        np.testing.assert_array_equal(done.scores[fold == number], model.predict(again, rows("valid", "plain").rows))
+
+
+@pytest.mark.parametrize("name", ["linear", "trees", "catboost"])
+def test_settings_for_all_rows_give_a_tenth_more_rounds_and_the_steps_that_were_taken(name: str) -> None:
+    if name == "catboost":
+        pytest.importorskip("catboost")
+    model = Model.parse({"type": name, **({} if name == "linear" else {"rounds": 200})})
+    weights = model.fit(made("train", 900), made("valid", 300), TASK, Effort(n_threads=1))
+    again = model.without_valid([weights], TASK)
+    assert again is not None
+    if name == "linear":
+        assert again.plain()["strength"] == pytest.approx(weights.meta["strength"])
+        return
+    rounds = len(weights.arrays["feature"]) if name == "catboost" else n_rounds(weights)
+    assert again.plain()["rounds"] == round(1.1 * rounds)
+    assert again.plain()["learning_rate"] > 0
+    whole = again.fit(made("train", 900), None, TASK, Effort(n_threads=1))
+    assert (len(whole.arrays["feature"]) if name == "catboost" else n_rounds(whole)) == again.plain()["rounds"]
+
+
+def test_networks_need_rows_held_out_to_know_when_to_stop() -> None:
+    assert Model.parse("mlp").without_valid([], TASK) is None
+
+
+def test_a_probe_tells_what_rows_cost_and_how_far_chance_goes() -> None:
+    told: list[str] = []
+    models = [Model.parse("linear"), Model.parse("trees")]
+    costs = probe(lambda part, form: made(part, 6000), models, TASK, 7, 1, 5.0, told.append)
+    assert costs.noise is not None
+    assert 0 < costs.noise < 0.05
+    assert "probe: linear" in told[0]
+    small, large = (costs.seconds(Trees(rounds=100), n) for n in (10_000, 1_000_000))
+    assert small is not None
+    assert large is not None
+    assert small < large
+    assert costs.seconds(Model.parse("network"), 1000) is None
+
+
+def test_what_does_not_fit_gets_fewer_and_larger_steps_or_is_left_out_with_the_reason() -> None:
+    costs = Costs(TASK, unit={"trees": 1e-6, "mlp": 1e-4})
+    model = Trees(rounds=1000, learning_rate=0.05, leaves=31)
+    as_it_is, note = costs.made_to_fit(model, 10_000, 100.0)
+    assert (as_it_is, note) == (model, "")
+    fewer, note = costs.made_to_fit(model, 100_000, 50.0)
+    assert fewer is not None
+    assert fewer.plain()["rounds"] == 500
+    assert fewer.plain()["learning_rate"] == pytest.approx(0.1)
+    assert "500 rounds" in note
+    none, why = costs.made_to_fit(model, 100_000, 1.0)
+    assert none is None
+    assert "it would take about 1 min 40 s, and has 1.0 s" in why
+    assert costs.made_to_fit(Model.parse("mlp"), 100_000, 10.0)[0] is None
+
+
+def test_rounds_are_planned_by_where_the_family_itself_stopped() -> None:
+    costs = replace(Costs(TASK, unit={"trees": 1e-6}), reach=4.0)
+    assert costs.rounds(Trees(rounds=2000, learning_rate=0.04, patience=60)) == pytest.approx(1.3 * 100 + 60)
+
+
+@pytest.mark.usefixtures("few")
 def test_a_budget_that_is_used_up_says_which_settings_had_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_auto, "_LEAST_S", 1e6)
-    fitted = learn(3000, 2000, Train(budget=60), monkeypatch)
+    fitted = learn(3000, 2000, Train(budget=60))
     assert sum("used up before its turn" in t.note for t in fitted.trials) == 3
 
 
-def test_the_portfolio_holds_leaves_back() -> None:
-    found = [c.model.plain() for c in _auto.portfolio(TASK) if c.model.type == "trees"]
-    assert len(found) >= 5
-    assert all(one["l2"] >= 1 and one["min_leaf_weight"] >= 0.1 for one in found)
+@pytest.mark.usefixtures("few")
+def test_a_student_is_taught_by_the_mixture_and_told_beside_it() -> None:
+    told: list[str] = []
+    fitted = learn(1500, 1200, Train(budget=60, student=True), folded=True, told=told)
+    assert any("student of the mixture" in t.note for t in fitted.trials)
+    assert any(one.startswith("student: trees taught by the mixture") for one in told)
+
+
+def test_a_row_is_shown_to_a_student_with_each_likely_class_weighed_by_how_likely() -> None:
+    rows = made("train", 50)
+    soft = softened(rows, np.full(50, np.log(3.0)), TASK)
+    assert len(soft) == 100
+    assert soft.weight is not None
+    assert soft.weight[soft.target == 1] == pytest.approx(0.75)
+    assert soft.weight[soft.target == 0] == pytest.approx(0.25)
+
+
+def test_the_portfolio_holds_leaves_back_and_puts_deep_trees_first_where_there_are_many_rows() -> None:
+    for n in (5_000, 100_000):
+        found = [c.model.plain() for c in portfolio(TASK, n, layouts) if c.model.type == "trees"]
+        assert len(found) >= 4
+        assert all(one["l2"] >= 1 and one["min_leaf_weight"] >= 0.1 for one in found)
+        assert (found[0]["leaves"] > 100) == (n == 100_000)
+
+
+def test_a_column_that_keeps_its_shape_gets_networks() -> None:
+    def shaped(form: Any) -> dict[str, Layout]:
+        return {"photo": Layout("image", 64, (), (8, 8, 1))}
+
+    assert [one.model.type for one in families(shaped, more=True)] == ["linear", "trees", "network"]
+    assert {one.model.type for one in portfolio(TASK, 5000, shaped)} == {"network"}
+
+
+def test_variations_follow_from_the_seed_and_stay_within_what_settings_allow() -> None:
+    def drawn(seed: int) -> list[Model]:
+        found = variations([Trees(), Model.parse("catboost"), Model.parse("linear")], TASK, seed)
+        return [next(found).model for _ in range(20)]
+
+    assert drawn(7) == drawn(7)
+    assert drawn(7) != drawn(8)
+    assert {one.type for one in drawn(7)} == {"trees", "catboost"}
+    assert list(variations([Model.parse("linear")], TASK, 7)) == []

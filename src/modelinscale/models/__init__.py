@@ -2,7 +2,7 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -30,6 +30,10 @@ BLOCK_ROWS = 65_536
 SCORED_ROWS = 16_384
 """Rows that are scored at once where memory is short. Families score a power of two of rows at a time, at most this many, so that the last bits of a score
 are the same in blocks of as many, or of any multiple."""
+
+
+MORE_ROUNDS = 1.1
+"""Times as many rounds of boosting where the rows held out are learned from as well."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,10 @@ class Model(Kind):
     @abstractmethod
     def graph(self, weights: Weights, task: Task, layouts: dict[str, Layout], graph: Graph, blocks: dict[str, str]) -> str:
         """Draws `predict`; ``blocks`` maps feature names to tensors. Returns float32 scores, (N,) or (N, C)."""
+
+    def without_valid(self, learned: Sequence[Weights], task: Task) -> "Model | None":
+        """Settings to learn with from all rows, none of them held out, from what it ``learned`` with rows held out; None: it needs those to know its end."""
+        return None
 
     def row_bytes(self, weights: Weights) -> int:
         """About how many bytes its part of the graph holds of one row at once, beyond the encoded blocks. 0 by default."""

@@ -7,6 +7,7 @@ N rows, F columns, T trees of depth D, C scores.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from modelinscale.core.errors import ModelError, needs
 from modelinscale.core.graph import Graph
 from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
-from modelinscale.models import Effort, Examples, Model, Scores, Weights
+from modelinscale.models import MORE_ROUNDS, Effort, Examples, Model, Scores, Weights
 from modelinscale.models._catboost import Design, draw_trees, leaves_of, trees_of
 from modelinscale.models._matrix import blocks_of
 from modelinscale.models._totals import centre_and_spread
@@ -59,7 +60,12 @@ class Catboost(Model):
         center, scale = centre_and_spread(train, task)
         design = Design.observe(train, task, center, scale, derive(effort.seed, "catboost", "folds"))
         model = self._learned(design.training(train), train, design, valid, task, effort, center, scale, self.rounds, None)
-        return _weights(design, trees_of(model, task.n_scores), task, center, scale)
+        return _weights(design, trees_of(model, task.n_scores), task, center, scale, float(model.learning_rate_))
+
+    def without_valid(self, learned: Sequence[Weights], task: Task) -> "Catboost":
+        """A tenth more rounds than were best, with the steps that CatBoost chose."""
+        rounds = float(np.mean([n_rounds(one) for one in learned]))
+        return self.but(rounds=max(1, round(rounds * MORE_ROUNDS)), learning_rate=float(np.mean([one.meta["learning_rate"] for one in learned])))
 
     def update(self, weights: Weights, new: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
         """Adds up to 20 trees for what the old ones leave of the new rows; what categories stand for stays."""
@@ -68,7 +74,7 @@ class Catboost(Model):
         model = self._learned(design.matrix(new.rows), new, design, None, task, effort, center, scale, _NEW_TREES, before)
         added, old = trees_of(model, task.n_scores), weights.arrays
         trees = {name: _stacked(old[name], added[name]) for name in ("feature", "border", "leaves")} | {"bias": old["bias"] + added["bias"]}
-        return _weights(design, trees, task, center, scale)
+        return _weights(design, trees, task, center, scale, weights.meta.get("learning_rate"))
 
     def predict(self, weights: Weights, rows: Encoded) -> Scores:
         design = Design.parse(weights)
@@ -168,9 +174,14 @@ class _Watch:
         return self.effort.budget_s is None or time.monotonic() - self.start <= self.effort.budget_s
 
 
-def _weights(design: Design, trees: dict[str, NDArray[Any]], task: Task, center: float, scale: float) -> Weights:
+def n_rounds(weights: Weights) -> int:
+    """Rounds that were kept."""
+    return len(weights.arrays["feature"])
+
+
+def _weights(design: Design, trees: dict[str, NDArray[Any]], task: Task, center: float, scale: float, learning_rate: float | None) -> Weights:
     arrays, meta = design.plain()
-    return Weights(arrays | trees, {**meta, "n_scores": task.n_scores, "center": center, "scale": scale})
+    return Weights(arrays | trees, {**meta, "n_scores": task.n_scores, "center": center, "scale": scale, "learning_rate": learning_rate})
 
 
 def _stacked(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:

@@ -5,7 +5,7 @@ squared coefficients of the columns in standard units. Intercepts are free.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -65,8 +65,6 @@ class Linear(Model):
     """Most steps towards the minimum; it usually takes 10 to 40."""
 
     def accepts(self, task: Task, layouts: dict[str, Layout]) -> str:
-        if task.type in ("multilabel", "quantiles"):
-            return f"it does not give {task.several}; `network` does"
         return ""
 
     def fit(self, train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
@@ -93,6 +91,10 @@ class Linear(Model):
                 break
         assert best is not None
         return problem.weights(best[2], task, strength=best[1], n_rows=float(n))
+
+    def without_valid(self, learned: Sequence[Weights], task: Task) -> "Linear":
+        """Held back as much as was best."""
+        return self.but(strength=float(np.exp(np.mean([np.log(max(one.meta["strength"], 1e-12)) for one in learned]))))
 
     def update(self, weights: Weights, new: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
         """From the old coefficients, each held to its old value as firmly as the old rows determined it (the diagonal of their curvature)."""
@@ -346,6 +348,9 @@ class _Problem:
         if self.task.type == "binary":
             p = np.clip(self.share @ self.target, 1e-6, 1 - 1e-6)
             W[-1] = np.log(p / (1 - p))
+        elif self.task.type == "multilabel":
+            p = np.clip(self.share @ self.target, 1e-6, 1 - 1e-6)
+            W[-1] = np.log(p / (1 - p))
         elif self.task.type == "multiclass":
             W[-1] = np.log(np.maximum(self._frequencies(), 1e-6))
         return W
@@ -386,6 +391,7 @@ class _Problem:
     def weights(self, W: F64, task: Task, *, strength: float, n_rows: float, before: tuple[float, Weights] | None = None) -> Weights:
         """As named arrays; ``before``: how many times the old rows count beside these, and what they left."""
         X, steep = self.X, self._steepness(W).mean(axis=1)
+        W = self._at_levels(W)
         squared = X.multiply(X).tocsr() if hasattr(X, "multiply") else X * X
         mean = np.asarray(X.T @ self.share).ravel()
         spread = np.sqrt(np.maximum(np.asarray(squared.T @ self.share).ravel() - mean**2, 0.0))
@@ -411,6 +417,14 @@ class _Problem:
         }
         return Weights(arrays, meta)
 
+    def _at_levels(self, W: F64) -> F64:
+        """Quantiles: the mean, moved for each level to where its share of the rows is below."""
+        if not self.task.levels:
+            return W
+        off = self.target[:, None] - (np.asarray(self.X @ W[:-1]) + W[-1])  # (N, Q)
+        moved = [np.quantile(off[:, k], level, weights=self.share, method="inverted_cdf") for k, level in enumerate(self.task.levels)]
+        return np.vstack([W[:-1], W[-1] + moved])
+
     def _loss_and_gradient(self, W: F64) -> tuple[float, F64]:
         loss, residuals = self._loss_and_residuals(W)
         return loss, np.vstack([np.asarray(self.X.T @ residuals), residuals.sum(axis=0)])
@@ -419,14 +433,18 @@ class _Problem:
         """The loss, and its derivative by each score, (N, C)."""
         z = np.asarray(self.X @ W[:-1]) + W[-1]  # (N, C)
         share, y = self.share, self.target
-        if self.task.type == "regression":
-            away = z - y.reshape(z.shape)
+        if self.task.numbers:
+            away = z - y.reshape(len(y), -1)
             return 0.5 * float((share @ away**2).sum()), share[:, None] * away
         if self.task.type == "binary":
             s = z[:, 0]
             e = np.exp(-np.abs(s))
             p = np.where(s >= 0, 1.0, e) / (1.0 + e)
             return float(share @ (np.maximum(s, 0.0) - s * y + np.log1p(e))), (share * (p - y))[:, None]
+        if self.task.type == "multilabel":
+            e = np.exp(-np.abs(z))
+            p = np.where(z >= 0, 1.0, e) / (1.0 + e)
+            return float((share @ (np.maximum(z, 0.0) - z * y + np.log1p(e))).sum()), share[:, None] * (p - y)
         z = np.ascontiguousarray(z.T)  # (C, N): sums over classes are then sums of long rows, 2 x as fast
         z -= z.max(axis=0)
         at = np.arange(len(y))
@@ -442,14 +460,14 @@ class _Problem:
     def _steepness(self, W: F64, rows: slice = slice(None)) -> F64:
         """(N, 1 or C): second derivative of the loss of each row by each of its scores, times the row's share."""
         share = self.share[rows, None]
-        if self.task.type == "regression":
+        if self.task.numbers:
             return share
         p = self._probability(W, rows)
         return share * np.maximum(p * (1 - p), 1e-4)
 
     def _probability(self, W: F64, rows: slice) -> F64:
         z = np.asarray(self.X[rows] @ W[:-1]) + W[-1]
-        if self.task.type == "binary":
+        if self.task.type in ("binary", "multilabel"):
             return cast(F64, 0.5 * (1 + np.tanh(z / 2)))
         p = np.exp(z - z.max(axis=1, keepdims=True))
         return cast(F64, p / p.sum(axis=1, keepdims=True))

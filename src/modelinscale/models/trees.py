@@ -4,7 +4,7 @@ Weights are the text LightGBM saves, as bytes: readable, exact, no pickle.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from modelinscale.core.graph import Graph
 from modelinscale.core.seeds import derive
 from modelinscale.core.space import Choices, Range, Span
 from modelinscale.core.task import Task
-from modelinscale.models import Effort, Examples, Model, Scores, Weights
+from modelinscale.models import MORE_ROUNDS, Effort, Examples, Model, Scores, Weights, _trees_together
 from modelinscale.models._bins import Source, dataset, sources
 from modelinscale.models._forest import Tree, bounds, draw, read
 from modelinscale.models._lightgbm import lightgbm
@@ -74,13 +74,20 @@ class Trees(Model):
         return "" if blocks_of(layouts) else "there is no feature to split on"
 
     def fit(self, train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
+        if effort.workers > 1 and effort.crew is not None and len(train) * sum(b.n_columns for b in blocks_of(train.layouts)) >= _trees_together.LEAST_CELLS:
+            return _trees_together.fit(self, train, valid, task, effort)  # on this machine threads do better
+        return self.learned(train, valid, task, effort)
+
+    def learned(self, train: Examples, valid: Examples | None, task: Task, effort: Effort, share: _trees_together.Share | None = None) -> Weights:
+        """What `fit` finds, by this process alone or, with its ``share`` of the rows, together with others."""
         start = time.monotonic()
         blocks = blocks_of(train.layouts)
         center, scale = centre_and_spread(train, task)
         learns, stops = sources(train, valid, blocks, task.n_scores, effort)
         params = self._params(task, effort, len(learns), _n_filled(learns.held.rows, blocks) if train.held else len(learns) * learns.n_columns)
         data = dataset(learns, center, scale, params)
-        booster = lightgbm().Booster(params, data)
+        mine, params = (data, params) if share is None else share.of(data, params, len(learns))
+        booster = lightgbm().Booster(params, mine)
         if stops is not None:
             booster.add_valid(dataset(stops, center, scale, params, reference=data), "valid")
         rounds = self._rounds(len(learns), task)
@@ -95,10 +102,17 @@ class Trees(Model):
                     best_round, best_loss = i, loss
             if i % 10 == 0:
                 effort.progress(i / rounds, note)
-            if stopped or (valid is not None and i - best_round >= self.patience) or _over(start, effort):
+            over = _over(start, effort)
+            if stopped or (valid is not None and i - best_round >= self.patience) or (over if share is None else share.agrees(over)):
                 break
         effort.progress(1.0, note)
         return _weights(booster.model_to_string(num_iteration=best_round or -1), blocks, task, center, scale)
+
+    def without_valid(self, learned: Sequence[Weights], task: Task) -> "Trees":
+        """A tenth more rounds than were best: more rows bear more. Steps and leaves as they were, where rows and rounds chose them."""
+        rounds, text = np.mean([n_rounds(one) for one in learned]), _text(learned[0])
+        chosen = {name: kind(_said(text, said)) for name, said, kind in (("learning_rate", "learning_rate", float), ("leaves", "num_leaves", int))}
+        return self.but(rounds=max(1, round(float(rounds) * MORE_ROUNDS)), **chosen)
 
     def update(self, weights: Weights, new: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
         """Adds up to 20 trees for the new rows, gently: with LightGBM's defaults, going on from new rows alone wrecks a model of rare
@@ -219,6 +233,17 @@ def _over(start: float, effort: Effort) -> bool:
 def _weights(text: str, blocks: tuple[Block, ...], task: Task, center: float, scale: float) -> Weights:
     arrays = {"trees": np.frombuffer(text.encode("utf-8"), np.uint8)}
     return Weights(arrays, {"blocks": [block.plain() for block in blocks], "n_scores": task.n_scores, "center": center, "scale": scale})
+
+
+def n_rounds(weights: Weights) -> int:
+    """Rounds that were kept."""
+    return weights.arrays["trees"].tobytes().count(b"\nTree=") // int(weights.meta["n_scores"])
+
+
+def _said(text: str, name: str) -> str:
+    """A setting, as the saved text has it."""
+    start = text.index(f"\n[{name}: ") + len(name) + 4
+    return text[start : text.index("]", start)]
 
 
 def _text(weights: Weights) -> str:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 HELD_ENCODED = 4
 """Encoded rows are held in memory where it is allowed to be this many times their size: the blocks, and a family's own matrix of them."""
+HELD_OUT = "held_out.npy"
+"""Beside weights that have seen the validation rows: what the same settings said of them before."""
 _SCORED_SHARE = 4
 """Blocks of encoded rows that are scored may be no more than so small a part of what there is for rows."""
 _LOOK_ROWS = 4_096
@@ -153,6 +155,14 @@ class Context:
         kept: NDArray[np.bool_] = self.judged[np.flatnonzero(self.parts == VALID)] == VALID
         return np.asarray(one.valid_scores[kept], np.float64)
 
+    def folds(self) -> NDArray[np.int8] | None:
+        """The fold of each row of training, then of validation; None where the split leaves none."""
+        from modelinscale.data.folds import folds
+
+        split = self.spec.data.split
+        content = list(self.facts("prepare")["features"])
+        return folds(self.rows, np.asarray(self.parts), split, time=self.spec.data.time, content=content, target=self.task.target)
+
     @cached_property
     def task(self) -> Task:
         return Task.model_validate(self.facts("prepare")["task"])
@@ -197,7 +207,7 @@ class Context:
     def examples(self, part: str, form: Form) -> Examples:
         """The encoded rows of a part with their answers: in memory, or in a row file beside the store's other work."""
         if (part, form) not in self._examples:
-            shared = form == "deep" and self.spec.train.workers > 1  # processes that learn together read them for themselves
+            shared = form == "deep" and self.spec.train.workers > 1 and self.spec.compute.crew() is None  # programs of this machine read them for themselves
             self._examples[part, form] = self._held(part, form) if self.fits(form) and not shared else self._stored(part, form)
         return self._examples[part, form]
 
@@ -305,7 +315,9 @@ class Context:
 
         if which not in self._learned:
             facts = self.facts("train")
-            self._learned[which] = Learned(Model.parse(facts[which]), Weights.load(self.done["train"].folder / which))
+            folder = self.done["train"].folder / which
+            held = np.load(folder / HELD_OUT, allow_pickle=False) if (folder / HELD_OUT).is_file() else None
+            self._learned[which] = Learned(Model.parse(facts[which]), Weights.load(folder), held, whole=held is not None)
         return self._learned[which]
 
     def remember(self, which: str, learned: Learned) -> None:

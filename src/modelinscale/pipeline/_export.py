@@ -59,10 +59,11 @@ def work(context: Context, folder: Path) -> Facts:
     )
     context.forget_examples()
     proven = _proven(context)
+    scores = context.scores(model, "valid") if model.whole else context.valid_scores  # the graph is held against what the weights say, not what they said
     manifest = export(
         folder / PACKAGE,
         Parts(context.features, context.states, model.model, model.weights, context.task, Decision.model_validate(evaluated["decision"])),
-        Proving(context.rows.take(context.index("valid")[proven], context.rows.columns), context.valid_scores[proven]),
+        Proving(context.rows.take(context.index("valid")[proven], context.rows.columns), scores[proven]),
         Named(spec.name, name, lineage),
         schema=context.schema,
         clean=collected.get("clean"),

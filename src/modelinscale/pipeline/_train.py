@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelinscale.core.encoded import Form
+from modelinscale.core.files import write_array
 from modelinscale.pipeline._place import Facts, Place, Result
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def inputs(place: Place, done: dict[str, Result]) -> Facts:
 def work(context: Context, folder: Path) -> Facts:
     from modelinscale.models import Model
     from modelinscale.models.linear import Linear
+    from modelinscale.pipeline._context import HELD_OUT
     from modelinscale.train import fit
 
     spec = context.spec
@@ -38,11 +40,14 @@ def work(context: Context, folder: Path) -> Facts:
         crew=spec.compute.crew(),
         tell=notes.append,
         progress=context.report("train"),
+        folds=context.folds,
     )
     linear = fitted.linear or fit(Linear(), context.examples, context.task, context.layouts, spec.train, memory=memory, tell=notes.append).chosen
     for which, one in (("model", fitted.chosen), ("linear", linear)):
         (folder / which).mkdir()
         one.weights.save(folder / which)
+        if one.whole and one.valid_scores is not None:
+            write_array(folder / which / HELD_OUT, one.valid_scores)
         context.remember(which, one)
     context.place.forget_checkpoints(name)
     forms: set[Form] = {trial.model.form for trial in fitted.trials} | {"scaled"}

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from numpy.typing import NDArray
 from pydantic import Field
 
 from modelinscale.compute._crew import Crew
@@ -61,6 +62,11 @@ class Train(Settings):
     """With several workers: gradients travel in 16 bits where their way took more than this share of the first steps; null: always in full."""
     latency: Duration = 0.001
     """For `model: auto`: how long the members of an ensemble may take for one row, together, by their sizes; a single model is never refused for it."""
+    refit: bool = True
+    """For `model: auto`: whether what was chosen learns once more from all rows, those that chose included. Calibration and threshold still come from what
+    it said of them before."""
+    student: bool = False
+    """For `model: auto`: whether, in small tables, one family is taught by the ensemble, and kept instead of it where it is no worse by more than chance."""
 
 
 def fit(
@@ -75,18 +81,20 @@ def fit(
     crew: Crew | None = None,
     tell: Callable[[str], None] = lambda note: None,
     progress: Callable[[float, str], None] = lambda share, note: None,
+    folds: "Callable[[], NDArray[Any] | None]" = lambda: None,
 ) -> Fitted:
     """Learns from the training rows; validation rows only stop early and, for ``auto``, choose.
 
     ``memory``: bytes it may take besides interpreter and libraries (None: no limit); ``tell`` is called with what a family could not do because of it.
     ``crew``: where the processes of `Train.workers` are begun (None: on this machine).
-    ``auto`` fits several families and settings within the budget and keeps the one with the least validation loss, or a mixture of some where that is
-    better by more than chance (`train._auto`). Raises `ModelError` when a family that was asked for, or every family of ``auto``, cannot learn this.
+    ``auto`` fits several families and settings within the budget and keeps the one with the least loss, or a mixture of some where that is better by more
+    than chance (`train._auto`); ``folds`` gives it the fold of each row of training, then of validation. Raises `ModelError` when a family that was asked
+    for, or every family of ``auto``, cannot learn this.
     """
     if isinstance(model, str):
         from modelinscale.train import _auto
 
-        return _auto.fit(rows, task, layouts, settings, checkpoints=checkpoints, memory=memory, crew=crew, tell=tell, progress=progress)
+        return _auto.fit(rows, task, layouts, settings, checkpoints=checkpoints, memory=memory, crew=crew, tell=tell, progress=progress, folds=folds)
     start = time.monotonic()
     effort = Effort(
         seed=settings.seed,

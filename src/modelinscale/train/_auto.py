@@ -1,15 +1,15 @@
 """``model: auto``: several families and settings within the budget, then the best of them, or a mixture where that is better by more than chance.
 
-In order: the families by themselves, quick settings first (they also tell what a row costs here); where there are rows enough to tell more apart, a portfolio
-of further settings, on a part of the rows first where all of them would take too long; then a greedy choice of members on the validation rows.
+In order: a probe that says what a row costs each family here; the families by themselves, quick settings first; a portfolio of further settings, those that
+do not fit into what is left made to fit or left out; variations of the best ones while that helps; a greedy choice of members on rows that they did not
+learn from (of small tables all rows, in folds); the members once more on all rows; where asked for a student of the mixture.
 The same seed gives the same model as long as the budget does not bind.
 """
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,122 +18,149 @@ from numpy.typing import NDArray
 
 from modelinscale.compute._crew import Crew
 from modelinscale.core.encoded import Form, Layout
-from modelinscale.core.errors import ModelError
+from modelinscale.core.errors import MisError, ModelError
 from modelinscale.core.seeds import derive, generator
 from modelinscale.core.task import Task
-from modelinscale.models import Effort, Examples, Model, Weights
-from modelinscale.models._mixture import Mixture, choose, mixed, row_shares
+from modelinscale.models import Effort, Examples, Model, Scores, Weights
+from modelinscale.models._mixture import Mixture, choose, mixed, row_losses, row_shares
 from modelinscale.models.ensemble import Ensemble, joined
 from modelinscale.train import Train
+from modelinscale.train._costs import PROBE_ROWS, PROBE_S, Costs, probe
+from modelinscale.train._folds import All, all_rows, crossed
 from modelinscale.train._loss import loss
+from modelinscale.train._portfolio import Candidate, families, portfolio, variations
 from modelinscale.train._target import Totals, class_factors
 from modelinscale.train._trial import Fitted, Learned, Rows, Trial, attempt, folder_of
 
-# M models, N rows.
+# M models, N rows that tell models apart: those of validation, or of small tables all that are not for the test.
+
+Folds = Callable[[], NDArray[Any] | None]
+"""The fold of each row of training, then of validation; None: there can be none."""
 
 _TELLING_ROWS = 1_000
-"""With fewer validation rows than this more settings would only be compared by chance: the families by themselves do."""
+"""With fewer rows to tell by, more settings would only be compared by chance: the families by themselves do."""
 _MANY_ROWS = 20_000
-"""Beyond this a part of the rows tells which settings are worth all of them."""
+"""Beyond this a part of the rows tells which settings are worth all of them; up to this rows tell in folds."""
 _ETA = 3
 _TREE_US, _NUMBER_US = 0.05, 0.0005
 """What one row costs, about: a tree of 31 leaves, and a weight of a network or a linear model."""
 _LEAST_S = 1.0
 """With less time than this no further settings are begun."""
+_FOLDED_SHARE = 0.25
+"""The families in folds may take no more of what is left; else the validation rows alone tell."""
+_KEPT_SHARE = 0.4
+"""The most of the budget that is kept for learning from all rows in the end."""
+_PATIENCE = 5
+"""Variations without a better mixture after which no more are tried."""
+_MOST_KEPT = 24
+"""Models that may be mixed: the best so far."""
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """Settings to try."""
+class Found:
+    """A model that answers, with what is needed to mix it and to learn it once more from all rows."""
 
-    model: Model
-    share: float
-    """Of what is left of the budget when its turn comes."""
-    price: float = 1.0
-    """Seconds it takes, about, in those of its family's own settings."""
-
-
-def families(layouts: Callable[[Form], dict[str, Layout]], *, more: bool, several: bool = False) -> list[Candidate]:
-    """The families by themselves. Where a column keeps its shape for deep networks (an image) those first: what the others see of it is little.
-
-    ``more``: further settings come after them, so the last one leaves time for those. ``several``: an answer is more than one class or one number.
-    """
-    if several:
-        shares = {"linear": 0.2, "network": 1.0}
-    elif any(layout.shape for layout in layouts("deep").values()):
-        shares = {"linear": 0.1, "trees": 0.1, "network": 1.0}
-    else:
-        shares = {"linear": 0.1, "trees": 0.2, "mlp": 0.3} if more else {"linear": 0.15, "trees": 0.5, "mlp": 1.0}
-    return [Candidate(Model.parse(name), share) for name, share in shares.items()]
-
-
-def portfolio(task: Task) -> list[Candidate]:
-    """Further settings, the most promising first. Boosting ones hold leaves back more than their library does: with its defaults rare classes make a model
-    worse with more rows (covertype: log loss 0.379 of 120,000 rows, 0.658 of 465,000)."""
-    floor = {"min_leaf_weight": 1.0, "l2": 5.0}
-    few = 0.5 if task.n_scores > 2 else 1.0  # a round of several classes is as many trees
-    settings: list[tuple[float, dict[str, Any]]] = [
-        (
-            10.0,
-            {"type": "trees", "rounds": int(1500 * few), "learning_rate": 0.04, "leaves": 63, "columns_share": 0.6, "rows_share": 0.8, "patience": 60, **floor},
-        ),
-        (6.0, {"type": "catboost"}),
-        (6.0, {"type": "trees", "rounds": int(1000 * few), "learning_rate": 0.08, "leaves": 63, "random_splits": True, "patience": 60, **floor}),
-        (
-            5.0,
-            {"type": "trees", "rounds": int(1000 * few), "learning_rate": 0.06, "leaves": 24, "columns_share": 0.4, "rows_share": 0.7, "patience": 60, **floor},
-        ),
-        (3.0, {"type": "mlp", "width": 256, "members": 8, "dropout": 0.2, "learning_rate": 2e-3, "bins": 32}),
-        (
-            20.0,
-            {
-                "type": "trees",
-                "rounds": int(2500 * few),
-                "learning_rate": 0.03,
-                "leaves": 127,
-                "columns_share": 0.5,
-                "rows_share": 0.8,
-                "patience": 80,
-                **floor,
-            },
-        ),
-        (4.0, {"type": "trees", "rounds": int(1500 * few), "learning_rate": 0.1, "leaves": 8, "patience": 60, **floor}),
-    ]
-    return [Candidate(Model.parse(one), 0.5, price) for price, one in settings if one["type"] != "catboost" or _has_catboost()]
-
-
-def _has_catboost() -> bool:
-    from modelinscale.core.kinds import names
-
-    return "catboost" in names("models") and find_spec("catboost") is not None
+    learned: Learned
+    loss: float
+    scores: Scores
+    """Of the N rows, none of which it learned from."""
+    shares: NDArray[np.float64]
+    """(N,): `row_shares` of them."""
+    weights: tuple[Weights, ...]
+    """One, or one a fold."""
+    seconds: float
+    """Of one learning."""
 
 
 @dataclass
-class _Search:
+class Search:
     """What is given, and what was found so far."""
 
     rows: Rows
     task: Task
     layouts: Callable[[Form], dict[str, Layout]]
     settings: Train
-    effort: Callable[[Model, float, float], Effort]
-    """For a model, seconds, and the share of all that is done."""
+    effort: Callable[[Model, float], Effort]
+    tell: Callable[[str], None]
+    costs: Costs
     began: float
-    trials: list[Trial]
-    learned: list[tuple[float, Learned]]
+    every: All
+    fold: NDArray[Any] | None = None
+    trials: list[Trial] = field(default_factory=list)
+    learned: list[tuple[float, Learned]] = field(default_factory=list)
+    """All that were learned from the training rows alone."""
+    found: list[Found] = field(default_factory=list)
+    """All that answered the N rows, the best first."""
 
     @property
     def left(self) -> float:
+        """Seconds of the budget."""
         return self.settings.budget - (time.monotonic() - self.began)
 
-    def attempt(self, candidate: Candidate, budget_s: float, done: float, rows: Rows | None = None, *, part: str = "") -> Trial:
-        """One candidate, on all rows or (``part`` says which) on some: what some taught is only told."""
-        effort = self.effort(candidate.model, max(0.0, budget_s), done)
-        trial, one = attempt(candidate.model, rows or self.rows, self.task, self.layouts, self.settings, effort, tolerant=True)
-        self.trials.append(replace(trial, note=f"{trial.note}, {part}".strip(", ")) if part else trial)
+    @property
+    def free(self) -> float:
+        """Seconds that may still be searched in: without those that learning the best from all rows will take."""
+        return self.left - self.kept
+
+    @property
+    def kept(self) -> float:
+        if not self.settings.refit or not self.found or not self.every.held:
+            return 0.0
+        again = [one for one in self.found[:3] if self.fold is not None or one.learned.model.without_valid(one.weights, self.task)]
+        return min(_KEPT_SHARE * self.settings.budget, 1.3 * sum(one.seconds for one in again))
+
+    @property
+    def n_train(self) -> int:
+        return len(self.rows("train", "scaled"))
+
+    @property
+    def judged(self) -> Examples:
+        """The N rows; their features are not looked at."""
+        whole = self.rows("valid", "scaled") if self.fold is None else self.every.examples("scaled")
+        totals = Totals.of(((block.target, block.weight) for block in self.rows("train", "scaled").blocks()), self.task)
+        return whole.weighed(class_factors(totals, self.task, self.settings.class_weight))
+
+    def attempt(self, model: Model, budget_s: float, rows: Rows | None = None, *, part: str = "", note: str = "") -> Trial:
+        """One model, on all rows or (``part`` says which) on some: what some taught is only told."""
+        effort = self.effort(model, max(0.0, budget_s))
+        if self.fold is not None and not part:
+            return self._crossed(model, effort, note)
+        n_rows = len((rows or self.rows)("train", model.form))
+        trial, one = attempt(model, rows or self.rows, self.task, self.layouts, self.settings, effort, tolerant=True)
+        self.trials.append(replace(trial, note=", ".join(word for word in (trial.note, note, part) if word)))
+        if one is not None:
+            self.costs.learn(model, n_rows, trial.seconds, one.weights, cut="budget" in trial.note)
         if one is not None and not part:
             self.learned.append((math.inf if trial.loss is None else trial.loss, one))
+            self._keep(one, trial.loss, one.valid_scores, (one.weights,), trial.seconds)
         return trial
+
+    def _crossed(self, model: Model, effort: Effort, note: str) -> Trial:
+        assert self.fold is not None
+        done = crossed(model, self.every, self.fold, self.task, self.layouts, self.settings, effort)
+        self.trials.append(replace(done.trial, note=", ".join(word for word in (done.trial.note, note) if word)))
+        if done.scores is not None:
+            n_folds = len(done.weights)
+            one = Learned(model, done.weights[0], np.asarray(done.scores[self.n_train :]), whole=True)
+            n_rows = len(self.fold) * (n_folds - 1) // n_folds
+            self.costs.learn(model, n_rows, done.trial.seconds / n_folds, done.weights[0], cut="budget" in done.trial.note)
+            self._keep(one, done.trial.loss, done.scores, done.weights, done.trial.seconds / n_folds)
+        return done.trial
+
+    def _keep(self, one: Learned, value: float | None, scores: Scores | None, weights: tuple[Weights, ...], seconds: float) -> None:
+        if value is None or scores is None or not math.isfinite(value) or self.task.several:
+            return
+        shares = row_shares(scores, self.judged.target, self.task)
+        self.found = sorted([*self.found, Found(one, value, scores, shares, weights, seconds)], key=lambda each: each.loss)[:_MOST_KEPT]
+
+    def skip(self, model: Model, why: str) -> None:
+        self.trials.append(Trial(model, 0.0, note=why))
+
+    def mixture(self) -> Mixture:
+        """Which of those found to mix, and how much of each."""
+        judged = self.judged
+        costs = [row_cost_s(one.learned.weights) for one in self.found]
+        return choose(np.stack([one.shares for one in self.found]), judged.target, judged.weight, self.task, costs=costs, most=self.settings.latency)
 
 
 def fit(
@@ -147,17 +174,18 @@ def fit(
     crew: Crew | None = None,
     tell: Callable[[str], None],
     progress: Callable[[float, str], None],
+    folds: Folds = lambda: None,
 ) -> Fitted:
     """The best of all within the budget; see `train.fit`."""
-    n_valid, n_train = len(rows("valid", "scaled")), len(rows("train", "scaled"))
-    deep = any(layout.shape for layout in layouts("deep").values())
-    more = portfolio(task) if n_valid >= _TELLING_ROWS and not deep and not task.several else []
-    turns = 0
+    began, turns = time.monotonic(), 0
+    begun: set[str] = set()
 
-    def effort(model: Model, budget_s: float, done: float) -> Effort:
+    def effort(model: Model, budget_s: float) -> Effort:
         nonlocal turns
         turns += 1
-        own = model.type if turns <= len(first) else f"{model.type}-{turns}"
+        own, first_time = f"{model.type}-{turns}", model.type not in begun
+        begun.add(model.type)
+        share = (time.monotonic() - began) / max(settings.budget, 1e-9)
         return Effort(
             seed=settings.seed,
             budget_s=budget_s,
@@ -165,46 +193,101 @@ def fit(
             workers=settings.workers,
             compress_above=settings.compress_above,
             crew=crew,
-            checkpoints=folder_of(checkpoints, own),
+            checkpoints=folder_of(checkpoints, model.type if first_time else own),
             memory=memory,
             tell=lambda note: tell(f"{model.type}: {note}"),
-            progress=lambda share, note: progress(done + share / (len(first) + len(more)), f"{model.type}: {note}"),
+            progress=lambda done, note: progress(min(0.99, share), f"{model.type}: {note}"),
         )
 
+    search = Search(rows, task, layouts, settings, effort, tell, Costs(task), began, All(rows))
+    n_train, n_valid = search.n_train, len(rows("valid", "scaled"))
+    shaped = any(layout.shape for layout in layouts("deep").values())
+    small = _small(search, n_valid, shaped)
+    more = [] if task.several or (n_train + n_valid if small else n_valid) < _TELLING_ROWS else portfolio(task, n_train, layouts)
     first = families(layouts, more=bool(more), several=bool(task.several))
-    search = _Search(rows, task, layouts, settings, effort, time.monotonic(), [], [])
-    total = len(first) + len(more)
-    for i, candidate in enumerate(first):
-        search.attempt(candidate, search.left * candidate.share, i / total)
+    if n_train > 2 * PROBE_ROWS and not task.several:
+        wanted = {one.model.type for one in (*first, *more)} - {"network", "random_convolutions"}
+        known = [Model.parse(name) for name in ("trees", "catboost", "mlp", "linear") if name in wanted]
+        search.costs = probe(rows, known, task, settings.seed, settings.threads, min(PROBE_S, settings.budget / 20), tell)
+    for candidate in first:
+        fits, note = search.costs.made_to_fit(candidate.model, n_train, search.left * candidate.share)
+        search.attempt(fits or candidate.model, search.left * candidate.share, note=note if fits else "")
+        if small and candidate.model.type == "trees":
+            small = _fold(search, first, folds)
+    if small and search.fold is None:
+        more = more if n_valid >= _TELLING_ROWS else []
     if more:
-        _try_more(search, more, n_train, len(first) / total, total)
+        _try_more(search, more)
     if not search.learned:
         raise ModelError(
             f"No family can learn this: {'; '.join(f'{t.model.type}: {t.note}' for t in search.trials)}.",
             fix="Raise `train.budget`, or name features and a model.",
         )
     chosen = _best(search)
+    if chosen.whole:
+        tell(f"learned from all {n_train + n_valid:,} rows in the end; calibration and threshold come from what the same settings said of rows held out.")
     linear = next((one for _, one in search.learned if one.model.type == "linear"), None)
-    return Fitted(chosen, linear, time.monotonic() - search.began, tuple(search.trials))
+    return Fitted(chosen, linear, time.monotonic() - began, tuple(search.trials))
 
 
-def _try_more(search: _Search, more: list[Candidate], n_train: int, done: float, total: int) -> None:
-    """The portfolio, on all rows where that fits into what is left by what the families took; otherwise a ninth and a third of the rows choose first."""
-    seconds = {trial.model.type: trial.seconds for trial in search.trials}
-    price = [candidate.price * seconds.get(candidate.model.type, 3 * seconds.get("trees", 0.0)) for candidate in more]
-    if n_train > _MANY_ROWS and sum(price) > search.left:
+def _small(search: Search, n_valid: int, shaped: bool) -> bool:
+    """Whether folds may tell more than the validation rows."""
+    n = search.n_train + n_valid
+    return search.settings.refit and not search.task.several and not shaped and bool(n_valid) and n < _MANY_ROWS and search.every.held
+
+
+def _fold(search: Search, first: Sequence[Candidate], folds: Folds) -> bool:
+    """Goes on in folds where there are any and the budget lets the families be learned in them; those that were learned are learned again."""
+    seconds = [trial.seconds for trial in search.trials if trial.loss is not None]
+    if not seconds or 4 * (sum(seconds) + 5 * max(seconds)) > _FOLDED_SHARE * search.left:
+        return False
+    search.fold = folds()
+    if search.fold is None:
+        return False
+    search.found = []
+    for model in [trial.model for trial in search.trials if trial.loss is not None]:
+        search.attempt(model, search.left * 0.2)
+    return True
+
+
+def _try_more(search: Search, more: list[Candidate]) -> None:
+    """The portfolio on all rows, each made to fit its share of what is left, or left out; then variations of the best, while they help."""
+    times = 1 if search.fold is None else 5
+    n_rows = search.n_train if search.fold is None else len(search.fold) * 4 // 5
+    price = [times * (search.costs.seconds(one.model, n_rows) or 3 * _trees_s(search)) for one in more]
+    if search.n_train > _MANY_ROWS and search.free < sum(price) < 9 * search.free:
         for size in (_ETA**2, _ETA):
-            more = _survivors(search, more, size, done)
+            more = _survivors(search, more, size)
     for i, candidate in enumerate(more):
-        if search.left < _LEAST_S:
-            search.trials.append(Trial(candidate.model, 0.0, note="the budget was used up before its turn"))
+        if search.free < _LEAST_S:
+            search.skip(candidate.model, "the budget was used up before its turn")
             continue
-        search.attempt(candidate, search.left / min(3, len(more) - i), done + i / total)
+        _try(search, candidate, n_rows, times, search.free * max(candidate.share, 1 / (len(more) - i)))
+    misses, best = 0, search.mixture().loss if search.found else math.inf
+    for drawn in variations([one.learned.model for one in search.found], search.task, search.settings.seed):
+        if misses == _PATIENCE or search.free < _LEAST_S or not _try(search, drawn, n_rows, times, search.free):
+            break
+        now = search.mixture().loss
+        misses, best = (misses + 1, best) if now >= best * (1 - 1e-3) else (0, now)
 
 
-def _survivors(search: _Search, more: list[Candidate], size: int, done: float) -> list[Candidate]:
-    """Those that a ``size``-th of the training rows says are best: a third of them, and at least two."""
-    kept = max(2, math.ceil(len(more) / _ETA))
+def _try(search: Search, candidate: Candidate, n_rows: int, times: int, allowed_s: float) -> bool:
+    """One candidate within so many seconds; whether it was tried."""
+    fits, note = search.costs.made_to_fit(candidate.model, n_rows, allowed_s / times)
+    if fits is None:
+        search.skip(candidate.model, note)
+        return False
+    search.attempt(fits, min(search.free, 1.5 * allowed_s), note=note)
+    return True
+
+
+def _trees_s(search: Search) -> float:
+    return max((trial.seconds for trial in search.trials if trial.model.type == "trees"), default=0.0)
+
+
+def _survivors(search: Search, more: list[Candidate], size: int) -> list[Candidate]:
+    """Those that a ``size``-th of the training rows says are best: half of them, in the order of the portfolio; all, where there are few."""
+    kept = max(2, math.ceil(len(more) / 2))
     if len(more) <= kept:
         return more
     some: dict[Form, Examples] = {}
@@ -218,51 +301,92 @@ def _survivors(search: _Search, more: list[Candidate], size: int, done: float) -
             some[form] = whole.take(np.sort(index))
         return some[form]
 
+    # Steps as on all rows, or too few to compare by: then nothing is found out before the time is better spent.
+    seconds = [search.costs.seconds(one.model, search.n_train // size) for one in more]
+    if sum(one or 0.0 for one in seconds) > search.free / 6:
+        return more
     found: list[tuple[float, int]] = []
     for i, candidate in enumerate(more):
-        # All of them on a part of the rows may take no more than a quarter of what is left.
-        trial = search.attempt(candidate, search.left / 4 / (len(more) - i), done, rows, part=f"learned from 1/{size} of the rows")
+        trial = search.attempt(candidate.model, search.free / 4, rows, part=f"learned from 1/{size} of the rows")
         if trial.loss is not None:
             found.append((trial.loss, i))
     return [more[i] for _, i in sorted(sorted(found)[:kept], key=lambda pair: pair[1])]
 
 
-def _best(search: _Search) -> Learned:
-    """The one with the least loss, or a mixture; never one whose validation loss is more than that of the best."""
-    best = min(search.learned, key=lambda pair: pair[0])[1]
-    able = [one for value, one in search.learned if one.valid_scores is not None and math.isfinite(value)]
-    if len(able) < 2 or search.task.several:
-        return best
-    valid, train, task = search.rows("valid", "scaled"), search.rows("train", "scaled"), search.task
-    totals = Totals.of(((block.target, block.weight) for block in train.blocks()), task)
-    valid = valid.weighed(class_factors(totals, task, search.settings.class_weight))
-    target, weight = valid.target, valid.weight
+def _best(search: Search) -> Learned:
+    """The one with the least loss, or a mixture, learned from all rows where there is time; never one that did worse than the best on the N rows."""
+    if not search.found:
+        return min(search.learned, key=lambda pair: pair[0])[1]
+    choice = search.mixture()
+    used = [(one, share) for one, share in zip(search.found, choice.shares, strict=True) if share]
+    single = search.found[0]
+    scores = mixed([one.scores for one, _ in used], [share for _, share in used], search.task)
+    value = _loss(search, scores)
+    if len(used) < 2 or value >= single.loss:
+        return _finished(search, single)
     began = time.monotonic()
-    answers = np.stack([row_shares(_scores(one), target, task) for one in able])
-    costs = [row_cost_s(one.weights) for one in able]
-    found = choose(answers, target, weight, task, costs=costs, most=search.settings.latency)
-    if sum(share > 0 for share in found.shares) < 2:
-        return best
-    return _mixture(search, able, found, target, weight, began, best)
+    members = [_finished(search, one) for one, _ in used]
+    model, shares = Ensemble(members=tuple(one.learned.model for one, _ in used), shares=tuple(share for _, share in used)), [share for _, share in used]
+    note = ", ".join(f"{share:.0%} {one.learned.model.type}" for one, share in used)
+    search.trials.append(Trial(model, time.monotonic() - began, value, note=note))
+    valid = scores if search.fold is None else scores[search.n_train :]
+    whole = any(one.whole for one in members)
+    mixture = Learned(model, joined([one.weights for one in members], shares, search.task), np.asarray(valid), whole=whole)
+    return _student(search, mixture, scores, value) if search.settings.student else mixture
 
 
-def _mixture(
-    search: _Search, able: list[Learned], found: Mixture, target: NDArray[Any], weight: NDArray[np.float64] | None, began: float, best: Learned
-) -> Learned:
-    used = [(one, share) for one, share in zip(able, found.shares, strict=True) if share]
-    shares = [share for _, share in used]
-    scores = mixed([_scores(one) for one, _ in used], shares, search.task)
-    value = loss(scores, target, weight, search.task)
-    if value >= min(one for one, _ in search.learned):
-        return best
-    model = Ensemble(members=tuple(one.model for one, _ in used), shares=tuple(shares))
-    search.trials.append(Trial(model, time.monotonic() - began, value, note=", ".join(f"{share:.0%} {one.model.type}" for one, share in used)))
-    return Learned(model, joined([one.weights for one, _ in used], shares, search.task), scores)
+def _loss(search: Search, scores: Scores) -> float:
+    judged = search.judged
+    return loss(scores, judged.target, judged.weight, search.task)
 
 
-def _scores(one: Learned) -> NDArray[np.float64]:
-    assert one.valid_scores is not None, "only those that have answered are asked"
-    return one.valid_scores
+def _finished(search: Search, one: Found) -> Learned:
+    """A member as it will answer: learned from all rows where it can be and there is time; else from the training rows."""
+    if not search.settings.refit or not search.every.held or not len(search.rows("valid", "scaled")):
+        return one.learned
+    again = one.learned.model.without_valid(one.weights, search.task)
+    kind = one.learned.model.type
+    if again is None and search.fold is None:
+        return one.learned  # it needs rows held out to know when to stop
+    if search.left < one.seconds:
+        search.tell(f"{kind}: no time was left to learn from all rows in the end; it stays as it was.")
+        return one.learned
+    effort = search.effort(one.learned.model, search.left)
+    try:
+        if again is not None:
+            return all_rows(one.learned, again, search.every, search.task, search.layouts, search.settings, effort)
+        _, anew = attempt(one.learned.model, search.rows, search.task, search.layouts, search.settings, effort, tolerant=False)
+    except MisError as error:
+        search.tell(f"{kind}: it could not learn from all rows ({error.message}); it stays as it was.")
+        return one.learned
+    assert anew is not None, "what is not tolerated is raised"
+    return Learned(one.learned.model, anew.weights, one.learned.valid_scores, whole=True)
+
+
+def _student(search: Search, mixture: Learned, scores: Scores, value: float) -> Learned:
+    """Trees that learn what the mixture says; instead of it where they are no worse by more than chance."""
+    from modelinscale.train._student import STUDENT, taught
+
+    began = time.monotonic()
+    if search.fold is None or search.left < _LEAST_S:
+        search.tell("student: none was taught; that takes folds, so a table of fewer than 20,000 rows that is not split in time, and time that is left.")
+        return mixture
+    n, model = search.n_train, Model.parse(STUDENT)
+    judged = search.rows("valid", model.form)
+    student = taught(search.rows("train", model.form), judged, scores[:n], search.task, search.effort(model, search.left))
+    own, teacher = np.asarray(student.valid_scores), scores[n:]
+    found, there = (loss(one, judged.target, judged.weight, search.task) for one in (own, teacher))
+    gaps = _row_losses(own, judged, search.task) - _row_losses(teacher, judged, search.task)
+    noise = float(gaps.std() / len(gaps) ** 0.5)
+    as_good = float(gaps.mean()) <= noise
+    note = f"student of the mixture, whose loss on the same rows is {there:.4g}; {'kept instead of it' if as_good else 'the mixture is kept'}"
+    search.trials.append(Trial(student.model, time.monotonic() - began, found, note=note))
+    search.tell(f"student: {student.model.type} taught by the mixture: loss {found:.4g}, the mixture {there:.4g}; {'kept' if as_good else 'not kept'}.")
+    return student if as_good else mixture
+
+
+def _row_losses(scores: Scores, judged: Examples, task: Task) -> NDArray[np.float64]:
+    return row_losses(row_shares(scores, judged.target, task), judged.target, task)
 
 
 def row_cost_s(weights: Weights) -> float:
