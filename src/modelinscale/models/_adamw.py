@@ -24,8 +24,9 @@ class Moments:
 class AdamW:
     """Steps of the parameters along their gradients. A parameter that never had a gradient is left alone and has no moments."""
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], weight_decay: float) -> None:
-        self._parameters, self._weight_decay = list(parameters), weight_decay
+    def __init__(self, parameters: Iterable[torch.nn.Parameter], weight_decay: float, share: float = 1.0) -> None:
+        """``share``: how much of the step size they move by."""
+        self._parameters, self._weight_decay, self._share = list(parameters), weight_decay, share
         self._known = set(self._parameters)
         self.moments: dict[torch.nn.Parameter, Moments] = {}
 
@@ -49,7 +50,7 @@ class AdamW:
                 [one.second for one in known],
                 [],
                 [one.step for one in known],
-                lr=rate,
+                lr=rate * self._share,
                 beta1=0.9,
                 beta2=0.999,
                 weight_decay=self._weight_decay,

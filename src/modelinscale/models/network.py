@@ -14,6 +14,7 @@ from modelinscale.core.task import Task
 from modelinscale.models._deep import plan
 from modelinscale.models._deep.family import Deep
 from modelinscale.models._deep.plan import Fall, Precision, Recipe, Shape
+from modelinscale.models._pretrained import Pretrained
 
 
 class Network(Deep):
@@ -47,6 +48,8 @@ class Network(Deep):
     """Maps of an image encoder's first layer; later ones have up to eight times as many. The work grows with its square."""
     image: Literal["auto", "resnet", "convnext"] = "auto"
     """Encoder of images: a small residual network; a network in the manner of ConvNeXt, with less work a pixel; auto: convnext from 128 pixels a side on."""
+    pretrained: Pretrained | None = None
+    """Instead of `image`: an architecture of timm, with weights from a file or the hub."""
     sequence: Literal["rnn", "lstm", "tcn", "transformer"] = "rnn"
     """Encoder of sequences: gated recurrent units both ways (rnn) or cells with a memory of their own (lstm), convolutions that look ever further, attention."""
     text: Literal["bag", "rnn", "lstm", "tcn", "transformer"] = "rnn"

@@ -138,9 +138,24 @@ def _ports(model: "Deep", train: Examples) -> tuple[tuple[Port, ...], Known]:
             if model.pretrained is not None:
                 ports[-1], facts[-1] = _pretrained(model, ports[-1])
                 continue
+            if model.pretrained is not None:
+                ports[-1], facts[-1] = _pretrained(model, ports[-1])
+                continue
             values = np.asarray(seen[name], np.float32)
             facts[-1] = {"mean": values.mean((0, 1, 2)), "deviation": np.maximum(values.std((0, 1, 2)), np.float32(1))}
     return tuple(ports), {f"{port.kind}{i}": fact for i, (port, fact) in enumerate(zip(ports, facts, strict=True))}
+
+
+def _pretrained(model: "Network", port: Port) -> tuple[Port, dict[str, NDArray[Any]]]:
+    """With weights from elsewhere, drawn once: what cannot be exported is not to be trained for hours first."""
+    from modelinscale.models._deep.pretrained import digest_of, weights_of
+
+    assert model.pretrained is not None
+    known = weights_of(model.pretrained, port.shape[0])
+    settings = {"encoder": "pretrained", "architecture": model.pretrained.architecture, "share": model.pretrained.share, "mirrored": dict(port.settings)["mirrored"]}
+    port = replace(port, settings=(*settings.items(), ("digest", digest_of(known))))
+    port.build(known).draw(Graph(), "pixels")
+    return port, known
 
 
 def _pretrained(model: "Network", port: Port) -> tuple[Port, dict[str, NDArray[Any]]]:

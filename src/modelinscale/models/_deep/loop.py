@@ -92,8 +92,10 @@ class Loop:
         self.judge = copy.deepcopy(self.net).eval().requires_grad_(False)  # holds the moving average
         self.learner: Callable[[Any], Tensor] = self.strategy.wrapped(self.net)
         self.parameters = [p for p in self.net.parameters() if p.requires_grad]
-        decayed, plain = [p for p in self.parameters if p.ndim > 1], [p for p in self.parameters if p.ndim <= 1]
-        self.optimizers = [AdamW(group, decay) for group, decay in ((decayed, self.recipe.weight_decay), (plain, 0.0)) if group]
+        shares, groups = self.net.shares(), dict[tuple[float, float], list[torch.nn.Parameter]]()
+        for p in self.parameters:
+            groups.setdefault((self.recipe.weight_decay if p.ndim > 1 else 0.0, shares.get(p, 1.0)), []).append(p)
+        self.optimizers = [AdamW(group, decay, share) for (decay, share), group in groups.items()]
         state, averaged = self.net.state_dict(), self.judge.state_dict()
         moving = [name for name, value in state.items() if value.dtype == torch.float32]
         self._now, self._average = [state[name] for name in moving], [averaged[name] for name in moving]

@@ -69,6 +69,10 @@ class Port:
             return Tokens(self.widths[0], self.shape[0], kind=more["encoder"], units=more["units"])
         C = self.shape[2]
         mean, deviation = known.get("mean", np.zeros(C, np.float32)), known.get("deviation", np.ones(C, np.float32))
+        if more.get("encoder") == "pretrained":
+            from modelinscale.models._deep.pretrained import Body
+
+            return Body(self.shape, more["architecture"], more["share"], dict(known), mirrored=more["mirrored"])
         kind = ConvNeXt if more.get("encoder") == "convnext" else Cnn
         return kind(self.shape, more["maps"], mean, deviation, mirrored=more.get("mirrored", False))
 
@@ -126,6 +130,11 @@ class Net(torch.nn.Module):
             else:
                 found[name] = tensor_of(blocks[0] if len(blocks) == 1 else np.stack(cast("list[NDArray[Any]]", blocks), axis=1))
         return found
+
+    def shares(self) -> dict[torch.nn.Parameter, float]:
+        """Of parameters that do not move by the whole step size: how much of it."""
+        parts = [part for part in self.parts.values() if isinstance(part, Part) and part.share != 1]
+        return {p: part.share for part in parts for p in part.parameters()}
 
     def draw(self, graph: Graph, blocks: Mapping[str, str]) -> str:
         """Draws the mean of the members' scores: float32 (N, C)."""

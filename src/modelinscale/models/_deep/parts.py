@@ -20,6 +20,8 @@ class Part(torch.nn.Module):
     """From one block of a batch (or several of one role, side by side) to ``width`` numbers a row."""
 
     width: int
+    share: float = 1.0
+    """How much of the step size its weights move by."""
     beside: ClassVar[int] = 1
     """Axis along which blocks of several features lie side by side."""
 
