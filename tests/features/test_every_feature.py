@@ -25,8 +25,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "sequence": [{"longest": 4}, {}],
     "text": [
         {"at_least": 1, "in_order": True, "pieces": "subwords"},
-        {"at_least": 1, "in_order": True},
-        {"in_order": True, "longest": 5},
+        {"at_least": 1, "in_order": True, "longest": 5},
         {},
         {"at_least": 1, "pairs": False},
         {"at_least": 1, "keep": 30},

@@ -15,7 +15,7 @@ from modelinscale.core.graph import Graph
 if TYPE_CHECKING:
     import polars as pl
 
-_GAPS = (
+GAPS = (
     r"\x00-\x20\x22\x26-\x2f\x3a-\x3e\x40\x5b-\x60\x7b-\x7f"  # ASCII without letters, digits and the signs below
     r"\x{80}-\x{a1}\x{a4}\x{a6}-\x{a9}\x{ab}-\x{b1}\x{b4}\x{b6}-\x{b8}\x{bb}\x{bf}\x{d7}\x{f7}"  # Latin-1
     r"\x{37e}\x{387}\x{55a}-\x{55f}\x{589}-\x{58a}\x{5be}\x{5c0}\x{5c3}\x{5f3}-\x{5f4}"  # Greek, Armenian, Hebrew
@@ -32,7 +32,7 @@ _ALONE = (
     r"\x{e00}-\x{e4e}\x{e50}-\x{e59}\x{e80}-\x{eff}\x{1000}-\x{109f}\x{1780}-\x{17d3}"  # scripts without blanks: Thai, Lao, Burmese, Khmer
     r"\x{3040}-\x{30fa}\x{30fc}-\x{30ff}\x{31f0}-\x{31ff}\x{3400}-\x{4dbf}\x{4e00}-\x{9fff}\x{f900}-\x{faff}\x{20000}-\x{3ffff}"  # kana, CJK
 )
-PATTERN = f"[^{_GAPS}{_ALONE}]+|[{_ALONE}]"
+PATTERN = f"[^{GAPS}{_ALONE}]+|[{_ALONE}]"
 """A word. The same syntax in Rust's regex (Polars) and RE2 (onnxruntime): ranges of code points and nothing else."""
 
 

@@ -19,6 +19,7 @@ from modelinscale.core.schema import Column
 from modelinscale.features import Feature, State
 from modelinscale.features._lengths import MOST, usual
 from modelinscale.features._pieces import draw_pieces, learned, per_word, piece_tokens
+from modelinscale.features._runs import SIGN, Runs, draw_characters, n_characters, runs
 from modelinscale.features._tokens import draw_tokens, tokens
 from modelinscale.features._words import Words, draw, words
 
@@ -55,11 +56,14 @@ class Text(Feature):
     deep: ClassVar[bool] = True
 
     keep: int = Field(20_000, ge=1, le=COUNTED)
-    """How many terms become columns: those in most texts (ties in alphabetical order)."""
+    """How many words and pairs become columns: those in most texts (ties in alphabetical order)."""
     pairs: bool = True
     """Whether two words side by side are a term too (``not good``)."""
     at_least: int = Field(2, ge=1)
     """In how many training texts a term must occur to become a column."""
+    characters: int = Field(0, ge=0, le=8)
+    """Longest run of characters that is a term too, the shortest being two (4: runs of 2, 3 and 4), `keep` of them besides; 0: none. Good for short texts,
+    misspelt words, and languages that glue words together."""
     in_order: bool = False
     """Whether a network is shown the words in their order, as tokens, instead of which terms occur; better only with many or long texts."""
     pieces: Literal["words", "subwords"] = "words"
@@ -91,7 +95,9 @@ class Text(Feature):
         levels = _levels(values)
         samples = [{"texts": n, "terms": {}} for n in np.bincount(levels, minlength=_LEVELS).tolist()]
         first, n_terms = 0, 0
-        for level, terms in _counted(found, levels, self.pairs):  # the smallest samples come first: what would be let go is not even counted
+        for level, terms in _counted(
+            found, levels, self.pairs, self._runs(values)
+        ):  # the smallest samples come first: what would be let go is not even counted
             samples[level]["terms"] = terms
             n_terms += len(terms)
             if n_terms > COUNTED and level < _LEVELS - 1:
@@ -127,45 +133,41 @@ class Text(Feature):
         known = self._known(state)
         V = max(1, len(known))
         found = words(values)
-        vocabulary = _Vocabulary.of(list(known))
+        vocabulary = _Vocabulary.of([term for term in known if term[0] != SIGN])
         row, column = vocabulary.occurrences(found)
+        if self.characters:
+            number = {term: i for i, term in enumerate(known)}
+            parts = [(row, column)]
+            for one in runs(values, self.characters):
+                columns = np.array([number.get(name, -1) for name in one.names] or [0], np.int64)[one.ids]
+                parts.append((one.rows[columns >= 0], columns[columns >= 0]))
+            row, column = (np.concatenate(both) for both in zip(*parts, strict=True))
         place, counts = np.unique(row * V + column, return_counts=True)
         rows, columns = np.divmod(place, V)
         starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(values)))]).astype(np.int64)
         numbers = counts.astype(np.float32)
         if form != "plain":
-            n_words = np.sqrt(np.maximum(found.counts, 1).astype(np.float32))
-            numbers = np.sqrt(numbers * self._weights(state, known)[columns]) / n_words[rows]
+            length = np.sqrt(np.maximum(found.counts, 1).astype(np.float32))[rows]
+            if self.characters:
+                n_words = sum(term[0] != SIGN for term in known)
+                length = np.where(columns < n_words, length, np.sqrt(n_characters(values).astype(np.float32))[rows])
+            numbers = np.sqrt(numbers * self._weights(state, known)[columns]) / length
         return Sparse(starts, columns.astype(np.int32), numbers, V)
 
     def graph(self, state: State, form: Form, graph: Graph, tensor: str) -> str:
         if form == "deep" and self.in_order:
             longest = self._longest(state)
             return draw_pieces(graph, tensor, self._pieces(state)["known"], longest) if self._cuts else draw_tokens(graph, tensor, self._words(state), longest)
-        known = self._known(state)
-        terms = list(known) or [_NEVER]
-        n_words = sum(" " not in term for term in terms)
-        split = [term.split(" ") for term in terms]
-        tokens = draw(graph, tensor)  # (N, T)
-        attributes: dict[str, Any] = {"weights": self._weights(state, known).tolist()} if form != "plain" else {}
-        counts = graph.op(
-            "TfIdfVectorizer",
-            tokens,
-            mode="TFIDF" if form != "plain" else "TF",
-            min_gram_length=1,
-            max_gram_length=2 if n_words < len(terms) else 1,
-            max_skip_count=0,
-            ngram_counts=[0, n_words] if n_words < len(terms) else [0],
-            ngram_indexes=list(range(len(terms))),
-            pool_strings=[word for term in split for word in term],
-            **attributes,
-        )
-        if form == "plain":
-            return counts
-        is_word = graph.op("Not", graph.op("Equal", tokens, graph.constant(np.array("", dtype=object))))
-        n_words_in = graph.op("ReduceSum", graph.op("Cast", is_word, to=graph.FLOAT32), graph.constant([1], np.int64), keepdims=1)  # (N, 1)
-        length = graph.op("Sqrt", graph.op("Max", n_words_in, graph.constant(np.float32(1))))
-        return graph.op("Div", graph.op("Sqrt", counts), length)
+        known, scaled = self._known(state), form != "plain"
+        weights = self._weights(state, known)
+        split = [term.split(" ") for term in known if term[0] != SIGN]
+        pieces = [list(term[1:]) for term in known if term[0] == SIGN]
+        blocks = []
+        if split or not pieces:
+            blocks.append(_draw_terms(graph, draw(graph, tensor), split or [[_NEVER]], weights[: max(1, len(split))], scaled=scaled))
+        if pieces:
+            blocks.append(_draw_terms(graph, draw_characters(graph, tensor), pieces, weights[len(split) :], scaled=scaled))
+        return blocks[0] if len(blocks) == 1 else graph.op("Concat", *blocks, axis=1)
 
     def examples(self, state: State | None = None) -> list[Any]:
         plain = [None, "", " ", "a", "free entry", "Free entry in 2 a weekly competition!", "the the the the", "don't", "e-mail", "£5 or $10?", "1,234.5"]
@@ -178,18 +180,20 @@ class Text(Feature):
         return [*plain, *cased, *uncased, *signs, *long, *known]
 
     def _known(self, state: State) -> dict[str, int]:
-        """The known terms and how many texts have them, in the order of their columns: words, then pairs, each the most frequent first."""
+        """The known terms and how many texts have them, in the order of their columns: words, pairs, then runs of 2, 3, … characters, each the most
+        frequent first."""
         counts: dict[str, int] = {}
         for sample in state["samples"]:
             _add(counts, sample["terms"])
         common = [(term, n) for term, n in counts.items() if n >= self.at_least]
         # By number of texts, then name: ties must not depend on arrival order.
-        kept = sorted(common, key=lambda item: (-item[1], item[0]))[: self.keep]
-        return dict(sorted(kept, key=lambda item: " " in item[0]))
+        common.sort(key=lambda item: (-item[1], item[0]))
+        kept = [item for item in common if item[0][0] != SIGN][: self.keep] + [item for item in common if item[0][0] == SIGN][: self.keep]
+        return dict(sorted(kept, key=lambda item: len(item[0]) if item[0][0] == SIGN else " " in item[0]))
 
     def _words(self, state: State) -> list[str]:
         """The known words, the most frequent first."""
-        return [term for term in self._known(state) if " " not in term]
+        return [term for term in self._known(state) if _is_word(term)]
 
     @property
     def _cuts(self) -> bool:
@@ -202,9 +206,12 @@ class Text(Feature):
             return found
         counts: dict[str, int] = {}
         for sample in state["samples"]:
-            _add(counts, {term: n for term, n in sample["terms"].items() if " " not in term})
+            _add(counts, {term: n for term, n in sample["terms"].items() if _is_word(term)})
         known = learned(counts, self.n_pieces)
         return {"known": known, "per_word": per_word(counts, known)}
+
+    def _runs(self, values: "pl.Series") -> Iterator[Runs]:
+        return runs(values, self.characters)
 
     def _longest(self, state: State) -> int:
         if self.longest is not None:
@@ -248,12 +255,45 @@ def _levels(texts: "pl.Series") -> NDArray[np.int64]:
     return np.where(sums == 0, _LEVELS - 1, np.log2(np.maximum(lowest, 1)).astype(np.int64))
 
 
-def _counted(found: Words, levels: NDArray[np.int64], pairs: bool) -> Iterator[tuple[int, dict[str, int]]]:
+def _is_word(term: str) -> bool:
+    return term[0] != SIGN and " " not in term
+
+
+def _draw_terms(graph: Graph, tokens: str, terms: list[list[str]], weights: NDArray[np.float32], *, scaled: bool) -> str:
+    """How often each term occurs among tokens (N, T), filled up with ""; ``scaled``: as `Text` says. ``terms``: the tokens of each, the shortest first."""
+    sizes = [len(term) for term in terms]
+    starts = [sum(n * (n < size) for n in sizes) for size in range(1, max(sizes) + 1)]
+    attributes: dict[str, Any] = {"weights": weights.tolist()} if scaled else {}
+    counts = graph.op(
+        "TfIdfVectorizer",
+        tokens,
+        mode="TFIDF" if scaled else "TF",
+        min_gram_length=min(sizes),
+        max_gram_length=max(sizes),
+        max_skip_count=0,
+        ngram_counts=starts,
+        ngram_indexes=list(range(len(terms))),
+        pool_strings=[token for term in terms for token in term],
+        **attributes,
+    )
+    if not scaled:
+        return counts
+    there = graph.op("Not", graph.op("Equal", tokens, graph.constant(np.array("", dtype=object))))
+    n = graph.op("ReduceSum", graph.op("Cast", there, to=graph.FLOAT32), graph.constant([1], np.int64), keepdims=1)  # (N, 1)
+    return graph.op("Div", graph.op("Sqrt", counts), graph.op("Sqrt", graph.op("Max", n, graph.constant(np.float32(1)))))
+
+
+def _counted(found: Words, levels: NDArray[np.int64], pairs: bool, more: Iterator[Runs]) -> Iterator[tuple[int, dict[str, int]]]:
     """For each level, the highest first: its terms, and in how many of its texts each occurs."""
     W, rows = max(1, len(found.distinct)), found.rows()
     single = _once(rows * W + found.ids)  # a text and a word in one number
     near = np.flatnonzero(rows[:-1] == rows[1:]) if pairs else np.zeros(0, np.int64)
     double = _once((rows[near] * W + found.ids[near]) * W + found.ids[near + 1])
+    each = []
+    for one in more:
+        G = max(1, len(one.names))
+        keys = _once(one.rows * G + one.ids)
+        each.append((one.names, keys % G, levels[keys // G]))
     levels_single, levels_double = levels[single // W], levels[double // (W * W)]
     for level in np.unique(levels)[::-1].tolist():
         words_in, n_with = np.unique(single[levels_single == level] % W, return_counts=True)
@@ -262,6 +302,9 @@ def _counted(found: Words, levels: NDArray[np.int64], pairs: bool) -> Iterator[t
         if len(pairs_in):
             names = found.distinct.gather(pairs_in // W) + " " + found.distinct.gather(pairs_in % W)
             terms.update(zip(names.to_list(), n_with.tolist(), strict=True))
+        for run_names, ids, levels_run in each:
+            runs_in, n_with = np.unique(ids[levels_run == level], return_counts=True)
+            terms.update(zip([run_names[i] for i in runs_in.tolist()], n_with.tolist(), strict=True))
         yield level, terms
 
 
