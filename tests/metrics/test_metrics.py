@@ -41,7 +41,7 @@ def _on_numbers(function: Callable[..., float]) -> Reference:
 
 
 def _pr_auc(a: Answers) -> float:
-    truth = a.truth if a.n_classes == 2 else suite.one_hot(a.truth.astype(np.int64), a.n_classes)
+    truth = a.truth if a.n_classes == 2 or a.truth.ndim == 2 else suite.one_hot(a.truth.astype(np.int64), a.n_classes)
     return float(sk.average_precision_score(truth, _score(a), average="macro", sample_weight=a.weight))
 
 
@@ -53,6 +53,9 @@ REFERENCES: dict[str, Reference] = {
     "accuracy": _on_decisions(sk.accuracy_score),
     "balanced_accuracy": _on_decisions(sk.balanced_accuracy_score),
     "f1": _on_decisions(sk.f1_score),
+    "micro_f1": lambda a: float(sk.f1_score(a.truth, a.decision, average="micro", sample_weight=a.weight)),
+    "hamming": _on_numbers(sk.hamming_loss),
+    "pinball": lambda a: float(np.mean([sk.mean_pinball_loss(a.truth, a.decision[:, k], alpha=q, sample_weight=a.weight) for k, q in enumerate(a.levels)])),
     "precision": _on_decisions(sk.precision_score),
     "recall": _on_decisions(sk.recall_score),
     "mcc": _on_decisions(sk.matthews_corrcoef),

@@ -24,13 +24,19 @@ MAX_STEEPNESS = 4.0
 class Decision(Settings):
     """How scores become probabilities, and probabilities a decision."""
 
-    calibration: Literal["none", "temperature", "isotonic"] = "none"
+    calibration: Literal["none", "temperature", "isotonic", "conformal"] = "none"
     """none: the model's own probabilities, apart from ``shift`` · temperature: logits divided by a temperature, then shifted by class
-    (for two classes that is Platt's sigmoid) · isotonic: that, then a rising piecewise linear map of the logit (two classes only)."""
+    (for two classes that is Platt's sigmoid) · isotonic: that, then a rising piecewise linear map of the logit (two classes only) ·
+    conformal: quantiles, each level moved by ``shift``."""
     temperature: float = Field(1.0, gt=0)
     """Logits are divided by it: above 1 the model was too sure."""
     shift: tuple[float, ...] = ()
-    """Added to the logits after that: one number for two classes (the positive's logit), one for each of more. Empty: nothing."""
+    """Added to the logits after that: one number for two classes (the positive's logit), one for each of more. Quantiles: added to each level,
+    which are then put in order. Empty: nothing."""
+    temperatures: tuple[float, ...] = ()
+    """Several labels: what the logits of each are divided by, in place of ``temperature``."""
+    thresholds: tuple[float, ...] = ()
+    """Several labels: each is given when its probability is above this."""
     knots: tuple[float, ...] = ()
     """isotonic: logits at which the map bends, rising."""
     levels: tuple[float, ...] = ()
@@ -57,7 +63,7 @@ class Decision(Settings):
 
     def logits(self, scores: NDArray[np.float64], task: Task) -> NDArray[np.float64]:
         """Calibrated logits: (N,) of the positive class for two classes, (N, C) otherwise. Raises `ModelError` if a score is not finite."""
-        z = _finite(scores) / self.temperature
+        z = _finite(scores) / (np.asarray(self.temperatures) if self.temperatures else self.temperature)
         if self.shift:
             z = z + (self.shift[0] if task.type == "binary" else np.asarray(self.shift))
         if not self.knots:
@@ -67,51 +73,63 @@ class Decision(Settings):
         return np.asarray(inside + np.minimum(z - knots[0], 0) + np.maximum(z - knots[-1], 0))
 
     def probability(self, scores: NDArray[np.float64], task: Task) -> NDArray[np.float64]:
-        """(N, C) from scores (N,) for two classes or (N, C) for more; rows sum to 1. Raises `ModelError` if a score is not finite."""
+        """(N, C) from scores (N,) for two classes or (N, C) for more; rows sum to 1, but not of several labels. Raises `ModelError` if a score is not finite."""
         z = self.logits(scores, task)
         if task.type == "binary":
             positive = sigmoid(z)
             return np.stack([1 - positive, positive], axis=1)
-        return softmax(z)
+        return sigmoid(z) if task.type == "multilabel" else softmax(z)
 
     def decide(self, probability: NDArray[np.float64], task: Task) -> NDArray[np.int64]:
-        """(N,) class indices from probabilities (N, C); of equally likely classes the first."""
+        """(N,) class indices from probabilities (N, C); of equally likely classes the first. Several labels: (N, C), 1 where it is given."""
+        if task.type == "multilabel":
+            return (probability > (np.asarray(self.thresholds) if self.thresholds else self.threshold)).astype(np.int64)
         if task.type == "binary":
             return (probability[:, 1] > self.threshold).astype(np.int64)
         return np.asarray(probability.argmax(1), np.int64)
 
-    def number(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N,) or (N, W) answers of a regression, held inside the limits. Raises `ModelError` if a score is not finite."""
+    def number(self, scores: NDArray[np.float64], task: Task | None = None) -> NDArray[np.float64]:
+        """(N,) or (N, W) answers of a regression, or quantiles (N, Q), rising: those that cross are put in order, which never makes the pinball loss worse
+        (Chernozhukov, Fernández-Val, Galichon, Quantile and Probability Curves without Crossing, 2010); held inside the limits. Raises `ModelError` if a score is not finite."""
+        found = _finite(scores)
+        if task is not None and task.levels:
+            found = np.sort(found + np.asarray(self.shift) if self.shift else found, axis=1)
         if self.low is None and self.high is None:
-            return _finite(scores)
-        return np.clip(_finite(scores), self.low, self.high)
+            return found
+        return np.clip(found, self.low, self.high)
 
     def answer(self, scores: NDArray[np.float64], task: Task) -> tuple[NDArray[np.int64] | NDArray[np.float64], NDArray[np.float64] | None]:
         """Decisions (N,) and probabilities (N, C); for a regression numbers, (N,) or (N, W), and None."""
         if task.numbers:
-            return self.number(scores), None
+            return self.number(scores, task), None
         probability = self.probability(scores, task)
         return self.decide(probability, task), probability
 
     def graph(self, graph: Graph, tensor: str, task: Task) -> tuple[str | None, str]:
         """Draws `answer` onto a float32 score tensor, (N,) or (N, C).
 
-        Returns the tensors of the probabilities, float32 (N, C) (None for a regression), and of the decision: int64 (N,) class indices,
+        Returns the tensors of the probabilities, float32 (N, C) (None for a regression), and of the decision: int64 (N,) class indices, bool (N, C) labels,
         or float32 numbers, (N,) or (N, W).
         """
         if task.numbers:
+            if task.levels:
+                tensor = graph.op("Add", tensor, graph.constant(self.shift, np.float32)) if self.shift else tensor
+                tensor, _ = graph.ops("TopK", tensor, graph.constant([len(task.levels)], np.int64), n_outputs=2, axis=1, largest=0, sorted=1)
             limits = ["" if limit is None else graph.constant(limit, np.float32) for limit in (self.low, self.high)]
             return None, graph.op("Clip", tensor, *limits) if any(limits) else tensor
         z = graph.op("Cast", tensor, to=graph.FLOAT64)
-        if self.temperature != 1.0:
-            z = graph.op("Div", z, graph.constant(self.temperature, np.float64))
+        if self.temperatures or self.temperature != 1.0:
+            z = graph.op("Div", z, graph.constant(self.temperatures or self.temperature, np.float64))
         if self.shift:
-            z = graph.op("Add", z, graph.constant(np.asarray(self.shift, np.float64) if task.type == "multiclass" else np.float64(self.shift[0])))
+            z = graph.op("Add", z, graph.constant(np.asarray(self.shift, np.float64) if task.type != "binary" else np.float64(self.shift[0])))
         if self.knots:
             z = self._draw_map(graph, z)
         if task.type == "multiclass":
             probability = graph.op("Softmax", z, axis=-1)
             decision = graph.op("ArgMax", probability, axis=1, keepdims=0)
+        elif task.type == "multilabel":
+            probability = graph.op("Sigmoid", z)
+            decision = graph.op("Greater", probability, graph.constant(self.thresholds or self.threshold, np.float64))
         else:
             positive = graph.op("Sigmoid", z)
             decision = graph.op("Cast", graph.op("Greater", positive, graph.constant(self.threshold, np.float64)), to=graph.INT64)

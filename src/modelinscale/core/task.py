@@ -63,7 +63,14 @@ class Task(Settings):
         """What an answer holds, in words, where that is more than one class or one number; else ""."""
         if self.type == "multilabel":
             return f"any of {len(self.labels)} labels"
-        return f"{len(self.levels)} quantiles" if self.levels else f"{self.width} numbers at once" if self.width else ""
+        if self.levels:
+            return f"the quantiles {', '.join(self.level_keys)}"
+        return f"{self.width} numbers at once" if self.width else ""
+
+    @property
+    def level_keys(self) -> tuple[str, ...]:
+        """The levels as JSON keys."""
+        return tuple(f"{level:g}" for level in self.levels)
 
     @property
     def target_width(self) -> int | None:

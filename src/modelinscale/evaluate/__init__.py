@@ -49,7 +49,9 @@ __all__ = [
 USUAL: dict[TaskType, tuple[str, ...]] = {
     "binary": ("roc_auc", "pr_auc", "log_loss", "brier", "calibration_error", "accuracy", "f1"),
     "multiclass": ("accuracy", "f1", "roc_auc", "log_loss", "brier", "calibration_error"),
+    "multilabel": ("f1", "micro_f1", "pr_auc", "hamming", "accuracy"),
     "regression": ("rmse", "mae", "r2"),
+    "quantiles": ("pinball",),
 }
 """The metrics of a task when the user names none; the first is the main one."""
 
@@ -80,7 +82,7 @@ class Evaluate(Settings):
     """Metrics, slices, costs, calibration."""
 
     main: Metric | None = None
-    """The metric that counts most. Left out: roc_auc for two classes, accuracy for more, rmse for numbers."""
+    """The metric that counts most. Left out: roc_auc for two classes, accuracy for more, f1 for several labels, rmse for numbers, pinball for quantiles."""
     metrics: Annotated[tuple[Metric, ...], BeforeValidator(_one_or_many), Also({"type": ["string", "object"]})] = ()
     """All metrics to report. Left out: the usual ones of the task."""
     slices: Annotated[tuple[str, ...], BeforeValidator(_one_or_many), Also({"type": "string"})] = ()
@@ -88,7 +90,7 @@ class Evaluate(Settings):
     cost: Cost | None = None
     """Two classes: what wrong decisions cost; the threshold is chosen to make the sum small. Left out: both cost the same."""
     threshold: float | None = Field(None, ge=0, le=1)
-    """Two classes: the probability above which a row is called positive. Left out: chosen by ``cost``, or for the best ``main`` if that is f1, mcc or
+    """Two classes: the probability above which a row is called positive; several labels: above which each is given. Left out: chosen by ``cost``, or for the best ``main`` if that is f1, mcc or
     balanced_accuracy and no cost is given."""
     calibrate: Literal["auto", "none", "temperature", "isotonic"] = "auto"
     """How scores become honest probabilities. auto: what gives the lowest log loss on validation rows left out, the simpler one when in doubt."""
@@ -149,17 +151,17 @@ def metrics_of(settings: Evaluate, task: Task) -> tuple[Metric, ...]:
 def check(settings: Evaluate, task: Task) -> None:
     """Raises `SpecError` for settings that do not suit the task: worth a call as soon as the task is known, long before a model is."""
     metrics_of(settings, task)
-    binary, regression = task.type == "binary", task.numbers
+    binary, labels, regression = task.type == "binary", task.type == "multilabel", task.numbers
     unsuited = [
         ("cost", settings.cost is not None and not binary, "is for two classes"),
-        ("threshold", settings.threshold is not None and not binary, "is for two classes"),
-        ("calibrate: isotonic", settings.calibrate == "isotonic" and task.type == "multiclass", "is for two classes"),
-        ("sets", settings.sets != "auto" and regression, "is for classes"),
+        ("threshold", settings.threshold is not None and not (binary or labels), "is for two classes or several labels"),
+        ("calibrate: isotonic", settings.calibrate == "isotonic" and not (binary or task.type == "regression"), "is for two classes"),
+        ("sets", settings.sets != "auto" and not task.one_class, "is for classes"),
         ("clip", settings.clip is not None and not regression, "is for numbers"),
     ]
     found = [f"`{name}` {why}" for name, wrong, why in unsuited if wrong]
     if found:
-        what = "numbers" if regression else f"{len(task.labels)} classes"
+        what = "numbers" if regression else f"{len(task.labels)} {'labels' if labels else 'classes'}"
         raise SpecError(f"evaluate: {', '.join(found)}, and {task.target!r} holds {what}.", fix="Leave it out.")
 
 
@@ -214,11 +216,16 @@ def fit_decision(
     """
     check(settings, task)
     _check(scores, truth, task, weight)
+    from modelinscale.evaluate import _calibrate, _several, _threshold
+
+    if task.levels:
+        return _several.fit_levels(np.asarray(scores, np.float64), np.asarray(truth, np.float64), task, settings)
     if task.numbers:
         low, high = settings.clip or (None, None)
         return Decision(low=low, high=high)
-    from modelinscale.evaluate import _calibrate, _threshold
-
+    if task.type == "multilabel":
+        ones = np.ones(len(truth)) if weight is None else weight
+        return _several.fit_labels(np.asarray(scores, np.float64), truth.astype(np.int64), ones, task, settings)
     weight = np.ones(len(truth)) if weight is None else weight
     decision = _calibrate.fit(np.asarray(scores, np.float64), truth.astype(np.int64), weight, task, settings, class_weight)
     if task.type == "multiclass":
@@ -232,12 +239,15 @@ def answers_of(
     """Truth beside what the decision makes of scores."""
     _check(scores, truth, task, weight)
     decided, probability = decision.answer(scores, task)
-    return Answers(truth, decided, probability, weight)
+    return Answers(truth, decided, probability, weight, task.levels)
 
 
 def constant_of(truth: NDArray[np.int64] | NDArray[np.float64], task: Task, weight: NDArray[np.float64] | None = None) -> tuple[float, ...]:
-    """What is known without any column, from training rows: the share of each class (C,), or the mean (1,), of several numbers (W,)."""
-    if task.numbers:
+    """What is known without any column, from training rows: the share of each class (C,), or the mean (1,), of several numbers (W,), of
+    labels the share of each, or the quantiles (Q,)."""
+    if task.levels:
+        return tuple(float(q) for q in np.quantile(truth, task.levels, weights=weight, method="inverted_cdf"))
+    if not task.one_class:
         return tuple(float(m) for m in np.atleast_1d(np.average(truth, axis=0, weights=weight)))
     counts = np.bincount(truth.astype(np.int64), weight, minlength=len(task.labels))
     return tuple(float(c) for c in counts / counts.sum())

@@ -103,6 +103,8 @@ def scores(probability: NDArray[np.float64], method: str, seed: int) -> NDArray[
 
 def facts(answers: Answers, valid: Answers, task: Task, settings: Evaluate, decision: Decision, groups: list[Group]) -> Conformal | None:
     """What the rule of the validation rows does on the test rows."""
+    if task.levels:
+        return _between(answers, len(valid), task, settings, groups)
     rule = fit(valid, settings) if not task.several else None
     if rule is None or settings.coverage is None:
         return None
@@ -133,6 +135,26 @@ def facts(answers: Answers, valid: Answers, task: Task, settings: Evaluate, deci
         single_error=float(wrong[single].mean()) if labels and single.any() else None,
         slices=tuple(_part(column, value, covered[rows], size[rows], settings) for column, value, rows in parts if len(rows)),
         abstention=_abstention(answers, valid, decision, task) if labels else None,
+    )
+
+
+def _between(answers: Answers, n_valid: int, task: Task, settings: Evaluate, groups: list[Group]) -> Conformal | None:
+    """How often the truth lies between the lowest and the highest quantile."""
+    low, high = answers.decision[:, 0], answers.decision[:, -1]
+    covered, size = (low <= answers.truth) & (answers.truth <= high), high - low
+    if len(task.levels) < 2:
+        return None
+    asked = settings.but(coverage=max(0.5 + 1e-9, task.levels[-1] - task.levels[0]))
+    assert asked.coverage is not None
+    return Conformal(
+        method="levels",
+        by_class=False,
+        coverage=task.levels[-1] - task.levels[0],
+        n_valid=n_valid,
+        limits=(),
+        covered=_share(covered, settings.confidence),
+        mean_size=float(size.mean()),
+        slices=tuple(_part(str(g.column), g.value, covered[g.rows], size[g.rows], asked) for g in groups if len(g.rows)),
     )
 
 

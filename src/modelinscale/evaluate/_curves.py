@@ -38,14 +38,16 @@ def curves(answers: Answers, labels: Sequence[str]) -> Curves:
     if answers.probability is None:
         return _numbers(answers)
     truth, p = answers.truth.astype(np.int64), answers.probability
-    counts = np.bincount(truth, minlength=len(labels))
-    shown = [1] if len(labels) == 2 else [int(c) for c in np.argsort(-counts, kind="stable")[:MOST_CURVES]]
+    several = truth.ndim == 2
+    counts = truth.sum(0) if several else np.bincount(truth, minlength=len(labels))
+    shown = [1] if len(labels) == 2 and not several else [int(c) for c in np.argsort(-counts, kind="stable")[:MOST_CURVES]]
     found = Curves()
     for c in shown:
         if not 0 < counts[c] < len(truth):
             continue
-        found.roc[labels[c]], found.precision[labels[c]] = _of_class(truth == c, p[:, c], answers.weights)
-        found.share[labels[c]] = float(answers.weights[truth == c].sum() / answers.weights.sum())
+        own = truth[:, c] == 1 if several else truth == c
+        found.roc[labels[c]], found.precision[labels[c]] = _of_class(own, p[:, c], answers.weights)
+        found.share[labels[c]] = float(answers.weights[own].sum() / answers.weights.sum())
     return found
 
 
@@ -62,7 +64,8 @@ def _of_class(own: NDArray[np.bool_], p: NDArray[np.float64], weight: NDArray[np
 
 
 def _numbers(answers: Answers) -> Curves:
-    decision, truth = answers.decision.ravel(), answers.truth.ravel()  # of several numbers all together
+    middle = answers.decision[:, len(answers.levels) // 2] if answers.levels else answers.decision
+    decision, truth = middle.ravel(), answers.truth.ravel()  # of several numbers all together
     some = np.sort(generator(7, "dots").permutation(len(truth))[:N_DOTS])
     off = np.asarray(truth - decision, np.float64)
     said, came = decision[some], truth[some]

@@ -119,8 +119,8 @@ class Abstention(Settings):
 class Conformal(Settings):
     """Sets of classes or intervals of numbers, made wide enough on validation rows, tried on test rows."""
 
-    method: Literal["lac", "aps", "raps", "residual"]
-    """How a set grows (see `Evaluate.sets`); residual: an interval about the answer."""
+    method: Literal["lac", "aps", "raps", "residual", "levels"]
+    """How a set grows (see `Evaluate.sets`); residual: an interval about the answer; levels: from the lowest quantile to the highest."""
     by_class: bool
     """Whether each class (numbers: each fifth of the answers) has a limit of its own."""
     coverage: float

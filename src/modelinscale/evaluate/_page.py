@@ -133,19 +133,21 @@ def _numbers(found: Evaluation, task: Task, curves: Curves) -> list[str]:
         p.figure("Answer and truth", p.plot([p.Curve(curves.dots, "test rows", dots=True), equal], "answer", "truth"), "Some of the test rows, by chance."),
         p.figure("Truth less answer", off, "A bend or a funnel says what is not learned."),
         p.figure("How often by how much", p.bars(counts, start, stop, "truth less answer", "test rows"), "99 % of the test rows."),
-        p.figure("Means of answers and truth", _reliability(found, "mean answer", "mean truth", None), "By bins of about equal size, with intervals."),
+        p.figure("Levels", _reliability(found, "level", "share of the truth below", (0.0, 1.0)), "On the grey line they are honest.")
+        if task.levels
+        else p.figure("Means of answers and truth", _reliability(found, "mean answer", "mean truth", None), "By bins of about equal size, with intervals."),
     ]
 
 
 def _what(found: Conformal) -> str:
-    return "intervals" if found.method == "residual" else "sets of classes"
+    return "intervals" if found.method in ("residual", "levels") else "sets of classes"
 
 
 def _conformal(found: Evaluation, task: Task) -> str:
     one = found.conformal
     if one is None:
         return ""
-    size = "mean width" if one.method == "residual" else "classes in a set"
+    size = "mean width" if one.method in ("residual", "levels") else "classes in a set"
     rows = [["all test rows", f"{found.n_rows:,}", f"{one.coverage:.0%}", f"{one.covered.value:.1%}", _percents(one.covered), p.number(one.mean_size), ""]]
     for part in one.slices[:MOST_SLICES]:
         said = f"{part.column} = {part.value}"

@@ -12,6 +12,7 @@ from modelinscale.evaluate import Costs, Evaluate
 from modelinscale.evaluate._bootstrap import MIN_ROWS, Resamples, Sampled, wilson
 from modelinscale.evaluate._conformal import facts as conformal_facts
 from modelinscale.evaluate._facts import Bin, Conformal, Confusion, CostFacts, Estimate, Evaluation, Operating, Slice
+from modelinscale.evaluate._several import labels_apart, level_bins
 from modelinscale.evaluate._slices import Group, groups
 from modelinscale.metrics import Answers, Metric
 from modelinscale.metrics._means import mean_parts
@@ -59,12 +60,12 @@ def evaluate(
         baselines={name: estimates(sampled) for name, sampled in others.items()},
         differences={name: {m: (own[m] - s).estimate(settings.confidence) for m, s in sampled.items()} for name, sampled in others.items()},
         slices=_slices(answers, settings, metrics[0], own[metrics[0].type].value, found),
-        confusion=None if regression or len(task.labels) > MAX_CLASSES_SHOWN else _confusion(answers, task),
-        reliability=() if task.several else _reliability(answers, settings.confidence),
+        confusion=None if not task.one_class or len(task.labels) > MAX_CLASSES_SHOWN else _confusion(answers, task),
+        reliability=_bins(answers, task, settings.confidence),
         threshold=decision.threshold if binary else None,
         thresholds=_thresholds(answers, costs) if binary else (),
         cost=_cost(answers, costs, resamples, settings.confidence) if binary and costs else None,
-        residuals=_residuals(answers) if regression else {},
+        residuals=_residuals(answers) if regression and not task.levels else {},
         conformal=conformal,
         notes=(*_notes(answers, task, metrics, own), *_uncovered(conformal), *_without(task, settings)),
     )
@@ -73,9 +74,12 @@ def evaluate(
 def _constant(answers: Answers, constant: Sequence[float]) -> Answers:
     """The same answer for every row: the most frequent class with the shares as probabilities, or the mean."""
     n = len(answers)
+    if answers.truth.ndim == 2 and answers.probability is not None:
+        likely = np.tile(np.asarray(constant, np.float64), (n, 1))
+        return Answers(answers.truth, (likely > 0.5).astype(np.int64), likely, answers.weight)
     if answers.probability is None:
         mean = np.asarray(constant, np.float64)
-        return Answers(answers.truth, np.tile(mean, (n, 1)) if len(mean) > 1 else np.full(n, mean[0]), None, answers.weight)
+        return Answers(answers.truth, np.tile(mean, (n, 1)) if len(mean) > 1 else np.full(n, mean[0]), None, answers.weight, answers.levels)
     shares = np.asarray(constant, np.float64)
     return Answers(answers.truth, np.full(n, shares.argmax(), np.int64), np.tile(shares, (n, 1)), answers.weight)
 
@@ -103,6 +107,14 @@ def _confusion(answers: Answers, task: Task) -> Confusion:
     n = len(task.labels)
     counts = np.bincount(answers.truth.astype(np.int64) * n + answers.decision.astype(np.int64), minlength=n * n).reshape(n, n)
     return Confusion(labels=task.labels, counts=tuple(tuple(int(c) for c in row) for row in counts))
+
+
+def _bins(answers: Answers, task: Task, confidence: float) -> tuple[Bin, ...]:
+    if task.levels:
+        return level_bins(answers, confidence)
+    if task.type == "multilabel":
+        return _reliability(labels_apart(answers), confidence)
+    return () if task.several else _reliability(answers, confidence)
 
 
 def _reliability(answers: Answers, confidence: float) -> tuple[Bin, ...]:
@@ -183,7 +195,7 @@ def _uncovered(found: Conformal | None) -> list[str]:
     """A note when sets or intervals hold the truth less often than asked by more than chance explains."""
     if found is None or found.covered.high is None or found.covered.high >= found.coverage:
         return []
-    what = "Intervals" if found.method == "residual" else "Sets of classes"
+    what = "Intervals" if found.method in ("residual", "levels") else "Sets of classes"
     return [
         f"{what} made to hold the truth for {found.coverage:.0%} of the rows hold it for {found.covered.value:.1%} of the test rows: these differ from the"
         " validation rows by more than chance."
@@ -192,6 +204,8 @@ def _uncovered(found: Conformal | None) -> list[str]:
 
 def _without(task: Task, settings: Evaluate) -> list[str]:
     """A note where intervals were asked for that are not made."""
+    if task.type == "multilabel" and settings.coverage is not None:
+        return ["Sets of classes are made where each row is of one class: there are none for several labels."]
     if task.width is None or settings.coverage is None:
         return []
     return [f"Intervals are made for one number: there are none for answers of {task.width} numbers."]
@@ -205,6 +219,10 @@ def _notes(answers: Answers, task: Task, metrics: tuple[Metric, ...], own: dict[
     if task.numbers:
         if (answers.truth == answers.truth[0]).all():
             notes.append("All test rows have the same target value.")
+    elif task.type == "multilabel":
+        absent = [str(task.labels[c]) for c in np.flatnonzero(answers.truth.sum(0) == 0)]
+        if absent:
+            notes.append(f"{len(absent)} of {len(task.labels)} labels do not occur in the test rows: {', '.join(absent[:5])}{', …' * (len(absent) > 5)}.")
     else:
         there = np.bincount(answers.truth.astype(np.int64), minlength=len(task.labels)) > 0
         if there.sum() == 1:

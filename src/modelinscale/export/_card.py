@@ -89,7 +89,7 @@ def _purpose(manifest: "Manifest", story: Story) -> str:
         shown = ", ".join(f"`{_code(_label(v))}`" for v in manifest.task.labels[:_MOST_CLASSES])
         more = f" and {len(manifest.task.labels) - _MOST_CLASSES} more" if len(manifest.task.labels) > _MOST_CLASSES else ""
         positive = f" The one to find is `{_code(_label(manifest.task.labels[1]))}`." if manifest.task.type == "binary" else ""
-        lines.append(f"Classes: {shown}{more}.{positive}")
+        lines.append(f"{'Labels' if manifest.task.type == 'multilabel' else 'Classes'}: {shown}{more}.{positive}")
     return _section("Purpose", lines)
 
 
@@ -136,6 +136,11 @@ def _decisions(manifest: "Manifest", story: Story, inside: Inside) -> str:
         lines.append(f"Probabilities: {how[decision.calibration]}.")
     if manifest.task.type == "binary":
         lines.append(f"`{_code(_label(manifest.task.labels[1]))}` is decided when its probability is above **{decision.threshold:.4g}**.")
+    if decision.thresholds:
+        shown = ", ".join(f"`{_code(_label(v))}` {t:.3g}" for v, t in list(zip(manifest.task.labels, decision.thresholds, strict=True))[:_MOST_CLASSES])
+        lines.append(f"A label is given when its probability is above its threshold: {shown}.")
+    if decision.calibration == "conformal":
+        lines.append("Levels: moved on validation rows so that the truth stays below each as often as it says (conformalized quantile regression).")
     if decision.because:
         lines.append(f"Why: {decision.because.rstrip('.')}.")
     if decision.low is not None or decision.high is not None:
@@ -150,9 +155,13 @@ def _decisions(manifest: "Manifest", story: Story, inside: Inside) -> str:
         rows = [[number(t[k]) for k in ("threshold", "called", "precision", "recall", "cost")] for t in thresholds[::step]]
         lines.append(_table(["threshold", "share called positive", "precision", "recall", "mean cost"], rows, right_from=0))
     if bins := found.get("reliability"):
+        if manifest.task.levels:
+            rows = [[number(b["said"]), number(b["came"]), _range(b)] for b in bins]
+            lines.append(_table(["level", "share of test rows whose truth is not above", "interval"], rows, right_from=0))
+            bins = ()
         said, came = ("mean answer", "mean truth") if manifest.task.numbers else ("probability said", "came true")
         rows = [[f"{b['n_rows']:,}", number(b["said"]), number(b["came"]), _range(b)] for b in bins]
-        lines.append(_table(["test rows", said, came, "interval"], rows, right_from=0))
+        lines.append(_table(["test rows", said, came, "interval"], rows, right_from=0) if rows else "")
     if one := found.get("conformal"):
         lines.append(_conformal(one))
     if residuals := found.get("residuals"):
@@ -162,7 +171,7 @@ def _decisions(manifest: "Manifest", story: Story, inside: Inside) -> str:
 
 def _conformal(found: Mapping[str, Any]) -> str:
     """How often sets or intervals held the truth, and what leaving out unsure rows saves."""
-    numbers = found["method"] == "residual"
+    numbers = found["method"] in ("residual", "levels")
     what, size = ("Intervals", "wide") if numbers else ("Sets of classes", "classes large")
     covered = found["covered"]
     mean = "" if found["mean_size"] is None else f", on average {number(found['mean_size'])} {size}"

@@ -39,6 +39,10 @@ def _answer(parts: "Parts", graph: Graph, blocks: dict[str, str]) -> None:
         graph.output("prediction", decision, "float32", ("N",) if task.n_scores == 1 else ("N", task.n_scores))
         return
     assert probability is not None
+    if task.type == "multilabel":
+        graph.output("prediction", decision, "bool", ("N", len(task.labels)))
+        graph.output("probabilities", probability, "float32", ("N", len(task.labels)))
+        return
     label = task.labels[0]
     kind: TensorType = "bool" if isinstance(label, bool) else "int64" if isinstance(label, int) else "string"
     labels = graph.constant(np.array(task.labels, {"bool": np.bool_, "int64": np.int64, "string": object}[kind]))

@@ -29,6 +29,8 @@ def settled(decision: Decision, scores: NDArray[np.float64], task: Task, margin:
         return decision
     if task.type == "binary":
         return _threshold_settled(decision, decision.probability(scores, task)[:, 1], margin)
+    if task.type == "multilabel":
+        return _each_settled(decision, decision.probability(scores, task), margin)
     if margin_of(decision.probability(scores, task), task, decision).min() >= margin:
         return decision
     shift = np.array(decision.shift or (0.0,) * len(task.labels))
@@ -48,8 +50,16 @@ def margin_of(probability: NDArray[np.float64], task: Task, decision: Decision) 
     """(N,): how far each row is from being decided otherwise, as a difference of probabilities."""
     if task.type == "binary":
         return np.asarray(np.abs(probability[:, 1] - decision.threshold))
+    if task.type == "multilabel":
+        return np.asarray(np.abs(probability - np.asarray(decision.thresholds or decision.threshold)).min(1))
     top = np.partition(probability, -2, axis=1)
     return np.asarray(top[:, -1] - top[:, -2])
+
+
+def _each_settled(decision: Decision, probability: NDArray[np.float64], margin: float) -> Decision:
+    """Each label's threshold by itself."""
+    old = decision.thresholds or (decision.threshold,) * probability.shape[1]
+    return decision.but(thresholds=tuple(_threshold_settled(Decision(threshold=t), probability[:, k], margin).threshold for k, t in enumerate(old)))
 
 
 def _threshold_settled(decision: Decision, probability: NDArray[np.float64], margin: float) -> Decision:

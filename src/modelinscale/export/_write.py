@@ -91,7 +91,9 @@ def reference(parts: "Parts", truth: "Truth") -> dict[str, Any]:
     elif len(truth):
         assert truth.probability is not None
         answers |= {
-            "decided": np.bincount(truth.decision.astype(np.int64), minlength=len(parts.task.labels)).tolist(),
+            "decided": truth.decision.sum(0).tolist()
+            if truth.decision.ndim == 2
+            else np.bincount(truth.decision.astype(np.int64), minlength=len(parts.task.labels)).tolist(),
             "quantiles": np.quantile(truth.probability, _QUANTILES, axis=0).T.tolist(),
         }
     return {

@@ -25,13 +25,15 @@ class Answers:
     """Truth beside answers. C classes."""
 
     truth: NDArray[np.int64] | NDArray[np.float64]
-    """(N,): class index, or number; (N, W): several numbers."""
+    """(N,): class index, or number; (N, W): several numbers; (N, C): 1 for each label a row has."""
     decision: NDArray[np.int64] | NDArray[np.float64]
-    """(N,): class index after the threshold, or number; (N, W): several numbers."""
+    """(N,): class index after the threshold, or number; (N, W): several numbers, or as many labels."""
     probability: NDArray[np.float64] | None
     """(N, C), rows summing to 1; None for regression."""
     weight: NDArray[np.float64] | None = None
     """(N,); None: all 1."""
+    levels: tuple[float, ...] = ()
+    """Of quantiles: decisions are then (N, Q)."""
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -44,6 +46,7 @@ class Answers:
             self.decision[index],
             None if self.probability is None else self.probability[index],
             None if self.weight is None else self.weight[index],
+            self.levels,
         )
 
     @property

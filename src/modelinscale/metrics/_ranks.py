@@ -33,6 +33,8 @@ def ranks(answers: Answers) -> tuple[Ranks, ...]:
     """For each class against the rest; for two classes only the positive one."""
     assert answers.probability is not None, "rank metrics need probabilities"
     n = answers.n_classes
+    if answers.truth.ndim == 2:
+        return tuple(_ranks(answers.probability[:, c], answers.truth[:, c] == 1, answers.weights) for c in range(n))
     return tuple(_ranks(answers.probability[:, c], answers.truth == c, answers.weights) for c in (range(n) if n > 2 else (1,)))
 
 

@@ -14,11 +14,12 @@ from modelinscale.metrics._share import mean_of_defined, share
 class PrAuc(Metric):
     """Average precision: precision at each positive row's score, averaged; the share of positives is what guessing gives.
 
-    The step sum, not the trapezoid, which is too hopeful. More than two classes: each against the rest, the mean over the classes that occur.
+    The step sum, not the trapezoid, which is too hopeful. More than two classes: each against the rest, the mean over the classes that occur; several
+    labels: the mean over those that occur.
     NaN when there is no positive row. Equals ``sklearn.metrics.average_precision_score`` (``average="macro"``).
     """
 
-    tasks: ClassVar[frozenset[TaskType]] = frozenset({"binary", "multiclass"})
+    tasks: ClassVar[frozenset[TaskType]] = frozenset({"binary", "multiclass", "multilabel"})
     better: ClassVar[Literal["higher", "lower"]] = "higher"
 
     def parts(self, answers: Answers) -> Parts:

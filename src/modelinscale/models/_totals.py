@@ -40,12 +40,19 @@ def class_weights(train: Examples, task: Task) -> NDArray[np.float64]:
     """(C,): the weight of each class."""
     total = np.zeros(len(task.labels))
     for block in train.blocks():
+        if task.type == "multilabel":
+            total += block.target.sum(0) if block.weight is None else block.weight @ block.target
+            continue
         total += np.bincount(block.target.astype(np.int64, copy=False), block.weight, len(task.labels))
     return total
 
 
 def base_scores(train: Examples, task: Task) -> NDArray[np.float64]:
     """(C,) logits that say how common each class is; (1,) for two classes."""
+    if task.type == "multilabel":
+        rows = sum(float(len(block) if block.weight is None else block.weight.sum()) for block in train.blocks())
+        likely = (class_weights(train, task) + 0.5) / (rows + 1)
+        return np.asarray(np.log(likely / (1 - likely)), np.float64)
     share = class_weights(train, task) + 0.5
     logs: NDArray[np.float64] = np.log(share / share.sum())
     return logs if task.type == "multiclass" else logs[1:] - logs[:1]

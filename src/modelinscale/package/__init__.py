@@ -42,7 +42,7 @@ class Answer:
     """What the graph says of N rows."""
 
     prediction: NDArray[Any]
-    """(N,): labels (object of str, int64, bool) or numbers (float32); (N, W): several numbers."""
+    """(N,): labels (object of str, int64, bool) or numbers (float32); (N, W): several numbers, or flags of several labels."""
     probability: NDArray[np.float32] | None
     """(N, C) in the order of ``task.labels``, rows summing to 1; None for regression."""
 
@@ -137,7 +137,8 @@ class Package:
         return self._run({c.name: tensors[c.name] for c in self.manifest.inputs}, n_rows)
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """For every row ``{"prediction": label or number, "probabilities": {label: p}}`` (for numbers no probabilities; of several a list), JSON-ready."""
+        """For every row ``{"prediction": label or number, "probabilities": {label: p}}`` (for numbers no probabilities; of several numbers a list, of
+        quantiles ``{level: number}``, of several labels the list of those that are given), JSON-ready."""
         tensors = self.tensors(rows)
         if not len(rows):
             return []
@@ -147,9 +148,16 @@ class Package:
         """An answer as JSON-ready rows."""
         predictions = answer.prediction.tolist()
         if answer.probability is None:
-            return [{"prediction": p} for p in predictions]
+            keys = self.task.level_keys
+            return [{"prediction": dict(zip(keys, p, strict=True)) if keys else p} for p in predictions]
         labels = self._labels
+        if self.task.type == "multilabel":
+            predictions = [self.given(flags) for flags in predictions]
         return [{"prediction": p, "probabilities": dict(zip(labels, q, strict=True))} for p, q in zip(predictions, answer.probability.tolist(), strict=True)]
+
+    def given(self, flags: Sequence[bool]) -> list[Label]:
+        """The labels that are given, in the order of all."""
+        return [label for label, flag in zip(self.task.labels, flags, strict=True) if flag]
 
     def _run(self, tensors: Mapping[str, NDArray[Any]], n_rows: int) -> Answer:
         """Runs the graph on as many rows at once as fit into `_GRAPH_BYTES`; every row is answered by itself, so the cut changes nothing."""
@@ -198,6 +206,7 @@ class Package:
         label = self.task.labels[0] if self.task.labels else 0.0
         dtype = np.dtype({bool: np.bool_, int: np.int64, str: object, float: np.float32}[type(label)])
         shape = (0, self.task.n_scores) if self.task.several else (0,)
+        dtype = np.dtype(np.bool_) if self.task.type == "multilabel" else dtype
         return Answer(np.empty(shape, dtype), None if self.task.numbers else np.empty((0, len(self._labels)), np.float32))
 
     def _refuse_unknown(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -366,7 +375,9 @@ def _same(found: dict[str, Any], expected: Any, tolerance: float) -> bool:
         return False
     a, b = found["prediction"], expected["prediction"]
     if "probabilities" not in found:
-        if not isinstance(b, list):
+        if isinstance(b, dict):
+            a, b = (list(a.values()) if isinstance(a, dict) and a.keys() == b.keys() else None), list(b.values())
+        elif not isinstance(b, list):
             a, b = [a], [b]
         return isinstance(a, list) and len(a) == len(b) and all(abs(x - y) <= tolerance * max(1.0, abs(y)) for x, y in zip(a, b, strict=True))
     p, q = found["probabilities"], expected["probabilities"]

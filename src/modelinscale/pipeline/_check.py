@@ -25,7 +25,7 @@ def check(spec: ModelSpec, base: Path) -> dict[str, Any]:
     place = Place.of(spec, base)
     seen = look(source_of(place), spec.data.columns, spec.target, treatments_of(place), as_text(spec.data.clean))
     named(spec, seen.schema)
-    task = find_task(seen.frame[spec.target], spec.target, spec.task, spec.positive)
+    task = find_task(seen.frame[spec.target], spec.target, spec.task, spec.positive, spec.levels)
     suits(spec.evaluate, task)
     roles = resolve(spec, seen.schema, seen.frame, seen.profiles)
     contract(seen.schema, spec.data.checks, spec.data.key)

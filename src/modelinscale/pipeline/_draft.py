@@ -116,6 +116,8 @@ def _target_note(seen: Look, target: str, type: str, labels: tuple[object, ...])
     values = seen.frame[target].drop_nulls()
     if seen.schema[target].type in ("vector", "sequence"):
         return "lists of numbers, all predicted at once"
+    if type == "multilabel":
+        return f"lists of {len(labels)} labels"
     if type == "regression":
         return f"a number, {seen.profiles[target].low} to {seen.profiles[target].high}"
     if type == "binary":

@@ -68,7 +68,7 @@ def work(context: Context, folder: Path) -> Facts:
         raise DataError("the table has no rows.", fix="See `mis show quarantine`: did every row break the contract?")
     context.progress("prepare", 0.0, "which rows learn, choose and test")
     seen = _seen(rows, spec.target)
-    task = find_task(seen, spec.target, spec.task, spec.positive)
+    task = find_task(seen, spec.target, spec.task, spec.positive, spec.levels)
     suits(spec.evaluate, task)
     head = rows.head(head_rows(rows.row_bytes, context.room))
     roles = resolve(spec, context.schema, head, {} if spec.features else profile(head.to_arrow()))

@@ -65,6 +65,10 @@ class Predictor:
         import pyarrow as pa
 
         labels, task = self._package.task.labels, self._package.task
+        if task.levels:
+            return pa.schema([(f"prediction_{key}", pa.float32()) for key in task.level_keys])
+        if task.type == "multilabel":
+            return pa.schema([("prediction", pa.list_(pa.string())), *((f"probability_{key}", pa.float32()) for key in self._package.label_keys)])
         if task.numbers and task.several:
             return pa.schema([("prediction", pa.list_(pa.float32(), task.n_scores))])
         kind = {bool: pa.bool_(), int: pa.int64(), str: pa.string()}[type(labels[0])] if labels else pa.float32()
@@ -100,7 +104,11 @@ class Predictor:
         import pyarrow as pa
 
         schema = self.schema
-        said = answer.prediction
+        said: Any = answer.prediction
+        if self._package.task.levels:
+            return pa.record_batch([pa.array(np.ascontiguousarray(column)) for column in said.T], schema=schema)
+        if self._package.task.type == "multilabel":
+            said = np.array([None, *map(self._package.given, said.tolist())], object)[1:]  # an array of lists, whatever their lengths
         arrays: list[Any] = [pa.array(said if said.ndim == 1 else list(said), schema.field(0).type)]
         if answer.probability is not None:
             arrays.extend(pa.array(np.ascontiguousarray(column)) for column in answer.probability.T)

@@ -105,6 +105,7 @@ class PredictionLog:
         self._row_bytes = 8 * sum(c.column.width or 1 for c in logged) + 8 * (1 + len(package.label_keys))
         self._cells = {c.name: _cells_of(c) for c in logged}
         self._head = _head(package, self._version)
+        self._given = package.given if package.task.type == "multilabel" else None
         self._encoder = msgspec.json.Encoder()
         self._queue: deque[Batch] = deque()
         self._put_bytes = self._done_bytes = 0  # each is changed by one thread only
@@ -188,6 +189,8 @@ class PredictionLog:
         ids = [f"{p.asked.id}/{row - p.asked.start}" for p in parts for row in range(p.start, p.stop)]
         times = [p.batch.time for p in parts for _ in range(p.start, p.stop)]
         predictions = _together([p.of(p.batch.answer.prediction) for p in parts])
+        if self._given is not None:
+            predictions = list(map(self._given, predictions))
         shares = [p.of(p.batch.answer.probability) for p in parts if p.batch.answer.probability is not None]
         classes: Iterable[Any] = starmap(self._classes, _together(shares)) if shares else repeat(msgspec.UNSET)
         # Objects of fixed fields rather than dictionaries: they are made and written in half the time.

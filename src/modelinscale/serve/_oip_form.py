@@ -110,5 +110,7 @@ def outputs_of(package: "Package") -> list[tuple[str, str, list[int]]]:
     task = package.manifest.task
     if task.numbers:
         return [("prediction", "FP32", [-1, task.n_scores] if task.several else [-1])]
+    if task.type == "multilabel":
+        return [("prediction", "BOOL", [-1, task.n_scores]), ("probabilities", "FP32", [-1, task.n_scores])]
     kind = {bool: "BOOL", int: "INT64", str: "BYTES"}[type(task.labels[0])]
     return [("prediction", kind, [-1]), ("probabilities", "FP32", [-1, len(task.labels)])]

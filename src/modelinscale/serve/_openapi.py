@@ -160,16 +160,22 @@ def _answer(package: "Package") -> Schema:
     task = package.manifest.task
     if task.numbers:
         said: Schema = {"type": ["number", "null"]}
-        if task.several:
+        if task.levels:
+            keys = task.level_keys
+            said = {"type": "object", "properties": dict.fromkeys(keys, said), "required": list(keys)}
+        elif task.several:
             said = {"type": "array", "items": said, "minItems": task.n_scores, "maxItems": task.n_scores}
         return {"type": "object", "required": ["prediction"], "properties": {"prediction": {**said, "description": task.target}}}
+    labels: Schema = {"enum": list(task.labels)}
+    if task.type == "multilabel":
+        labels = {"type": "array", "items": labels, "uniqueItems": True}
     share: Schema = {"type": "number", "minimum": 0, "maximum": 1}
     keys = package.label_keys
     return {
         "type": "object",
         "required": ["prediction", "probabilities"],
         "properties": {
-            "prediction": {"enum": list(task.labels), "description": task.target},
+            "prediction": {**labels, "description": task.target},
             "probabilities": {"type": "object", "properties": dict.fromkeys(keys, share), "required": list(keys)},
         },
     }

@@ -1,6 +1,7 @@
 """model.yaml as a value: every field checked, every mistake told at once with its line and column."""
 
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,7 +17,7 @@ from modelinscale.core.personal import Rule, short
 from modelinscale.core.schema import ColumnType
 from modelinscale.core.secrets import Reference, anchored
 from modelinscale.core.settings import Also, Settings
-from modelinscale.core.task import Label
+from modelinscale.core.task import LEVELS, Label, TaskType
 from modelinscale.core.units import Duration
 from modelinscale.data.checks import Check
 from modelinscale.data.cleaners import Cleaner
@@ -161,8 +162,11 @@ class ModelSpec(Settings):
     """The column to predict."""
     positive: Label | None = None
     """For two classes: the one to find. Left out: true, 1, yes, or the rarer of the two."""
-    task: Literal["binary", "multiclass", "regression"] | None = None
-    """Left out: told by the target's values."""
+    task: TaskType | None = None
+    """Left out: told by the target's values (lists of numbers: regression of all of them, lists of words: multilabel). quantiles: instead of a number what
+    it stays below with the probabilities ``levels``."""
+    levels: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(LEVELS, min_length=1, max_length=99)
+    """For ``task: quantiles``: the probabilities, rising."""
     features: dict[str, Feature] = {}
     """How columns become numbers. Empty: all columns, inferred. Otherwise exactly the columns named."""
     model: Model | Literal["auto"] = Field("auto", union_mode="left_to_right")
@@ -190,6 +194,13 @@ class ModelSpec(Settings):
     @classmethod
     def _model(cls, value: Any) -> Any:
         return value if value == "auto" else Model.parse(value)
+
+    @field_validator("levels")
+    @classmethod
+    def _levels_rise(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(b <= a for a, b in pairwise(value)):
+            raise SpecError(f"`levels` must rise, found {list(value)}.", fix="Write them in order, each once: [0.05, 0.5, 0.95].")
+        return value
 
     @model_validator(mode="after")
     def _what_is_tuned_is_searched(self) -> Self:

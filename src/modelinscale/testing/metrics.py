@@ -2,11 +2,12 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modelinscale.core.task import TaskType
+from modelinscale.core.task import LEVELS, TaskType
 from modelinscale.metrics import Answers, Metric
 
 
@@ -20,6 +21,16 @@ def examples(task: TaskType, *, n_rows: int = 300, seed: int = 0, ties: bool = F
     """Answers that are right more often than not. ``ties``: probabilities and numbers take few values."""
     chance = np.random.default_rng(seed)
     weight = chance.integers(0, 4, n_rows).astype(np.float64) if weighted else None
+    if task == "multilabel":
+        z = chance.normal(0.0, 1.5, (n_rows, 4))
+        likely = 1 / (1 + np.exp(-(z.round() if ties else z)))
+        flags = (chance.random((n_rows, 4)) < likely).astype(np.int64)
+        flags[0], flags[1] = 1, 0  # each label occurs, and lacks
+        return Answers(flags, (likely > 0.4).astype(np.int64), likely, weight)
+    if task == "quantiles":
+        truth = chance.normal(3.0, 2.0, n_rows)
+        answers = np.sort(truth[:, None] + chance.normal(0.0, 1.0, (n_rows, 1)) + [-1.6, 0.0, 1.6], axis=1)
+        return Answers(truth.round() if ties else truth, answers.round() if ties else answers, None, weight, LEVELS)
     if task == "regression":
         truth = chance.normal(3.0, 2.0, n_rows)
         answer = truth + chance.normal(0.0, 1.0, n_rows)
@@ -55,8 +66,7 @@ def a_weight_is_a_repetition(metric: Metric) -> None:
             answers = examples(task, ties=ties, weighted=True)
             assert answers.weight is not None
             repeated = answers.rows(np.repeat(np.arange(len(answers)), answers.weight.astype(np.int64)))
-            each_once = Answers(repeated.truth, repeated.decision, repeated.probability)
-            scaled = Answers(answers.truth, answers.decision, answers.probability, answers.weight * 0.37)
+            each_once, scaled = replace(repeated, weight=None), replace(answers, weight=answers.weight * 0.37)
             _same(metric.value(answers), metric.value(each_once), f"{metric.type}, {task}: a weight is not a repetition")
             _same(metric.value(answers), metric.value(scaled), f"{metric.type}, {task}: a common factor of all weights changes the value")
 
@@ -86,7 +96,13 @@ def better_is_better(metric: Metric) -> None:
     sign = 1 if metric.better == "higher" else -1
     for task in sorted(metric.tasks):
         good = examples(task)
-        if good.probability is None:
+        if task == "quantiles":
+            perfect = replace(good, decision=np.tile(good.truth[:, None], (1, len(LEVELS))))
+            worst = replace(perfect, decision=perfect.decision + 10 * np.sign(good.truth - good.truth.mean())[:, None])
+        elif task == "multilabel":
+            perfect = replace(good, decision=good.truth, probability=good.truth.astype(np.float64))
+            worst = replace(good, decision=1 - good.truth, probability=1.0 - good.truth)
+        elif good.probability is None:
             perfect = Answers(good.truth, good.truth, None)
             worst = Answers(good.truth, good.truth + 10 * np.sign(good.truth - good.truth.mean()), None)
         else:
@@ -103,11 +119,11 @@ def oddities_are_quiet(metric: Metric) -> None:
     """No rows: NaN. One row, one class, one value, no weight at all: a number or NaN, never a warning or an error."""
     for task in sorted(metric.tasks):
         answers = examples(task)
-        one_class = answers.rows(np.flatnonzero(answers.truth == answers.truth[0]))
+        one_class = answers.rows(np.flatnonzero((answers.truth == answers.truth[0]).reshape(len(answers), -1).all(1)))
         odd = {
             "one row": answers.rows(np.array([0])),
             "one class or value": one_class,
-            "no weight": Answers(answers.truth, answers.decision, answers.probability, np.zeros(len(answers))),
+            "no weight": replace(answers, weight=np.zeros(len(answers))),
             "one answer": answers.rows(np.zeros(20, np.int64)),
         }
         with warnings.catch_warnings():

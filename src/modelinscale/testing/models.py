@@ -18,17 +18,19 @@ from modelinscale.core.encoded import Encoded, Form, Layout, Sparse, Values, blo
 from modelinscale.core.errors import MisError, ModelError
 from modelinscale.core.graph import Graph
 from modelinscale.core.seeds import generator
-from modelinscale.core.task import Task
+from modelinscale.core.task import LEVELS, Task
 from modelinscale.models import Effort, Examples, Model, Scores, Weights
 from modelinscale.train import loss
 
-Case = Literal["binary", "multiclass", "regression", "several"]
+Case = Literal["binary", "multiclass", "regression", "several", "multilabel", "quantiles"]
 """Kinds of task; several: a regression of three numbers at once."""
 TASKS: dict[Case, Task] = {
     "binary": Task(type="binary", target="y", labels=("no", "yes")),
     "multiclass": Task(type="multiclass", target="y", labels=("a", "b", "c")),
     "regression": Task(type="regression", target="y"),
     "several": Task(type="regression", target="y", width=3),
+    "multilabel": Task(type="multilabel", target="y", labels=("high", "low", "mid")),
+    "quantiles": Task(type="quantiles", target="y", levels=LEVELS),
 }
 BOUNDS = {"linear": 1e-5, "trees": 1e-5, "mlp": 1e-4, "network": 1e-4, "ensemble": 1e-4}
 """Largest difference of a probability between graph and Python, by family; others: 1e-4."""
@@ -105,10 +107,12 @@ def planted(form: Form, type: Case, n_rows: int = 900, *, seed: int = 7, shift: 
         blocks["line"], layouts["line"] = _lines(with_pair, chance), Layout("tokens", 6, (), (5,))
     pull = pull + 0.3 * chance.normal(size=n_rows)
     target: NDArray[Any]
-    if type == "regression":
+    if type in ("regression", "quantiles"):
         target = 1000.0 + 50.0 * pull
     elif type == "several":  # of different sizes, and one the other way
         target = np.stack([1000.0 + 50.0 * pull, 0.001 * pull, 3.0 - pull], axis=1)
+    elif type == "multilabel":  # none, one or two of them
+        target = np.stack([pull > 2.5, pull < 0.0, (pull > -1.0) & (pull < 3.5)], axis=1).astype(np.int64)
     elif type == "binary":
         target = (pull > 1.0).astype(np.int64)
     else:
@@ -206,7 +210,9 @@ def graph_equals_python(model: Model, type: Case) -> None:
         assert drawn.shape == python.shape, f"the graph gives {drawn.shape}, Python {python.shape}"
         away = float(np.abs(_probability(python, given) - _probability(drawn.astype(np.float64), given)).max())
         assert away <= bound, f"graph and Python differ by {away:.2g}, more than {bound}"
-        if not given.task.numbers:
+        if given.task.type == "multilabel":
+            assert ((python > 0) == (drawn > 0))[np.abs(python) >= 1e-5].all(), "graph and Python decide differently"
+        elif not given.task.numbers:
             close = np.abs(_margin(python)) < 1e-5
             assert (_choice(python) == _choice(drawn))[~close].all(), "graph and Python decide differently"
 
@@ -390,6 +396,9 @@ def _base_loss(given: Planted) -> float:
     n, target = len(given.test), given.test.target
     if given.task.numbers:
         return 1.0
+    if given.task.type == "multilabel":
+        odds = np.log(target.mean(0) / (1 - target.mean(0)))
+        return loss(np.tile(odds, (n, 1)), target, None, given.task)
     share = np.log(np.maximum(np.bincount(target, minlength=len(given.task.labels)) / n, 1e-9))
     return loss(np.full(n, share[1] - share[0]) if given.task.type == "binary" else np.tile(share, (n, 1)), target, None, given.task)
 
@@ -505,9 +514,9 @@ def _drawn(model: Model, weights: Weights, given: Planted, rows: Encoded) -> NDA
 
 def _probability(scores: Scores, given: Planted) -> NDArray[np.float64]:
     """Probabilities; for numbers the value in deviations of the target."""
-    if given.task.type == "regression":
+    if given.task.numbers:
         return np.asarray(scores / np.std(given.train.target, axis=0))
-    if given.task.type == "binary":
+    if given.task.type in ("binary", "multilabel"):
         return 0.5 * (1 + np.tanh(scores / 2))
     e = np.exp(scores - scores.max(axis=1, keepdims=True))
     found: NDArray[np.float64] = e / e.sum(axis=1, keepdims=True)

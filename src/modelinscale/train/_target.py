@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.errors import DataError, did_you_mean
-from modelinscale.core.task import Label, Task, TaskType
+from modelinscale.core.task import LEVELS, Label, Task, TaskType
 from modelinscale.train._lists import Lists, encode_lists, find_lists
+from modelinscale.train._sets import Sets, encode_sets, find_sets, holds_sets
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,7 +37,9 @@ class Seen:
     counts: "pl.DataFrame"
     """``value``, ``n``: the `COUNTED` smallest values at most, ascending, and how often each occurs."""
     lists: Lists | None = None
-    """Of a column of lists what these hold; none: its cells are single values."""
+    """Of a column of lists of numbers what these hold; none: its cells are something else."""
+    sets: Sets | None = None
+    """Of a column of lists of labels what these hold."""
 
     @classmethod
     def of(cls, values: "pl.Series") -> "Seen":
@@ -52,7 +55,8 @@ class Seen:
             lists = Lists.of(values) if _holds_numbers(values.dtype) else None  # others are refused later
             return cls(values.dtype, len(present), 0, pl.DataFrame({"value": [], "n": []}), lists)
         counts = present.alias("value").value_counts(name="n").sort("value").head(COUNTED)
-        return cls(values.dtype, len(present), n_infinite, counts)
+        sets = Sets.of(values) if present.dtype == pl.String and holds_sets(present) else None
+        return cls(values.dtype, len(present), n_infinite, counts, sets=sets)
 
     def merged(self, other: "Seen") -> "Seen":
         """Both together."""
@@ -61,7 +65,7 @@ class Seen:
         both = pl.concat([self.counts, other.counts])
         counts = both.group_by("value").agg(pl.col("n").sum()).sort("value").head(COUNTED) if len(both.columns) else both
         lists = self.lists.merged(other.lists) if self.lists and other.lists else None
-        return Seen(self.kind, self.n + other.n, self.n_infinite + other.n_infinite, counts, lists)
+        return Seen(self.kind, self.n + other.n, self.n_infinite + other.n_infinite, counts, lists, _both(self, other))
 
     @property
     def n_distinct(self) -> str:
@@ -73,11 +77,13 @@ COUNTED = 100_000
 """Different values of a target that are counted; more than `MAX_CLASSES` are no classes anyway."""
 
 
-def find_task(values: "pl.Series | Seen", target: str, declared: TaskType | None = None, positive: Label | None = None) -> Task:
-    """The task a target column asks for; ``declared`` and ``positive`` are what the user said, if anything.
+def find_task(
+    values: "pl.Series | Seen", target: str, declared: TaskType | None = None, positive: Label | None = None, levels: tuple[float, ...] = LEVELS
+) -> Task:
+    """The task a target column asks for; ``declared`` and ``positive`` are what the user said, if anything, ``levels`` those of quantiles.
 
-    Two different values: binary. Text, or few different whole numbers: multiclass. Other numbers, and lists of as many: regression. Missing cells do not
-    count. The
+    Two different values: binary. Text, or few different whole numbers: multiclass. Other numbers, and lists of as many: regression. Lists of words:
+    multilabel. Missing cells do not count. The
     positive class is the one declared, else the one whose name says so (true, 1, yes, spam, …), else the rarer. Classes are in sorted order,
     for binary (negative, positive). Raises `DataError` where there is nothing to learn or what was declared cannot be.
     """
@@ -86,6 +92,12 @@ def find_task(values: "pl.Series | Seen", target: str, declared: TaskType | None
     if seen.lists is not None:
         _check_lists(target, declared, positive)
         return find_lists(seen.lists, target)
+    if declared == "multilabel" or (declared is None and seen.sets is not None):
+        if seen.sets is None:
+            raise DataError(f"`task: multilabel` needs lists of words as {target!r}, found {_some(seen.counts['value'].head(7).to_list())}.", fix=_LISTED)
+        if positive is not None:
+            raise DataError(f"`positive: {positive}` makes no sense for {target!r}, lists of labels to predict.", fix="Leave `positive` out.")
+        return find_sets(seen.sets, target)
     distinct = seen.counts["value"].to_list()
     if len(distinct) == 1:
         raise DataError(
@@ -93,11 +105,11 @@ def find_task(values: "pl.Series | Seen", target: str, declared: TaskType | None
             fix="Bring rows with other outcomes, or choose another target.",
         )
     type = declared or _guess(seen, distinct)
-    if type == "regression":
+    if type in ("regression", "quantiles"):
         _check_number(seen, distinct, target)
         if positive is not None:
             raise DataError(f"`positive: {positive}` makes no sense for {target!r}, a number to predict.", fix="Leave `positive` out, or set `task: binary`.")
-        return Task(type="regression", target=target)
+        return Task(type="regression", target=target) if type == "regression" else Task(type="quantiles", target=target, levels=levels)
     labels = _labels(seen, distinct, target)
     if type == "binary" and len(labels) != 2:
         raise DataError(f"`task: binary` needs 2 different values of {target!r}, found {seen.n_distinct}: {_some(labels)}.", fix="Set `task: multiclass`.")
@@ -117,11 +129,13 @@ def find_task(values: "pl.Series | Seen", target: str, declared: TaskType | None
 
 
 def encode_target(values: "pl.Series", task: Task) -> NDArray[np.float64] | NDArray[np.int64]:
-    """(N,): the class index (int64) or the number (float64) of each row; (N, W) of lists. Raises `DataError` for a missing, unknown or infinite one."""
+    """(N,): the class index (int64) or the number (float64) of each row; (N, W) of lists, of labels 0 and 1. Raises `DataError` for a missing, unknown or infinite one."""
     import polars as pl
 
     if task.width is not None:
         return encode_lists(values, task)
+    if task.type == "multilabel":
+        return encode_sets(values, task)
     if task.numbers:
         numbers = values.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
         bad = np.flatnonzero(~np.isfinite(numbers))
@@ -172,13 +186,18 @@ class Totals:
     weight: float
     classes: NDArray[np.float64]
     """(C,): the weight of each class; of numbers the sum of weighted targets, (1,) or (W,)."""
+    quantiles: tuple[float, ...] = ()
+    """Of the targets, for quantiles."""
 
     @classmethod
     def of(cls, blocks: Iterable[tuple[NDArray[Any], NDArray[np.float64] | None]], task: Task) -> "Totals":
         """From targets and weights in blocks of `BLOCK_ROWS`."""
         n, low, high, total = 0, np.inf, -np.inf, 0.0
         classes = np.zeros(task.target_width or max(1, len(task.labels)))
+        sample = _Sample()
         for target, weight in blocks:
+            if task.levels:
+                sample.add(target, weight)
             n += len(target)
             if not len(target):
                 continue
@@ -188,12 +207,48 @@ class Totals:
                 classes += target.sum(0) if weight is None else weight @ target
             else:
                 classes += np.bincount(target, weight, len(task.labels))
-        return cls(n, low, high, total, classes)
+        return cls(n, low, high, total, classes, sample.quantiles(task.levels))
 
     @property
     def constant(self) -> tuple[float, ...]:
-        """What is known without any column: the share of each class (C,), or the mean (1,), of lists (W,)."""
-        return tuple(float(c) for c in self.classes / self.weight)
+        """What is known without any column: the share of each class (C,), or the mean (1,), of lists (W,), or the quantiles (Q,)."""
+        return self.quantiles or tuple(float(c) for c in self.classes / self.weight)
+
+
+class _Sample:
+    """Some of the targets, evenly spaced; all of them where they are few."""
+
+    def __init__(self) -> None:
+        self.step, self.at = 1, 0
+        self.kept: list[NDArray[np.float64]] = []  # (n, 2): target, weight
+
+    def add(self, target: NDArray[np.float64], weight: NDArray[np.float64] | None) -> None:
+        pairs = np.stack([target, np.ones(len(target)) if weight is None else weight], axis=1)
+        self.kept.append(pairs[-self.at % self.step :: self.step])
+        self.at += len(target)
+        while sum(map(len, self.kept)) > _SAMPLED:
+            self.kept, self.step = [np.concatenate(self.kept)[::2]], self.step * 2
+
+    def quantiles(self, levels: tuple[float, ...]) -> tuple[float, ...]:
+        values = np.concatenate(self.kept) if self.kept else np.zeros((0, 2))
+        if not len(values) or not values[:, 1].any():
+            return ()
+        return tuple(float(q) for q in np.quantile(values[:, 0], levels, weights=values[:, 1], method="inverted_cdf"))
+
+
+_SAMPLED = 1_000_000
+"""Targets that quantiles are taken from, at most."""
+_LISTED = 'Write lists in the data, such as ["red", "round"]: JSON lines, or text cells that hold such lists.'
+
+
+def _both(one: Seen, other: Seen) -> Sets | None:
+    """The labels of both; of a part without any row that has a target, those of the other."""
+    if one.sets and other.sets:
+        return one.sets.merged(other.sets)
+    sets, empty = (one.sets, other) if one.sets else (other.sets, one)
+    if sets is None or empty.n:
+        return None
+    return sets if one.sets else Sets(sets.n_rows, sets.counts, sets.odd)
 
 
 def check_totals(train: Totals, task: Task) -> None:

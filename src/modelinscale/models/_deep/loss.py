@@ -26,6 +26,13 @@ def losses_of(scores: Tensor, target: Tensor, task: Task, smoothing: float = 0.0
     if task.type == "binary":
         soft = target * (1 - smoothing) + smoothing / 2 if smoothing else target
         return torch.nn.functional.binary_cross_entropy_with_logits(scores[..., 0], soft.expand(K, -1), reduction="none")
+    if task.type == "multilabel":
+        soft = target * (1 - smoothing) + smoothing / 2 if smoothing else target
+        return torch.nn.functional.binary_cross_entropy_with_logits(scores, soft.expand(K, -1, -1), reduction="none").mean(-1)
+    if task.levels:  # pinball loss; levels that cross are put in order by the decision, which never makes it worse
+        level = scores.new_tensor(task.levels)
+        off = target[:, None] - scores  # (K, B, Q)
+        return torch.maximum(level * off, (level - 1) * off).mean(-1)
     if task.width is not None:
         return ((scores - target) ** 2).mean(-1)  # (K, B, W)
     return (scores[..., 0] - target) ** 2
