@@ -19,6 +19,8 @@ from modelinscale.core.seeds import generator
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Weights
 from modelinscale.models._deep import launch
+from modelinscale.models._deep.processes import Processes
+from modelinscale.models._deep.strategy import agree, versions
 from modelinscale.models.network import Network
 from modelinscale.testing.recorded import Recorded, history, said
 from modelinscale.testing.waits import until
@@ -85,7 +87,9 @@ def test_workers_killed_at_random_moments_are_replaced_and_no_row_is_left_out(tm
 
 def test_a_mistake_in_a_process_is_raised_here_and_nothing_is_left_running(tmp_path: Path) -> None:
     train = Recorded.of(rows(480, images=False), tmp_path / "said")
-    train.rows.blocks["x"][:] = np.nan
+    numbers = train.rows.blocks["x"]
+    assert isinstance(numbers, np.ndarray)
+    numbers[:] = np.nan
     with pytest.raises(ModelError, match="cannot learn on from there"):
         learned(train, None, workers=2)
     for pid in {line["pid"] for line in said(tmp_path / "said")}:
@@ -151,6 +155,17 @@ def test_torchrun_begins_the_processes_and_each_gets_the_weights(tmp_path: Path)
 def test_pieces_of_a_step_with_several_processes_are_refused() -> None:
     with pytest.raises(NotSupportedYet, match="`accumulate: 2` with 2 processes"):
         Network(accumulate=2).fit(rows(100, images=False), None, TASK, Effort(workers=2))
+
+
+def test_more_processes_than_processors_are_begun_and_told_of() -> None:
+    assert "500 processes share" in Processes().doubts(500)
+    assert Processes().doubts(1) == ""
+
+
+def test_processes_of_different_versions_are_refused_with_each_named() -> None:
+    agree([versions(), versions()])
+    with pytest.raises(ComputeError, match=r"process 0 modelinscale .*, PyTorch .*; process 1 modelinscale 0.0.1, PyTorch 2.1.0"):
+        agree([versions(), "modelinscale 0.0.1, PyTorch 2.1.0"])
 
 
 def test_fewer_processes_go_on_where_as_many_got_no_further() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modelinscale.compute._ray_worker import Failed, Packed, _failed, _same, pack
-from modelinscale.core.errors import ComputeError, needs
+from modelinscale.core.errors import ComputeError, StoreError, needs
 from modelinscale.core.files import Scratch
 
 _ADDRESS_OF_INTERFACE = 0x8915
@@ -54,6 +54,11 @@ class Member:
             try:
                 packed: Packed = needs("ray", extra="ray").get(job[0])
                 function, what = packed.value()
+            except StoreError as error:
+                raise ComputeError(
+                    f"the node {platform.node()!r} does not find the encoded rows: {error}",
+                    fix="Set `store` to a folder that every node sees, or raise `compute.memory` so that they need not lie on disk.",
+                ) from error
             except (ImportError, AttributeError) as error:
                 raise ComputeError(
                     f"the node {platform.node()!r} cannot load the work: {error}.",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from modelinscale.compute._crew import Crew, Group
+from modelinscale.compute._crew import Crew, Group, Work
 from modelinscale.core import errors
 from modelinscale.core.errors import ComputeError, MisError, NotSupportedYet
 from modelinscale.core.seeds import derive
@@ -54,30 +54,37 @@ def fit(model: "Deep", train: Examples, valid: Examples | None, task: Task, effo
 
     Raises `ComputeError` when processes are lost again and again, and what a process raised itself.
     """
-    from modelinscale.models._deep.processes import Processes
     from modelinscale.models._deep.worker import Job, work
 
     if (pieces := model.recipe(len(train)).accumulate) > 1:
         raise NotSupportedYet(
             f"`accumulate: {pieces}` with {effort.workers} processes is not there yet.", fix="Set `accumulate: 1`: each process takes a share anyway."
         )
-    crew: Crew = effort.crew or Processes()
-    _tell_if(crew.doubts(effort.workers), effort)
     if not train.held:
         next(iter(train.batches(derive(effort.seed, model.type), 0, 1)), None)  # shuffles rows on disk once, before all would at the same time
+    found: Weights = supervised(work, lambda plain: Job(model.plain(), train, valid, task, plain), effort)
+    return found
+
+
+def supervised(work: Work, job: Callable[[Effort], object], effort: Effort) -> Any:
+    """What the first process finds of ``effort.workers`` that do ``work`` together; ``job`` makes what they are to do of an effort that can travel."""
+    from modelinscale.models._deep.processes import Processes
+
+    crew: Crew = effort.crew or Processes()
+    _tell_if(crew.doubts(effort.workers), effort)
     began, wanted, in_vain, kept, before = time.monotonic(), effort.workers, 0, _kept(effort), 0
     while True:
-        workers = _there_is_room(crew, wanted)
+        workers = _there_is_room(crew, wanted, effort)
         if before and workers > before:
             effort.tell(f"there is room for {workers} processes again, which go on from the last checkpoint.")
         elif workers < wanted and workers != before:
             effort.tell(f"there is room for {workers} of {wanted} processes; more join once there is room for them.")
         plain = replace(effort, budget_s=_left(effort, began), workers=1, crew=None, tell=unheard, progress=unheard)
-        group = crew.begin(work, Job(model.plain(), train, valid, task, plain), workers, effort.checkpoints)
+        group = crew.begin(work, job(plain), workers, effort.checkpoints)
         try:
             said = _watched(group, effort, partial(_more_than, group.n, crew, wanted))
             if said.done:
-                return group.result()  # type: ignore[no-any-return]
+                return group.result()
         finally:
             group.end()
         if said.refusal is not None:
@@ -98,7 +105,7 @@ def fit(model: "Deep", train: Examples, valid: Examples | None, task: Task, effo
         effort.tell(f"one of the processes was lost after {said.steps:,} steps; {min(wanted, crew.room(wanted)) or 'others'} go on from {where}.")
 
 
-def _there_is_room(crew: Crew, wanted: int) -> int:
+def _there_is_room(crew: Crew, wanted: int, effort: Effort) -> int:
     """For how many there is room, once there is for one."""
     until = time.monotonic() + _WAIT_S
     while not (found := crew.room(wanted)):
@@ -107,6 +114,7 @@ def _there_is_room(crew: Crew, wanted: int) -> int:
                 f"for {_WAIT_S:.0f} s there was no room for a process that learns, which asks for {crew.asks()}.",
                 fix="Ask for less in `compute`, or add a bigger node.",
             )
+        effort.progress(0.0, f"waiting for room for a process, which asks for {crew.asks()}")
         time.sleep(_LOOK_S)
     return found
 
@@ -207,4 +215,4 @@ def together(model: "Deep", train: Examples, valid: Examples | None, task: Task,
     return found
 
 
-__all__ = ["fewer", "fit", "here", "together"]
+__all__ = ["fewer", "fit", "here", "supervised", "together"]

@@ -17,6 +17,8 @@ import numpy as np
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from modelinscale import __version__
+from modelinscale.core.errors import ComputeError
 from modelinscale.models import Examples
 from modelinscale.models._deep.parts import Tensor
 from modelinscale.models._torch import torch
@@ -87,10 +89,17 @@ class Parallel(Alone):
         self.chance = (self.rank,) if self.world > 1 else ()
         self._beat, self._compress_above = beat, compress_above
         self._words = dist.new_group(backend="gloo")  # for what is on the processor in any case, such as the sum of a batch's weights
+        agree(self.told(versions()))
         self._over = self._ended = False
         self._travel = _Travel()
         self._steps, self._since = 0, time.monotonic()
         self._share: float | None = None
+
+    def told(self, word: str) -> list[str]:
+        """What each process says."""
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, word, group=self._words)
+        return found
 
     def wrapped(self, net: "Net") -> Callable[[Any], Tensor]:
         across_processes(net)
@@ -193,6 +202,21 @@ def _sent(travel: _Travel, bucket: dist.GradBucket) -> torch.futures.Future[torc
     return found.then(arrived)
 
 
+def versions() -> str:
+    """What has to be the same in all processes, in words."""
+    return f"modelinscale {__version__}, PyTorch {torch.__version__}"
+
+
+def agree(told: list[str]) -> None:
+    """Raises `ComputeError` where processes have different versions; ``told``: those of each."""
+    others = [f"process {rank} {one}" for rank, one in enumerate(told) if one != told[0]]
+    if others:
+        raise ComputeError(
+            f"processes that learn together have different versions: process 0 {told[0]}; {'; '.join(others[:5])}.",
+            fix="Install the same versions on every node (in the image, on Kubernetes).",
+        )
+
+
 def join(*, patience_s: float) -> None:
     """Joins the group that the environment names (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, as `torchrun` sets them).
 
@@ -266,4 +290,4 @@ class AcrossProcesses(torch.nn.BatchNorm2d):
         return found
 
 
-__all__ = ["AcrossProcesses", "Alone", "Parallel", "across_processes", "join"]
+__all__ = ["AcrossProcesses", "Alone", "Parallel", "across_processes", "agree", "join", "versions"]

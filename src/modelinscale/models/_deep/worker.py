@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,19 +40,27 @@ class Job:
 
 def work(job: Job, say: Say, kept: Path | None) -> Weights | bool | None:
     """What was learned, where it leads, else True; None: it could not go on, and said why."""
-    leads = os.environ["RANK"] == "0"
-    effort = replace(job.effort, n_threads=int(os.environ.get("OMP_NUM_THREADS", "1")), checkpoints=kept)
-    if leads:
-        effort = replace(effort, tell=lambda note: say(tell=note), progress=lambda share, note: say(progress=[share, note]))
-    try:
+
+    def learned(effort: Effort) -> Weights:
         from modelinscale.models._deep.learn import fit
         from modelinscale.models._deep.strategy import Parallel, join
 
         join(patience_s=effort.patience_s)
-        strategy = Parallel(compress_above=effort.compress_above, beat=_Beat(say))
-        weights = fit(Model.parse(job.model), job.train, job.valid, job.task, effort, strategy)  # type: ignore[arg-type]
-        if leads:
-            say(tell=strategy.close())
+        strategy = Parallel(compress_above=effort.compress_above, beat=Beat(say))
+        found = fit(Model.parse(job.model), job.train, job.valid, job.task, effort, strategy)  # type: ignore[arg-type]
+        effort.tell(strategy.close())
+        return found
+
+    return telling(say, replace(job.effort, n_threads=int(os.environ.get("OMP_NUM_THREADS", "1")), checkpoints=kept), learned)
+
+
+def telling(say: Say, effort: Effort, learned: Callable[[Effort], Weights]) -> Weights | bool | None:
+    """What ``learned`` finds, where it leads, else True; None where it failed: then why was said, and whether it was for a loss of others."""
+    leads = os.environ["RANK"] == "0"
+    if leads:
+        effort = replace(effort, tell=lambda note: say(tell=note), progress=lambda share, note: say(progress=[share, note]))
+    try:
+        weights = learned(effort)
     except MisError as error:
         say(refused=[type(error).__name__, error.message, error.fix])
     except Exception as error:  # noqa: BLE001  # told to who began it
@@ -66,7 +75,7 @@ def work(job: Job, say: Say, kept: Path | None) -> Weights | bool | None:
     return None
 
 
-class _Beat:
+class Beat:
     """Says at most twice a second at which step it is."""
 
     def __init__(self, say: Say) -> None:
