@@ -19,10 +19,8 @@ from modelinscale.models._deep.parts import Tensor
 from modelinscale.models._torch import torch
 from modelinscale.models._totals import Middle, mean_weight
 
-JUDGED_ROWS = 512
-"""Rows scored at once."""
-_READ_ROWS = 16 * JUDGED_ROWS
-"""Rows read from disk at once to be scored: whole scorings, so that the last bits are those of rows in memory."""
+_READ_BLOCKS = 16
+"""As many times the rows scored at once are read from disk at once: whole scorings, so that the last bits are those of rows in memory."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class Feed(ABC):
 
     @abstractmethod
     def blocks(self) -> Iterator[Step]:
-        """All rows in order, `JUDGED_ROWS` at a time."""
+        """All rows in order, as many at a time as the network scores at once."""
 
     def rows_of(self, seed: int, epoch: int, n_rows: int, start: int) -> NDArray[np.int64]:
         """Which rows the step has that begins at row ``start`` of the epoch."""
@@ -138,8 +136,9 @@ class _Held(Feed):
             yield Step(ready(parts), self.target.index_select(0, at), None if self.weight is None else self.weight.index_select(0, at))
 
     def blocks(self) -> Iterator[Step]:
-        for start in range(0, self.n_rows, JUDGED_ROWS):
-            yield self._slice(start, min(start + JUDGED_ROWS, self.n_rows))
+        size = self.make.net.scored_rows
+        for start in range(0, self.n_rows, size):
+            yield self._slice(start, min(start + size, self.n_rows))
 
     def _slice(self, a: int, b: int) -> Step:
         parts = {name: slice_of(part, a, b) for name, part in self.parts.items()}
@@ -155,7 +154,7 @@ class _Streamed(Feed):
             yield self.make.step(examples)
 
     def blocks(self) -> Iterator[Step]:
-        for examples in self.examples.blocks(_READ_ROWS):
+        for examples in self.examples.blocks(_READ_BLOCKS * self.make.net.scored_rows):
             check("scoring validation rows")
             yield from _Held.of(examples, self.make).blocks()
 
@@ -168,4 +167,4 @@ def _cut(value: "Tensor | tuple[Tensor, ...]", start: int, stop: int) -> "Tensor
     return columns[first:last], values[first:last], starts[start:stop] - first
 
 
-__all__ = ["JUDGED_ROWS", "Feed", "Maker", "Other", "Step", "feed"]
+__all__ = ["Feed", "Maker", "Other", "Step", "feed"]

@@ -15,11 +15,12 @@ from modelinscale.models import Effort, Examples, Scores, Weights
 from modelinscale.models._borders import BINNED_COLUMNS, borders_of
 from modelinscale.models._deep import launch
 from modelinscale.models._deep.earlier import current
-from modelinscale.models._deep.loop import JUDGED_ROWS, Loop, load, threads
+from modelinscale.models._deep.loop import Loop, load, threads
 from modelinscale.models._deep.net import Net, Port, ready, slice_of
 from modelinscale.models._deep.plan import LARGE_SIDE, Recipe, Shape
 from modelinscale.models._deep.saved import fingerprint_of
 from modelinscale.models._deep.sequences import in_step
+from modelinscale.models._deep.size import fitting
 from modelinscale.models._deep.strategy import Alone
 from modelinscale.models._deep.tables import ID_WIDTH
 from modelinscale.models._torch import torch
@@ -53,6 +54,7 @@ def fit(model: "Deep", train: Examples, valid: Examples | None, task: Task, effo
         torch.manual_seed(derive(effort.seed, model.type, "start"))
         net = Net(ports, shape, known)
     _start_at_base_rate(net, train, task)
+    recipe = fitting(recipe, net, train, effort, strategy.world if strategy else 1)
     with threads(_n_threads(net, recipe, effort)):
         fingerprint = identity(model, task, effort.seed, meta, fingerprint_of(train) if effort.checkpoints else "")
         loop = Loop(net, recipe, task, effort, train, valid, center, scale, fingerprint, strategy or Alone(), name=model.type)
@@ -74,8 +76,8 @@ def predict(weights: Weights, rows: Encoded) -> Scores:
     net = built(weights).eval()
     found, blocks = [np.zeros((0, net.shape.n_scores))], net.blocks(rows)
     with torch.inference_mode():
-        for start in range(0, rows.n_rows, JUDGED_ROWS):
-            some = {name: slice_of(block, start, min(start + JUDGED_ROWS, rows.n_rows)) for name, block in blocks.items()}
+        for start in range(0, rows.n_rows, net.scored_rows):
+            some = {name: slice_of(block, start, min(start + net.scored_rows, rows.n_rows)) for name, block in blocks.items()}
             found.append(net(ready(some)).mean(0).numpy().astype(np.float64))
     center, scale = _middle(weights)
     scores: NDArray[np.float64] = np.concatenate(found) * scale + center
@@ -135,11 +137,8 @@ def _ports(model: "Deep", train: Examples) -> tuple[tuple[Port, ...], Known]:
         if layout.role == "sparse":
             facts[-1] = {"rarity": _rarity(train, name)}
         elif layout.role == "image":
-            if model.pretrained is not None:
-                ports[-1], facts[-1] = _pretrained(model, ports[-1])
-                continue
-            if model.pretrained is not None:
-                ports[-1], facts[-1] = _pretrained(model, ports[-1])
+            if (network := cast("Network", model)).pretrained is not None:
+                ports[-1], facts[-1] = _pretrained(network, ports[-1])
                 continue
             values = np.asarray(seen[name], np.float32)
             facts[-1] = {"mean": values.mean((0, 1, 2)), "deviation": np.maximum(values.std((0, 1, 2)), np.float32(1))}
@@ -152,19 +151,12 @@ def _pretrained(model: "Network", port: Port) -> tuple[Port, dict[str, NDArray[A
 
     assert model.pretrained is not None
     known = weights_of(model.pretrained, port.shape[0])
-    settings = {"encoder": "pretrained", "architecture": model.pretrained.architecture, "share": model.pretrained.share, "mirrored": dict(port.settings)["mirrored"]}
-    port = replace(port, settings=(*settings.items(), ("digest", digest_of(known))))
-    port.build(known).draw(Graph(), "pixels")
-    return port, known
-
-
-def _pretrained(model: "Network", port: Port) -> tuple[Port, dict[str, NDArray[Any]]]:
-    """With weights from elsewhere, drawn once: what cannot be exported is not to be trained for hours first."""
-    from modelinscale.models._deep.pretrained import digest_of, weights_of
-
-    assert model.pretrained is not None
-    known = weights_of(model.pretrained, port.shape[0])
-    settings = {"encoder": "pretrained", "architecture": model.pretrained.architecture, "share": model.pretrained.share, "mirrored": dict(port.settings)["mirrored"]}
+    settings = {
+        "encoder": "pretrained",
+        "architecture": model.pretrained.architecture,
+        "share": model.pretrained.share,
+        "mirrored": dict(port.settings)["mirrored"],
+    }
     port = replace(port, settings=(*settings.items(), ("digest", digest_of(known))))
     port.build(known).draw(Graph(), "pixels")
     return port, known

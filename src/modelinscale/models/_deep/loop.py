@@ -20,7 +20,7 @@ from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples
 from modelinscale.models._adamw import AdamW, Moments
-from modelinscale.models._deep.feed import JUDGED_ROWS, Step, feed
+from modelinscale.models._deep.feed import Step, feed
 from modelinscale.models._deep.loss import clipped, loss_of, losses_of
 from modelinscale.models._deep.net import Net
 from modelinscale.models._deep.parts import Tensor
@@ -328,7 +328,7 @@ class Loop:
     def judged(self) -> float:
         """Mean loss of the averaged weights on the validation rows."""
         assert self.held_out is not None
-        sums = np.zeros((-(-self.held_out.n_rows // JUDGED_ROWS), 2))
+        sums = np.zeros((-(-self.held_out.n_rows // self.net.scored_rows), 2))
         for number, block in enumerate(self.held_out.blocks()):
             if not self.strategy.judges(number):
                 continue
@@ -408,4 +408,4 @@ def _like(p: Tensor, values: NDArray[Any]) -> Tensor:
     return torch.zeros_like(p, requires_grad=False).copy_(torch.from_numpy(np.ascontiguousarray(values)))
 
 
-__all__ = ["JUDGED_ROWS", "Arrays", "Loop", "Recipe", "load", "loss_of", "threads"]
+__all__ = ["Arrays", "Loop", "Recipe", "load", "loss_of", "threads"]

@@ -18,7 +18,6 @@ from modelinscale.core.encoded import Encoded, Layout, Role, Sparse
 from modelinscale.core.errors import ModelError
 from modelinscale.core.graph import Graph
 from modelinscale.models._deep.convnext import ConvNeXt
-from modelinscale.models._deep.convnext import ConvNeXt
 from modelinscale.models._deep.images import Cnn
 from modelinscale.models._deep.parts import Part, Tensor, array, draw_linear
 from modelinscale.models._deep.plan import Shape
@@ -31,6 +30,9 @@ Batch = dict[str, Any]
 """What each encoder takes, by its name."""
 Block = Tensor | Sparse | tuple[NDArray[Any], ...]
 """Rows for one encoder: one thing a row, words, or sequences of which each feature has its own."""
+
+_SCORED_NUMBERS, _STEP_NUMBERS, _MOST_SCORED = 1 << 21, 64, 9
+"""Of images and sequences about so many numbers are scored at once, a step counted as 64; at most 512 rows."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,12 @@ class Net(torch.nn.Module):
         self.biases = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(b)) for b in sizes[1:]])
         self.head = torch.nn.Parameter(torch.randn(K, sizes[-1], C) / math.sqrt(sizes[-1]))
         self.head_bias = torch.nn.Parameter(torch.zeros(K, 1, C))
+
+    @property
+    def scored_rows(self) -> int:
+        """Rows scored at once: a power of two, fewer where a row is large, always as many for one network, so that the last bits of a score are the same."""
+        sizes = [math.prod(port.shape) if port.kind == "image" else port.shape[0] * _STEP_NUMBERS for port in self.ports if port.shape]
+        return 1 << min(_MOST_SCORED, max(0, int(math.log2(_SCORED_NUMBERS / max([1, *sizes])))))
 
     def forward(self, batch: Batch) -> Tensor:
         """(K, B, C)."""

@@ -1,7 +1,97 @@
-"""How many bytes a network holds: of one row in its graph."""
+"""How many bytes a network holds: of a step of training before it is taken, and of one row in its graph; and pieces that a step fits into memory in.
 
-from modelinscale.models import Weights
+B rows of a batch.
+"""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from modelinscale.core.encoded import Encoded, Layout, Sparse, Values
+from modelinscale.core.errors import ModelError
+from modelinscale.core.units import show_bytes
+from modelinscale.models import Effort, Examples, Weights
 from modelinscale.models._deep.earlier import current
+from modelinscale.models._deep.net import Net
+from modelinscale.models._deep.plan import Recipe
+from modelinscale.models._torch import torch
+
+_COPIES = 8
+"""Of the weights: as they are now, their average, the best, the gradient, both moments, and what a checkpoint copies."""
+_BESIDE = 1.5
+"""Times what is kept for the gradients of a row, with what passes. With `_PASSING`, what is said is 0.9 (recurrent, 128 rows of 100 steps) to 2.2 times
+(8 images of 224 x 224) what was held."""
+_PASSING = 40 << 20
+"""Rows on their way, and what torch and its allocator hold besides."""
+_SHARE = 0.85
+"""Of the memory there is; the rest is for what is read."""
+_FEWEST_ROWS = 2
+"""A piece of fewer rows has nothing to normalise over."""
+
+
+def fitting(recipe: Recipe, net: Net, train: Examples, effort: Effort, world: int) -> Recipe:
+    """The recipe with as many pieces a step as bring it within ``effort.memory``, which the user is told; as it is where there is no limit.
+
+    What a row takes is measured by going through the network with two and four of them. Raises `ModelError` where not even pieces of two rows fit.
+    """
+    if effort.memory is None or len(train) < 2 * _FEWEST_ROWS:
+        return recipe
+    fixed, row = measured(net, train)
+    there = effort.memory * _SHARE - (len(train) * train.encoded_bytes if train.held else 0)
+    rows, fits = -(-recipe.batch_rows // world), int((there - fixed) / max(row, 1.0))
+    pieces = -(-rows // max(fits, 1))
+    if pieces <= recipe.accumulate:
+        return recipe
+    needs = f"a step of {rows:,} rows needs about {show_bytes(fixed + rows * row)}, of that {show_bytes(row)} a row"
+    if fits < _FEWEST_ROWS or world > 1:
+        raise ModelError(
+            f"{needs}; {show_bytes(max(there, 0))} are left for it.",
+            fix="Lower `batch_rows` or the size of the network, or raise `compute.memory`.",
+        )
+    effort.tell(f"{needs}: within `compute.memory` each goes through the network in {pieces} pieces.")
+    return replace(recipe, accumulate=pieces)
+
+
+def measured(net: Net, train: Examples) -> tuple[float, float]:
+    """Bytes of training: whatever the batch, and for each row of it."""
+    few, more = (_kept(net, train.layouts, n) for n in (_FEWEST_ROWS, 2 * _FEWEST_ROWS))
+    weights = sum(value.numel() * value.element_size() for value in net.state_dict().values())
+    return float(_PASSING + _COPIES * weights), _BESIDE * max(0.0, more - few) / _FEWEST_ROWS + train.encoded_bytes
+
+
+def _kept(net: Net, layouts: dict[str, Layout], n_rows: int) -> int:
+    """Bytes that are kept for the gradients of so many rows, sequences as long as they may be."""
+    copied = copy.deepcopy(net).train()
+    own = {value.untyped_storage().data_ptr() for value in (*copied.parameters(), *copied.buffers())}
+    kept: dict[int, int] = {}
+
+    def keep(value: Any) -> Any:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    batch = copied.batch(_full(layouts, n_rows))
+    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        found = copied(batch).sum()  # holds what was kept, so that no place is counted twice
+    del found
+    return sum(kept.values())
+
+
+def _full(layouts: dict[str, Layout], n: int) -> Encoded:
+    """So many rows without a gap."""
+    blocks: dict[str, Values] = {}
+    for name, layout in layouts.items():
+        if layout.role == "sparse":
+            blocks[name] = Sparse(np.arange(n + 1), np.zeros(n, np.int32), np.ones(n, np.float32), layout.width)
+        elif layout.role in ("ids", "tokens"):
+            blocks[name] = np.ones((n, *layout.shape), np.int32)
+        else:
+            zeros = np.zeros((n, *(layout.shape or (layout.width,))), np.float32)
+            blocks[name] = zeros.astype(np.uint8) if layout.role == "image" else zeros
+    return Encoded(layouts, blocks)
 
 
 def row_bytes(weights: Weights) -> int:
