@@ -94,6 +94,34 @@ def test_what_cannot_be_read_is_an_error_that_says_why(data: bytes, why: str) ->
         pixels.decode(data)
 
 
+def in_mode(mode: str, kind: str) -> bytes:
+    """A plain orange image, stored as so many and such channels; grey where the mode has no colour."""
+    image = pillow.new("RGB", (16, 16), (240, 160, 80))
+    out = io.BytesIO()
+    if mode == "P":
+        image.quantize(8).save(out, kind)
+    else:
+        (image.convert("L") if mode in ("L", "LA", "1") else image).convert(mode).save(out, kind)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("RGBA", "PNG"), ("P", "PNG"), ("P", "GIF"), ("CMYK", "JPEG"), ("CMYK", "TIFF"), ("YCbCr", "JPEG"), ("RGBA", "WEBP"), ("RGB", "BMP")],
+)
+def test_colours_stored_in_any_way_are_the_same_colour(mode: str, kind: str) -> None:
+    found = pixels.decode(in_mode(mode, kind))
+    assert found.shape == (16, 16, 3)
+    assert np.abs(found.astype(int) - [240, 160, 80]).max() <= 8
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("L", 175), ("LA", 175), ("1", (0, 255))])
+def test_greys_stored_in_any_way_have_three_equal_channels(mode: str, expected: int | tuple[int, ...]) -> None:
+    found = pixels.decode(in_mode(mode, "PNG"))
+    assert (found == found[..., :1]).all()
+    assert set(np.unique(found).tolist()) <= set(np.atleast_1d(expected).tolist())
+
+
 @pytest.mark.parametrize("cell", ["a", "ä", "data:image/png;base64,!!!"])
 def test_text_that_is_no_base64_is_an_error(cell: str) -> None:
     with pytest.raises(pixels.ImageError, match="no base64"):

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from modelinscale.core.encoded import Encoded, Layout
-from modelinscale.core.errors import ModelError, SpecError
+from modelinscale.core.errors import ModelError
 from modelinscale.core.graph import Graph
 from modelinscale.core.seeds import generator
 from modelinscale.export.proto import to_bytes
@@ -149,7 +150,7 @@ def test_positions_for_another_size_are_refused_with_the_size(saved: Callable[[s
 
 def test_one_source_of_weights_is_wanted() -> None:
     for wrong in ({"architecture": "resnet18"}, {"architecture": "resnet18", "path": "x", "hub": True}):
-        with pytest.raises(SpecError, match="either `path`"):
+        with pytest.raises(ValidationError, match="either `path`"):
             Network.parse({"type": "network", "pretrained": wrong})
 
 
