@@ -66,6 +66,8 @@ def autogluon(preset: str) -> Any:
 
         predictor = TabularPredictor(label=target, path=str(folder), verbosity=0).fit(train, time_limit=budget, presets=preset, num_cpus=2)
         predictor.delete_models(models_to_keep="best", dry_run=False)
+        predictor.save_space()
+        predictor.persist()
         return predictor, predictor.predict if task == "regression" else lambda X: predictor.predict_proba(X).to_numpy()
 
     return fit
@@ -105,12 +107,13 @@ def main(side: str, path: str, target: str, task: str, budget: str, folder: str,
     X = test.drop(columns=target)
     found = judged(task, test[target], ask(X), sorted(set(train[target])))
     row, times = X.head(1), []
-    for _ in range(20):
+    for i in range(5 + 100):  # as automl.row_us: warm, one raw row, until the answer is there
         began = time.perf_counter()
         ask(row)
-        times.append((time.perf_counter() - began) * 1e6)
+        if i >= 5:
+            times.append((time.perf_counter() - began) * 1e6)
     size = sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file()) if Path(folder).is_dir() else len(pickle.dumps(model))
-    return {"metrics": found, "artefact_bytes": size, "row_us": statistics.median(times)}
+    return {"metrics": found, "artefact_bytes": size, "row_us": statistics.median(times), "row_us_p99": float(np.quantile(times, 0.99))}
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from modelinscale.train import Train
 from modelinscale.train._costs import PROBE_ROWS, PROBE_S, Costs, probe
 from modelinscale.train._folds import All, all_rows, crossed
 from modelinscale.train._loss import loss
-from modelinscale.train._portfolio import Candidate, families, portfolio, variations
+from modelinscale.train._portfolio import QUICK, Candidate, families, portfolio, variations
 from modelinscale.train._target import Totals, class_factors
 from modelinscale.train._trial import Fitted, Learned, Rows, Trial, attempt, folder_of
 
@@ -50,6 +50,8 @@ _FOLDED_SHARE = 0.25
 """The families in folds may take no more of what is left; else the validation rows alone tell."""
 _KEPT_SHARE = 0.4
 """The most of the budget that is kept for learning from all rows in the end."""
+_SHORT_SHARE = 0.85
+"""Where each of the portfolio would take more of what is left, so much of it goes to one quick setting."""
 _PATIENCE = 5
 """Variations without a better mixture after which no more are tried."""
 _MOST_KEPT = 24
@@ -70,6 +72,8 @@ class Found:
     """One, or one a fold."""
     seconds: float
     """Of one learning."""
+    cut: bool
+    """Whether the budget made it less than it could be."""
 
 
 @dataclass
@@ -106,7 +110,9 @@ class Search:
     def kept(self) -> float:
         if not self.settings.refit or not self.found or not self.every.held:
             return 0.0
-        again = [one for one in self.found[:3] if self.fold is not None or one.learned.model.without_valid(one.weights, self.task)]
+        # What the budget cut short gains more from time than from the rows held out.
+        best = [one for one in self.found[:3] if not one.cut]
+        again = [one for one in best if self.fold is not None or one.learned.model.without_valid(one.weights, self.task)]
         return min(_KEPT_SHARE * self.settings.budget, 1.3 * sum(one.seconds for one in again))
 
     @property
@@ -132,7 +138,7 @@ class Search:
             self.costs.learn(model, n_rows, trial.seconds, one.weights, cut="budget" in trial.note)
         if one is not None and not part:
             self.learned.append((math.inf if trial.loss is None else trial.loss, one))
-            self._keep(one, trial.loss, one.valid_scores, (one.weights,), trial.seconds)
+            self._keep(one, trial.loss, one.valid_scores, (one.weights,), trial.seconds, "budget" in trial.note + note)
         return trial
 
     def _crossed(self, model: Model, effort: Effort, note: str) -> Trial:
@@ -144,14 +150,14 @@ class Search:
             one = Learned(model, done.weights[0], np.asarray(done.scores[self.n_train :]), whole=True)
             n_rows = len(self.fold) * (n_folds - 1) // n_folds
             self.costs.learn(model, n_rows, done.trial.seconds / n_folds, done.weights[0], cut="budget" in done.trial.note)
-            self._keep(one, done.trial.loss, done.scores, done.weights, done.trial.seconds / n_folds)
+            self._keep(one, done.trial.loss, done.scores, done.weights, done.trial.seconds / n_folds, "budget" in done.trial.note + note)
         return done.trial
 
-    def _keep(self, one: Learned, value: float | None, scores: Scores | None, weights: tuple[Weights, ...], seconds: float) -> None:
+    def _keep(self, one: Learned, value: float | None, scores: Scores | None, weights: tuple[Weights, ...], seconds: float, cut: bool) -> None:
         if value is None or scores is None or not math.isfinite(value) or self.task.several:
             return
         shares = row_shares(scores, self.judged.target, self.task)
-        self.found = sorted([*self.found, Found(one, value, scores, shares, weights, seconds)], key=lambda each: each.loss)[:_MOST_KEPT]
+        self.found = sorted([*self.found, Found(one, value, scores, shares, weights, seconds, cut)], key=lambda each: each.loss)[:_MOST_KEPT]
 
     def skip(self, model: Model, why: str) -> None:
         self.trials.append(Trial(model, 0.0, note=why))
@@ -255,6 +261,8 @@ def _try_more(search: Search, more: list[Candidate]) -> None:
     times = 1 if search.fold is None else 5
     n_rows = search.n_train if search.fold is None else len(search.fold) * 4 // 5
     price = [times * (search.costs.seconds(one.model, n_rows) or 3 * _trees_s(search)) for one in more]
+    if min(price) > _SHORT_SHARE * search.free and _try(search, Candidate(QUICK), n_rows, times, _SHORT_SHARE * search.free):
+        return  # none of it would come far
     if search.n_train > _MANY_ROWS and search.free < sum(price) < 9 * search.free:
         for size in (_ETA**2, _ETA):
             more = _survivors(search, more, size)

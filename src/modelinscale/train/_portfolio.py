@@ -11,9 +11,14 @@ from modelinscale.core.encoded import Form, Layout
 from modelinscale.core.seeds import derive, generator
 from modelinscale.core.task import Task
 from modelinscale.models import Model
+from modelinscale.models.trees import Trees
 
 _BIG_ROWS = 50_000
 """From here on trees of many leaves come first: there are rows enough to fill them."""
+
+
+QUICK = Trees(rounds=400, learning_rate=0.15, leaves=63, columns_share=0.7, min_leaf_weight=0.1, l2=1.0)
+"""Where time is short for anything else."""
 
 
 @dataclass(frozen=True)
