@@ -49,6 +49,8 @@ def settings_of(value: Any) -> Any:
         return _named(types.pop(), value)
     if isinstance(value, str):
         return _named(type_of(value), value)
+    if isinstance(value, Mapping) and value.get("type") == "sequences" and "source" in value:
+        return {**value, "source": settings_of(value["source"])}
     return value
 
 
@@ -131,6 +133,8 @@ def located(settings: Mapping[str, Any], base: Path) -> dict[str, Any]:
     if moved.get("type") == "joined":
         moved["main"] = located(moved["main"], base)
         moved["others"] = [{**other, "source": located(other["source"], base)} for other in moved["others"]]
+    if moved.get("type") == "sequences":
+        moved["source"] = located(moved["source"], base)
     url = moved.get("url")
     if isinstance(url, str) and url.startswith("sqlite:///"):
         moved["url"] = f"sqlite:///{base / url.removeprefix('sqlite:///')}"

@@ -1,0 +1,173 @@
+"""Long tables as sequences: rows grouped by key and ordered by time, and windows to forecast what comes next."""
+
+import math
+import random
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from modelinscale.api import Project
+from modelinscale.core.errors import SourceError, SpecError
+from modelinscale.data.clean import clean
+from modelinscale.data.sources import Cursor, Source
+from modelinscale.spec._source import settings_of
+from modelinscale.testing import sources as suite
+
+READINGS = [(f"s{key}", at, key + at / 10, -at, "ab"[key % 2]) for key in range(5) for at in range(3 + key)]
+HEAD = "sensor,at,value,pressure,label\n"
+
+
+def written(path: Path, rows: list[tuple[Any, ...]] = READINGS) -> Path:
+    path.write_text(HEAD + "".join(",".join(map(str, row)) + "\n" for row in rows))
+    return path
+
+
+def sequences(source: Any, **more: Any) -> Source:
+    settings = {"by": ["sensor"], "order_by": "at", "values": ["value", "pressure"], **more}
+    return Source.parse(settings_of({"type": "sequences", "source": source, **settings}))
+
+
+def rows(source: Source, after: Cursor | None = None) -> tuple[list[dict[str, Any]], Cursor | None]:
+    schema, found = source.columns(), []
+    for chunk in source.read(after, schema):
+        found += clean(chunk.batch, schema).batch.to_pylist()
+        after = chunk.cursor
+    return found, after
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    shuffled = list(READINGS)
+    random.Random(7).shuffle(shuffled)
+    return written(tmp_path / "readings.csv", shuffled)
+
+
+def test_rows_of_a_key_become_lists_in_the_order_of_time_however_they_came(mixed: Path) -> None:
+    found, _ = rows(sequences(str(mixed), keep=["label"]))
+    assert [row["sensor"] for row in found] == ["s0", "s1", "s2", "s3", "s4"]
+    assert found[1] == {"sensor": "s1", "at": 3, "label": "b", "value": pytest.approx([1.0, 1.1, 1.2, 1.3]), "pressure": [0, -1, -2, -3]}
+
+
+def test_a_database_gives_the_same_sequences_as_a_file(mixed: Path) -> None:
+    with sqlite3.connect(mixed.parent / "plant.db") as db:
+        db.execute("CREATE TABLE readings (id integer PRIMARY KEY, sensor text, at integer, value real, pressure integer, label text)")
+        db.executemany("INSERT INTO readings (sensor, at, value, pressure, label) VALUES (?, ?, ?, ?, ?)", READINGS)
+    db.close()
+    table = {"type": "sql", "url": f"sqlite:///{mixed.parent / 'plant.db'}", "table": "readings", "cursor": "id"}
+    assert rows(sequences(table, keep=["label"]))[0] == rows(sequences(str(mixed), keep=["label"]))[0]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"keep": ["label"], "rows": 2}, pytest.param({"history": 2, "horizon": 1, "rows": 10}, marks=pytest.mark.slow)],
+    ids=["keys", "windows"],
+)
+def test_they_are_read_as_every_source_is(mixed: Path, more: dict[str, Any]) -> None:
+    source = sequences(str(mixed), **more)
+    for check in (
+        suite.from_every_cursor_the_rest_comes_once,
+        suite.reading_twice_gives_the_same_chunks,
+        suite.chunks_match_the_schema,
+        suite.only_asked_columns_come,
+        suite.at_the_end_nothing_comes,
+        suite.the_fingerprint_is_plain_and_still,
+        suite.settings_round_trip,
+    ):
+        check(source)
+
+
+def test_keys_with_new_rows_come_again_whole_and_no_others(tmp_path: Path) -> None:
+    file = written(tmp_path / "readings.csv")
+    source = sequences(str(file))
+    _, end = rows(source)
+    with file.open("a") as out:
+        out.write("s2,99,7.5,0,a\ns9,1,1.0,0,b\n")
+    found, end = rows(source, end)
+    assert {row["sensor"]: len(row["value"]) for row in found} == {"s2": 6, "s9": 1}
+    assert rows(source, end)[0] == []
+
+
+def test_windows_hold_what_was_known_and_what_came_next_for_each_value(tmp_path: Path) -> None:
+    found, _ = rows(sequences(str(written(tmp_path / "readings.csv")), history=3, horizon=2))
+    one = next(row for row in found if row["sensor"] == "s2" and row["series"] == "value")
+    assert one["at"] == 2
+    assert one["history"] == pytest.approx([2.0, 2.1, 2.2])
+    assert one["future"] == pytest.approx([2.3, 2.4])
+    assert len(found) == 2 * (1 + 2 + 3)
+
+
+def test_new_rows_bring_the_windows_that_they_complete_and_no_others(tmp_path: Path) -> None:
+    file = written(tmp_path / "readings.csv")
+    source, whole = sequences(str(file), history=3, horizon=2), []
+    part, end = rows(source)
+    whole += part
+    with file.open("a") as out:
+        out.write("s2,5,7.5,0,a\ns2,6,7.5,0,a\n")
+    part, _ = rows(source, end)
+    assert [row["at"] for row in part] == [3, 4, 3, 4]
+    key = str
+    assert sorted([*whole, *part], key=key) == sorted(rows(source)[0], key=key)
+
+
+def test_windows_do_not_take_rows_that_came_late(tmp_path: Path) -> None:
+    file = written(tmp_path / "readings.csv")
+    source = sequences(str(file), history=3, horizon=2)
+    _, end = rows(source)
+    with file.open("a") as out:
+        out.write("s2,-1,7.5,0,a\n")
+    with pytest.raises(SourceError, match="came later than others of their series"):
+        rows(source, end)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("s1,2,0,0,b\n", "1 rows have the same sensor and at as another"),
+        (",2,0,0,b\n", "1 rows have no 'sensor'"),
+        ("s1,,0,0,b\n", "1 rows have no 'at'"),
+        ("s1,9,0,0,a\n", "1 keys have several 'label'"),
+    ],
+)
+def test_rows_without_a_place_in_a_sequence_are_told(tmp_path: Path, row: str, said: str) -> None:
+    file = written(tmp_path / "readings.csv")
+    with file.open("a") as out:
+        out.write(row)
+    with pytest.raises(SourceError, match=said):
+        rows(sequences(str(file), keep=["label"]))
+
+
+def test_a_key_of_too_many_rows_is_told(mixed: Path) -> None:
+    with pytest.raises(SourceError, match="a key has 7 rows, more than `longest` \\(5\\)"):
+        rows(sequences(str(mixed), longest=5))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"values": ["valeu"]}, "no column 'valeu'.*value"),
+        ({"values": ["label"]}, "'label' is string, and lists are made of numbers"),
+        ({"by": []}, "grouped `by` nothing"),
+        ({"history": 3}, "a window needs `history` and `horizon`"),
+    ],
+)
+def test_settings_that_cannot_be_are_told(mixed: Path, more: dict[str, Any], said: str) -> None:
+    with pytest.raises((SpecError, ValidationError), match=f"(?s){said}"):
+        sequences(str(mixed), **more).columns()
+
+
+@pytest.mark.slow
+def test_a_long_table_becomes_a_model_that_forecasts(tmp_path: Path) -> None:
+    lines = [f"{at},{10 + math.sin(at * math.pi / 6) + 0.01 * (at % 7)}\n" for at in range(900)]
+    (tmp_path / "load.csv").write_text("hour,load\n" + "".join(lines))
+    (tmp_path / "model.yaml").write_text(
+        "version: 1\nname: load\n"
+        "data:\n  source: {type: sequences, source: load.csv, order_by: hour, values: [load], history: 24, horizon: 6}\n"
+        "features: {history: vector}\ntarget: future\nmodel: {type: forecast}\n"
+    )
+    Project(tmp_path).run()
+    history = [10 + math.sin(at * math.pi / 6) for at in range(1000, 1024)]
+    (answer,) = Project(tmp_path).package().predict([{"history": history}])
+    assert answer["prediction"] == pytest.approx([10 + math.sin(at * math.pi / 6) for at in range(1024, 1030)], abs=0.1)
