@@ -9,6 +9,7 @@ import numpy as np
 from modelinscale.core.decision import Decision
 from modelinscale.core.task import Task
 from modelinscale.evaluate import Costs, Evaluate
+from modelinscale.evaluate._apart import worse_than_valid
 from modelinscale.evaluate._bootstrap import MIN_ROWS, Resamples, Sampled, wilson
 from modelinscale.evaluate._conformal import facts as conformal_facts
 from modelinscale.evaluate._facts import Bin, Conformal, Confusion, CostFacts, Estimate, Evaluation, Operating, Slice
@@ -51,6 +52,7 @@ def evaluate(
 
     binary, regression = task.type == "binary", task.numbers
     found = list(groups(settings.slices, columns, least=settings.slice_rows))
+    apart = worse_than_valid(metrics[0], own[metrics[0].type], valid, n_resamples=settings.n_bootstrap, seed=settings.seed)
     conformal = None if valid is None else conformal_facts(answers, valid, task, settings, decision, found)
     return Evaluation(
         main=metrics[0].type,
@@ -67,7 +69,7 @@ def evaluate(
         cost=_cost(answers, costs, resamples, settings.confidence) if binary and costs else None,
         residuals=_residuals(answers) if regression and not task.levels else {},
         conformal=conformal,
-        notes=(*_notes(answers, task, metrics, own), *_uncovered(conformal), *_without(task, settings)),
+        notes=(*_notes(answers, task, metrics, own), *_uncovered(conformal), *apart, *_without(task, settings)),
     )
 
 
