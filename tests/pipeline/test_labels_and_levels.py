@@ -83,6 +83,15 @@ def test_quantiles_rise_and_hold_the_truth_as_often_as_they_say(waits: Path) -> 
     assert json.loads((waits / "manifest.json").read_text())["main"] == "pinball"
 
 
+def test_lists_of_words_in_parquet_are_the_same_labels(tags: Path, tmp_path: Path) -> None:
+    project = write(tmp_path, "tags")
+    pl.read_ndjson(tmp_path / "rows.jsonl").write_parquet(tmp_path / "rows.parquet")
+    (tmp_path / "model.yaml").write_text((tmp_path / "model.yaml").read_text().replace("rows.jsonl", "rows.parquet"))
+    project.run()
+    rows, _ = asked(20)
+    assert open_package(tmp_path / ".mis/packages/tags/1").predict(rows) == open_package(tags).predict(rows)
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_scored_files_hold_labels_and_levels(tags: Path, waits: Path, tmp_path: Path, suffix: str) -> None:
     rows, _ = asked(12)
@@ -142,7 +151,7 @@ def test_settings_that_do_not_suit_say_so(tmp_path: Path) -> None:
         write(tmp_path, "wait", "task: multilabel", n=60).check()
     with pytest.raises(SpecError, match="not for a quantiles task"):
         write(tmp_path, "wait", "task: quantiles\nevaluate: {metrics: rmse}", n=60).check()
-    with pytest.raises(DataError, match="`train.class_weight` makes no sense for 'tags', which holds any number of labels"):
+    with pytest.raises(DataError, match=r"`train.class_weight` makes no sense for 'tags', which holds any number of labels"):
         write(tmp_path, "tags", "train: {class_weight: balanced}", n=60).run()
     with pytest.raises(ModelError, match="trees cannot learn this: it gives one class or one number, not any of 3 labels"):
         write(tmp_path, "tags", "model: {type: trees, rounds: 5}", n=60).run()

@@ -73,7 +73,10 @@ class Decision(Settings):
         return np.asarray(inside + np.minimum(z - knots[0], 0) + np.maximum(z - knots[-1], 0))
 
     def probability(self, scores: NDArray[np.float64], task: Task) -> NDArray[np.float64]:
-        """(N, C) from scores (N,) for two classes or (N, C) for more; rows sum to 1, but not of several labels. Raises `ModelError` if a score is not finite."""
+        """(N, C) from scores (N,) for two classes or (N, C) for more; rows sum to 1, those of several labels do not.
+
+        Raises `ModelError` if a score is not finite.
+        """
         z = self.logits(scores, task)
         if task.type == "binary":
             positive = sigmoid(z)
@@ -90,7 +93,10 @@ class Decision(Settings):
 
     def number(self, scores: NDArray[np.float64], task: Task | None = None) -> NDArray[np.float64]:
         """(N,) or (N, W) answers of a regression, or quantiles (N, Q), rising: those that cross are put in order, which never makes the pinball loss worse
-        (Chernozhukov, Fernández-Val, Galichon, Quantile and Probability Curves without Crossing, 2010); held inside the limits. Raises `ModelError` if a score is not finite."""
+        (Chernozhukov, Fernández-Val, Galichon, Quantile and Probability Curves without Crossing, 2010); held inside the limits.
+
+        Raises `ModelError` if a score is not finite.
+        """
         found = _finite(scores)
         if task is not None and task.levels:
             found = np.sort(found + np.asarray(self.shift) if self.shift else found, axis=1)

@@ -3,6 +3,7 @@
 Whole columns at a time. The usual road (everything fits) is one pass; only the cells that stopped it are looked at again.
 """
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,6 +62,9 @@ def read_cells(array: "pa.Array", column: Column) -> "tuple[pa.Array, Bad | None
         return _from_bytes(array, column)
     if is_text(kind):
         return _from_text(array if kind == pa.string() else array.cast(pa.string()), column)
+    if column.type == "string" and is_list(kind) and is_text(kind.value_type):
+        cells = [None if cell is None else json.dumps(cell, ensure_ascii=False, separators=(",", ":")) for cell in array.to_pylist()]
+        return _from_text(pa.array(cells, pa.string()), column)
     return _TYPED[column.type](array, column)
 
 

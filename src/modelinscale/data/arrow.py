@@ -63,7 +63,8 @@ def is_list(kind: "pa.DataType") -> bool:
 def column_of(name: str, kind: "pa.DataType") -> Column:
     """Our column for a typed source's: whole numbers int, decimals float, dates and zoned times naive UTC, durations float seconds.
 
-    Lists of numbers are sequences, lists of lists of one width too. Raises `NotSupportedYet` for what no column type of ours can hold.
+    Lists of numbers are sequences, lists of lists of one width too; lists of words become text, as JSON has them.
+    Raises `NotSupportedYet` for what no column type of ours can hold.
     """
     import pyarrow.types as t
 
@@ -85,6 +86,8 @@ def column_of(name: str, kind: "pa.DataType") -> Column:
         return Column(name=name, type="sequence", width=1)
     if is_list(kind) and t.is_fixed_size_list(kind.value_type) and t.is_floating(kind.value_type.value_type):
         return Column(name=name, type="sequence", width=kind.value_type.list_size)
+    if is_list(kind) and is_text(kind.value_type):
+        return Column(name=name, type="string")
     if is_bytes(kind):
         return Column(name=name, type="binary")
     raise NotSupportedYet(

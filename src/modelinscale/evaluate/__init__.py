@@ -90,8 +90,8 @@ class Evaluate(Settings):
     cost: Cost | None = None
     """Two classes: what wrong decisions cost; the threshold is chosen to make the sum small. Left out: both cost the same."""
     threshold: float | None = Field(None, ge=0, le=1)
-    """Two classes: the probability above which a row is called positive; several labels: above which each is given. Left out: chosen by ``cost``, or for the best ``main`` if that is f1, mcc or
-    balanced_accuracy and no cost is given."""
+    """Two classes: the probability above which a row is called positive; several labels: above which each is given. Left out: chosen by
+    ``cost``, or for the best ``main`` if that is f1, mcc or balanced_accuracy and no cost is given; of each label for its best f1."""
     calibrate: Literal["auto", "none", "temperature", "isotonic"] = "auto"
     """How scores become honest probabilities. auto: what gives the lowest log loss on validation rows left out, the simpler one when in doubt."""
     clip: tuple[float | None, float | None] | None = None

@@ -140,7 +140,7 @@ def facts(answers: Answers, valid: Answers, task: Task, settings: Evaluate, deci
 
 def _between(answers: Answers, n_valid: int, task: Task, settings: Evaluate, groups: list[Group]) -> Conformal | None:
     """How often the truth lies between the lowest and the highest quantile."""
-    low, high = answers.decision[:, 0], answers.decision[:, -1]
+    low, high = np.asarray(answers.decision[:, 0], np.float64), np.asarray(answers.decision[:, -1], np.float64)
     covered, size = (low <= answers.truth) & (answers.truth <= high), high - low
     if len(task.levels) < 2:
         return None

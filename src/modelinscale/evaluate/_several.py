@@ -37,7 +37,9 @@ def fit_labels(scores: NDArray[np.float64], truth: NDArray[np.int64], weight: ND
         temperatures.append(decided.temperature)
         shifts.append(decided.shift[0] if decided.shift else 0.0)
         thresholds.append(decided.threshold)
-    why = "each label calibrated by itself; its threshold " + ("as asked" if settings.threshold is not None else f"gives the highest {main.type} on validation rows")
+    why = "each label calibrated by itself; its threshold " + (
+        "as asked" if settings.threshold is not None else f"gives the highest {main.type} on validation rows"
+    )
     few = f"; {n_plain} of {len(task.labels)} labels stay as they are and have the threshold 0.5: fewer than {MIN_ROWS} validation rows with or without them"
     return Decision(
         calibration="none" if settings.calibrate == "none" else "temperature",

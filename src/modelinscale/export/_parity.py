@@ -175,7 +175,7 @@ class Proof:
             gap = np.abs(answer.probability.astype(np.float64) - truth.probability).max(1)
             labels = self._parts.task.type == "multilabel"
             expected = truth.decision.astype(bool) if labels else np.array(self._parts.task.labels, object)[truth.decision]
-            other = np.asarray(answer.prediction != expected, bool).reshape(len(truth), -1).any(1)
+            other = np.asarray(np.asarray(answer.prediction != expected, bool).reshape(len(truth), -1).any(1), bool)
             if ties and other.any():
                 tied = other & (margin_of(truth.probability, self._parts.task, self._parts.decision) < self._bound / 10)
                 self._counts["n_ties"] += int(tied.sum())

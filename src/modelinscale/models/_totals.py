@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from modelinscale.core.task import Task
 from modelinscale.models import Examples
 
-
 Middle = Any
 """Of a number to predict a float, of several (W,)."""
 

@@ -345,10 +345,7 @@ class _Problem:
     def start(self) -> F64:
         """No effect of any column; the intercepts say how common each class is."""
         W = np.zeros((self.n_columns + 1, self.task.n_scores))
-        if self.task.type == "binary":
-            p = np.clip(self.share @ self.target, 1e-6, 1 - 1e-6)
-            W[-1] = np.log(p / (1 - p))
-        elif self.task.type == "multilabel":
+        if self.task.type in ("binary", "multilabel"):
             p = np.clip(self.share @ self.target, 1e-6, 1 - 1e-6)
             W[-1] = np.log(p / (1 - p))
         elif self.task.type == "multiclass":

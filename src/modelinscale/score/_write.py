@@ -104,7 +104,9 @@ class _Csv(_Lines):
         """Lists as JSON has them."""
         import pyarrow as pa
 
-        columns = [column if column.type == one.type else pa.array(map(json.dumps, column.to_pylist())) for column, one in zip(table, self._schema, strict=True)]
+        columns = [
+            column if column.type == one.type else pa.array(map(json.dumps, column.to_pylist())) for column, one in zip(table, self._schema, strict=True)
+        ]
         self._writer.write_table(pa.table(columns, schema=self._schema))
 
     def end(self) -> None:

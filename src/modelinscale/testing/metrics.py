@@ -97,11 +97,12 @@ def better_is_better(metric: Metric) -> None:
     for task in sorted(metric.tasks):
         good = examples(task)
         if task == "quantiles":
-            perfect = replace(good, decision=np.tile(good.truth[:, None], (1, len(LEVELS))))
-            worst = replace(perfect, decision=perfect.decision + 10 * np.sign(good.truth - good.truth.mean())[:, None])
+            truth = np.asarray(good.truth, np.float64)
+            perfect = replace(good, decision=np.tile(truth[:, None], (1, len(LEVELS))))
+            worst = replace(perfect, decision=np.asarray(perfect.decision + 10 * np.sign(truth - truth.mean())[:, None], np.float64))
         elif task == "multilabel":
             perfect = replace(good, decision=good.truth, probability=good.truth.astype(np.float64))
-            worst = replace(good, decision=1 - good.truth, probability=1.0 - good.truth)
+            worst = replace(good, decision=1 - good.truth, probability=np.asarray(1.0 - good.truth, np.float64))
         elif good.probability is None:
             perfect = Answers(good.truth, good.truth, None)
             worst = Answers(good.truth, good.truth + 10 * np.sign(good.truth - good.truth.mean()), None)

@@ -20,7 +20,13 @@ ROWS: tuple[dict[str, Any], ...] = (
     {"amount": -3.0, "count": 40, "paid": True, "city": "Zürich <b>", "at": "1999-01-01T00:00:00", "place": [-1.0, 0.125]},
 )
 """Rows that fill every column, and one that fills none."""
-LABELS: dict[TaskType, tuple[Label, ...]] = {"binary": (False, True), "multiclass": ("blue", "green", "red"), "regression": (), "multilabel": ("blue", "green", "red"), "quantiles": ()}
+LABELS: dict[TaskType, tuple[Label, ...]] = {
+    "binary": (False, True),
+    "multiclass": ("blue", "green", "red"),
+    "regression": (),
+    "multilabel": ("blue", "green", "red"),
+    "quantiles": (),
+}
 
 
 def write_package(

@@ -129,7 +129,10 @@ def find_task(
 
 
 def encode_target(values: "pl.Series", task: Task) -> NDArray[np.float64] | NDArray[np.int64]:
-    """(N,): the class index (int64) or the number (float64) of each row; (N, W) of lists, of labels 0 and 1. Raises `DataError` for a missing, unknown or infinite one."""
+    """(N,): the class index (int64) or the number (float64) of each row; (N, W) of lists, of labels 0 and 1.
+
+    Raises `DataError` for a missing, unknown or infinite one.
+    """
     import polars as pl
 
     if task.width is not None:
