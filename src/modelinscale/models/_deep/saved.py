@@ -61,7 +61,7 @@ class Checkpoint:
             with np.load(io.BytesIO(self.file.read_bytes()), allow_pickle=False) as stored:
                 arrays = dict(stored)
             meta = json.loads(arrays.pop("meta").tobytes().decode())
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise StoreError(f"{self.file} cannot be read ({error}).", fix="Remove it; training then begins anew.") from error
         if meta.pop("format") != _FORMAT or meta.pop("of") != self._fingerprint:
             return None  # of other rows or settings, or of an earlier version: begun anew, and overwritten
