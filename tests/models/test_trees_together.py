@@ -1,5 +1,9 @@
 """Boosted trees learned by several processes: the borders of one process, its first trees, and no other loss."""
 
+import os
+import signal
+import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +50,23 @@ def test_two_processes_find_the_trees_of_one_until_ties_break_another_way(task: 
     first, other = (next(iter(read(weights.arrays["trees"].tobytes().decode()))) for weights in (one, two))
     assert first.feature[:8].tolist() == other.feature[:8].tolist(), "splits of the first tree, the best ones first"
     assert np.array_equal(bounds(first)[:8], bounds(other)[:8]), "at the same borders"
+
+
+def test_a_lost_process_costs_all_rounds_and_a_new_group_finds_the_same_trees() -> None:
+    task, told, killed = TASKS[0], list[str](), list[int]()
+    train, model = rows(3_000, task, 1), Trees(rounds=120)
+
+    def kill_one(share: float, note: str) -> None:
+        if "round" in note and not killed:
+            children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+            killed.append(int(children[-1]))
+            os.kill(killed[0], signal.SIGKILL)
+
+    found = _trees_together.fit(model, train, None, task, Effort(workers=2, tell=told.append, progress=kill_one))
+    assert killed
+    assert any("one of the processes was lost" in note and "2 go on from the beginning" in note for note in told)
+    straight = _trees_together.fit(model, train, None, task, Effort(workers=2))
+    assert np.array_equal(model.predict(found, train.rows), model.predict(straight, train.rows))
 
 
 def test_a_small_table_is_left_to_one_process() -> None:
