@@ -166,15 +166,16 @@ def _with_thresholds(x: F32, n_steps: NDArray[np.int64], dilation: int, n_thresh
     """The 84 kernels, each with quantiles of what it answers on one training row, drawn for it."""
     K, D = len(KERNELS), x.shape[2]
     kernels = np.einsum("kt,dk->tdk", KERNELS[chance.permutation(K)], _channels(D, K, chance)).astype(np.float32)
-    layer = Layer(dilation, kernels, np.empty((0, 0), np.float32))
     thresholds = np.full((n_thresholds, K), 0.5, np.float32)
     with_steps = np.flatnonzero(n_steps)
     shares = (np.arange(1, K * n_thresholds + 1) * (np.sqrt(5) - 1) / 2 % 1).reshape(K, n_thresholds)  # spread evenly whatever their number
     if len(with_steps):
         rows = with_steps[chance.integers(0, len(with_steps), K)]
-        answers = _answers(np.rint(x[:, rows] * np.float32(_FINE)), layer)  # (T, K rows, K)
+        wide = _widened(np.rint(x[:, rows] * np.float32(_FINE)), dilation)
+        # Each kernel on its own row alone: (T, K).
+        answers = sum(np.einsum("tkd,dk->tk", wide[j * dilation : j * dilation + len(x)], kernels[j]) for j in range(TAPS))
         for k, row in enumerate(rows):
-            thresholds[:, k] = np.floor(np.quantile(answers[: n_steps[row], k, k], shares[k])) + 0.5
+            thresholds[:, k] = np.floor(np.quantile(answers[: n_steps[row], k], shares[k])) + 0.5
     return Layer(dilation, kernels, thresholds)
 
 
@@ -190,12 +191,18 @@ def _contenders(n_channels: int, n_groups: int, chance: np.random.Generator) -> 
 def _answers(x: F32, layer: Layer) -> F32:
     """(T, B, K): the kernels laid on each step of (T, B, D), with zeros before the first and behind the last."""
     T, B, D = x.shape
-    reach = layer.dilation * (TAPS // 2)
-    wide = np.zeros((T + 2 * reach, B, D), np.float32)
-    wide[reach : reach + T] = x
+    wide = _widened(x, layer.dilation)
     laid = np.concatenate([wide[j * layer.dilation : j * layer.dilation + T] for j in range(TAPS)], axis=2)  # (T, B, TAPS * D)
     found: F32 = laid.reshape(T * B, TAPS * D) @ layer.kernels.reshape(TAPS * D, -1)
-    return found.reshape(T, B, -1)
+    return found.reshape(T, B, layer.kernels.shape[2])
+
+
+def _widened(x: F32, dilation: int) -> F32:
+    """With zeros before the first step and behind the last, as far as kernels reach."""
+    reach = dilation * (TAPS // 2)
+    wide = np.zeros((len(x) + 2 * reach, *x.shape[1:]), np.float32)
+    wide[reach : reach + len(x)] = x
+    return wide
 
 
 def _features(x: F32, n_steps: NDArray[np.int64], layer: Layer) -> F32:
@@ -216,7 +223,7 @@ def _features(x: F32, n_steps: NDArray[np.int64], layer: Layer) -> F32:
         x, at = x[1:] - x[:-1], at[1:] - 1
         x[at >= n_steps] = 0.0
     own = (at < n_steps)[:, :, None, None]
-    answers = _answers(x, layer).reshape(len(x), len(n_steps), _IN_GROUP, -1)  # (T, B, 8, G)
+    answers = _answers(x, layer).reshape(len(x), len(n_steps), _IN_GROUP, layer.kernels.shape[2] // _IN_GROUP)  # (T, B, 8, G)
     most, least = answers.max(axis=2, keepdims=True), answers.min(axis=2, keepdims=True)
     length = np.maximum(n_steps, 1).astype(np.float32)[:, None, None]
     size = np.where((answers == most) & own, np.maximum(answers, 0.0), np.float32(0)).sum(axis=0) / (length * np.float32(_KERNEL_SUM * _COARSE))
