@@ -56,8 +56,8 @@ class Train(Settings):
     threads: int = Field(0, ge=0)
     """Threads that trees and mlp train with (small networks take one, and linear always does); 0: one for each core."""
     workers: int = Field(1, ge=1, le=32)
-    """Processes that `network` learns in, together, on this machine or with `compute: ray` on the nodes of the cluster: each takes its share of every batch.
-    Its encoded rows then lie on disk."""
+    """Processes that `network` and `mlp` learn in, together, here or with `compute: ray` on the nodes of the cluster: each takes its share of every batch.
+    Encoded rows of `network` then lie on disk, those of a cluster only where memory does not do; `trees` of many rows learn on its nodes too."""
     compress_above: float | None = Field(None, ge=0, le=1)
     """With several workers: gradients travel in 16 bits where their way took more than this share of the first steps; null: always in full."""
     latency: Duration = 0.001
