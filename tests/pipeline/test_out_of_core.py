@@ -155,3 +155,14 @@ def test_a_network_too_large_for_the_budget_is_refused_before_a_row_is_read(tmp_
         file.write("compute: {type: local, memory: 600MiB}\n")
     with pytest.raises(DataError, match=r"what a network needs.* `compute.memory` is 600.0 MiB.*Or set `compute.memory` to at least 1.8 GiB"):
         Project(folder).run()
+
+
+def test_an_encoder_of_images_too_large_for_the_budget_is_refused_before_a_row_is_read(tmp_path: Path) -> None:
+    pl.DataFrame({"photo": [b"no image"] * 40, "y": [0, 1] * 20}).write_parquet(tmp_path / "rows.parquet")
+    (tmp_path / "model.yaml").write_text(
+        "data: {source: rows.parquet}\ntarget: y\nfeatures: {photo: {type: image, size: 64}}\nmodel: {type: network, maps: 256}\n"
+        "compute: {type: local, memory: 600MiB}\n"
+    )
+    with pytest.raises(DataError, match=r"what a network needs.* `compute.memory` is 600.0 MiB.*a smaller network.*Or set `compute.memory` to at least 4\.0 GiB"):
+        Project(tmp_path).run()
+    assert not (tmp_path / ".mis" / "lake").exists()

@@ -73,11 +73,8 @@ class Mlp(Deep):
     def shape(self, kinds: Sequence[Role], n_scores: int) -> Shape:
         return Shape(self.width, self.layers, self.members, self.dropout, n_scores)
 
-    def step_bytes(self, n_columns: int) -> int:
-        """About what one step of training holds, weights and gradients included, over a table of so many columns, each a number seen through bins.
-
-        Measured: 66 MiB for 1,024 rows of 44 columns; this says 69.
-        """
+    def step_bytes(self, n_columns: int, sides: Sequence[int] = (), lengths: Sequence[int] = ()) -> int:
+        """Of the whole step: a table's is small. Measured: 66 MiB for 1,024 rows of 44 columns; this says 69."""
         K, H, L = self.members, self.width, self.layers
         D = n_columns * (1 + _BIN_WIDTH)
         per_row = 3 * K * D + 8 * K * H * L + 6 * n_columns * self.bins  # what each layer gives, what is kept of it for its gradient, and that

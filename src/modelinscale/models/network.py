@@ -4,7 +4,7 @@ C scores. See `_deep` for its parts and their sources.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 from pydantic import Field
 
@@ -15,6 +15,9 @@ from modelinscale.models._deep import plan
 from modelinscale.models._deep.family import Deep
 from modelinscale.models._deep.plan import Fall, Precision, Recipe, Shape
 from modelinscale.models._pretrained import Pretrained
+
+_IMAGE_WEIGHTS, _STEP_WEIGHTS = 1_700, 24
+"""Weights of an encoder of images (either kind) and of sequences, about, for each product of two maps or units."""
 
 
 class Network(Deep):
@@ -129,3 +132,16 @@ class Network(Deep):
         layers = self.layers if self.layers is not None else 0 if list(kinds) == ["image"] else 2
         members = self.members if self.members is not None else 1 if "image" in kinds else 4
         return Shape(self.width, layers, members, self.dropout, n_scores)
+
+    def step_bytes(self, n_columns: int, sides: Sequence[int] = (), lengths: Sequence[int] = ()) -> int:
+        """Of a piece of two rows: a step that does not fit goes through in pieces (`_deep.size`). Of what is pretrained nothing is known before it is read."""
+        kinds: list[Role] = []
+        for kind, n in (("dense", int(n_columns > 0)), ("image", len(sides)), ("steps", len(lengths))):
+            kinds += [cast(Role, kind)] * n
+        shape, units = self.shape(kinds or ["dense"], 1), self.units
+        n_inputs = n_columns * 9 + len(sides) * 8 * self.maps + len(lengths) * 2 * units
+        n_weights = n_inputs * shape.width + shape.width**2 * max(0, shape.layers - 1)
+        n_weights += len(sides) * _IMAGE_WEIGHTS * self.maps**2 + len(lengths) * _STEP_WEIGHTS * units**2
+        row = 3 * shape.members * (n_inputs + 3 * shape.width * shape.layers) + 6 * n_columns * self.bins
+        row += sum((12 if side < 80 else 4) * side**2 * self.maps for side in sides) + sum(20 * length * units for length in lengths)
+        return 4 * (2 * row + 8 * n_weights)

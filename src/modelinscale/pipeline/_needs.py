@@ -23,6 +23,8 @@ _STATE_BYTES = 1 << 19
 """What is learned of a column, usually: bins of numbers, a few thousand words."""
 _LEARN_BYTES, _JUDGE_BYTES = 100 << 20, 8 << 20
 """The least that a family learns with, and that answers are judged with."""
+_USUAL_STEPS = 32
+"""Of a sequence or text whose length only the rows can tell."""
 _FEWER = "Name fewer columns under `features`, or lower `compute.workers`."
 
 
@@ -59,12 +61,23 @@ def libraries(spec: ModelSpec) -> int:
 
 
 def _step_bytes(spec: ModelSpec, n_columns: int) -> int:
-    """What a step of the network's training holds; 0 where none is trained."""
-    if not learns(spec, "mlp"):
-        return 0
+    """The least that a step of a network's training holds; 0 where none is trained. Of images and sequences those count that the file names."""
+    from modelinscale.features.image import Image
+    from modelinscale.features.sequence import Sequence
+    from modelinscale.features.text import Text
     from modelinscale.models.mlp import Mlp
+    from modelinscale.models.network import Network
 
-    return (spec.model if isinstance(spec.model, Mlp) else Mlp()).step_bytes(n_columns)
+    found = [0]
+    if learns(spec, "mlp"):
+        found.append((spec.model if isinstance(spec.model, Mlp) else Mlp()).step_bytes(n_columns))
+    if learns(spec, "network"):
+        named = spec.features.values()
+        sides = [one.size for one in named if isinstance(one, Image)]
+        lengths = [one.longest or _USUAL_STEPS for one in named if isinstance(one, Sequence) or (isinstance(one, Text) and one.in_order)]
+        model = spec.model if isinstance(spec.model, Network) else Network()
+        found.append(model.step_bytes(max(0, n_columns - len(sides) - len(lengths)), sides, lengths))
+    return max(found)
 
 
 def needs(spec: ModelSpec, size: Size) -> dict[str, Need]:
@@ -77,11 +90,12 @@ def needs(spec: ModelSpec, size: Size) -> dict[str, Need]:
     rows = f"{size.n_rows:,} rows x {size.n_columns} columns, {show_bytes(size.row_bytes)} a row" if size.n_columns else "of any table"
     torch = libraries(spec)
     learn = max(_LEARN_BYTES, _FEED_BYTES + _step_bytes(spec, size.n_columns))
+    fewer = _FEWER.replace("features`,", "features`, choose a smaller network,") if torch else _FEWER
     network = "what a network needs, " if torch else ""
     return {
         "collect": Need("collect", _COLLECT_BYTES, "chunks of rows being read, cleaned and written", "Set `compute.workers: 1`."),
         "prepare": Need("prepare", size.n_rows * 2 + part + state, f"{rows}: two bytes a row, {workers} partitions in work, what is learned of them", _FEWER),
-        "train": Need("train", size.n_rows + part + state + torch + learn, f"{rows}: a byte a row, partitions, {network}and a sample to learn from", _FEWER),
+        "train": Need("train", size.n_rows + part + state + torch + learn, f"{rows}: a byte a row, partitions, {network}and a sample to learn from", fewer),
         "evaluate": Need("evaluate", size.n_rows + part + state + torch + _JUDGE_BYTES, f"{rows}: a byte a row, {network}and a sample to judge by", _FEWER),
     }
 

@@ -30,6 +30,11 @@ class Deep(Model):
     def shape(self, kinds: Sequence[Role], n_scores: int) -> Shape:
         """Trunk and head behind encoders of these kinds."""
 
+    @abstractmethod
+    def step_bytes(self, n_columns: int, sides: Sequence[int] = (), lengths: Sequence[int] = ()) -> int:
+        """About the least that a step of training holds, weights and gradients included, told before a row is read: over a table of so many columns, each a
+        number seen through bins, images of these sides and sequences of these lengths."""
+
     def fit(self, train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
         """The same seed gives the same weights on the same machine with the same number of threads, killed and resumed in between or not
         (unless the budget ends it: then as far as time allowed)."""
