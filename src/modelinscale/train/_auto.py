@@ -266,11 +266,14 @@ def _try_more(search: Search, more: list[Candidate]) -> None:
     if search.n_train > _MANY_ROWS and search.free < sum(price) < 9 * search.free:
         for size in (_ETA**2, _ETA):
             more = _survivors(search, more, size)
+    waiting: list[Candidate] = []
     for i, candidate in enumerate(more):
-        if search.free < _LEAST_S:
-            search.skip(candidate.model, "the budget was used up before its turn")
-            continue
-        _try(search, candidate, n_rows, times, search.free * max(candidate.share, 1 / (len(more) - i)))
+        if not _try(search, candidate, n_rows, times, search.free * max(candidate.share, 1 / (len(more) - i))):
+            waiting.append(candidate)
+    for candidate in waiting:  # all of what is left for the first of them that it does for
+        if not _try(search, candidate, n_rows, times, search.free):
+            _, why = search.costs.made_to_fit(candidate.model, n_rows, search.free / times)
+            search.skip(candidate.model, why or "the budget was used up before its turn")
     misses, best = 0, search.mixture().loss if search.found else math.inf
     for drawn in variations([one.learned.model for one in search.found], search.task, search.settings.seed):
         if misses == _PATIENCE or search.free < _LEAST_S or not _try(search, drawn, n_rows, times, search.free):
@@ -282,8 +285,7 @@ def _try_more(search: Search, more: list[Candidate]) -> None:
 def _try(search: Search, candidate: Candidate, n_rows: int, times: int, allowed_s: float) -> bool:
     """One candidate within so many seconds; whether it was tried."""
     fits, note = search.costs.made_to_fit(candidate.model, n_rows, allowed_s / times)
-    if fits is None:
-        search.skip(candidate.model, note)
+    if fits is None or search.free < _LEAST_S:
         return False
     search.attempt(fits, min(search.free, 1.5 * allowed_s), note=note)
     return True
