@@ -1,6 +1,8 @@
 """What the suite for all families does not say about encoders of images and what is done to training images."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +12,13 @@ from modelinscale.core.encoded import Encoded, Layout
 from modelinscale.core.graph import Graph
 from modelinscale.core.seeds import generator
 from modelinscale.export.proto import to_bytes
-from modelinscale.models import Effort, Examples, Weights
+from modelinscale.models import Effort, Examples, Model, Weights
 from modelinscale.models._deep import loop as looping
 from modelinscale.models._deep import vary
 from modelinscale.models._deep.feed import Step
 from modelinscale.models._torch import torch
 from modelinscale.models.network import Network
+from modelinscale.testing import models as suite
 from modelinscale.testing.models import TASKS, planted
 
 BINARY = TASKS["binary"]
@@ -157,3 +160,10 @@ def test_the_encoder_of_large_images_learns() -> None:
     weights = model.fit(pictures(160), None, BINARY, Effort(n_threads=1))
     test = pictures(100, seed=8)
     assert ((model.predict(weights, test.rows) > 0) == test.target).mean() > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", [suite.learns_a_planted_signal, suite.graph_equals_python], ids=lambda check: str(check.__name__))
+def test_the_encoder_of_large_images_passes_the_suite_beside_all_other_columns(check: Callable[[Model, Any], None]) -> None:
+    settings = {"image": "convnext", "maps": 8, "width": 32, "members": 2, "units": 16, "sequence": "tcn", "text": "bag", "epochs": 12, "bins": 8}
+    check(Network.parse({"type": "network", "learning_rate": 0.02, "batch_rows": 64, **settings}), "binary")
