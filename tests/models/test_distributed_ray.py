@@ -15,12 +15,14 @@ from modelinscale.core.encoded import Encoded, Layout
 from modelinscale.core.errors import ComputeError
 from modelinscale.core.seeds import generator
 from modelinscale.core.task import Task
-from modelinscale.models import Effort, Examples
+from modelinscale.models import Effort, Examples, _trees_together
 from modelinscale.models._deep import launch
 from modelinscale.models.network import Network
+from modelinscale.models.trees import Trees
 from modelinscale.testing.clusters import TwoNodes
 from modelinscale.testing.recorded import Recorded, history, said
 from modelinscale.testing.waits import until
+from modelinscale.train import loss
 
 pytestmark = pytest.mark.slow  # a cluster, and workers that import PyTorch
 TASK = Task(type="binary", target="y", labels=("no", "yes"))
@@ -83,6 +85,16 @@ def test_a_node_that_dies_costs_steps_only_and_another_joins_in(two_nodes: TwoNo
     straight = model.fit(rows(480), None, TASK, Effort(n_threads=1))
     for name, values in straight.arrays.items():
         assert np.allclose(found.arrays[name], values, rtol=2e-3, atol=2e-3), name
+
+
+def test_trees_learn_on_two_nodes_with_the_loss_of_one_process(two_nodes: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_trees_together, "LEAST_CELLS", 0)
+    train, test, model, told = rows(2_000), rows(3_000), Trees(rounds=20), list[str]()
+    two = model.fit(train, None, TASK, Effort(workers=2, crew=Ray(address=two_nodes.address).crew(), tell=told.append))
+    one = model.fit(train, None, TASK, Effort(n_threads=1))
+    a, b = (loss(model.predict(weights, test.rows), test.target, None, TASK) for weights in (one, two))
+    assert b == pytest.approx(a, abs=0.01), "0.02, where guessing is 0.69"
+    assert "[num_machines: 2]" in two.arrays["trees"].tobytes().decode()
 
 
 def test_a_gpu_asked_for_where_none_is_is_told_with_what_was_asked(two_nodes: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> None:
