@@ -266,7 +266,7 @@ def test_a_regression_is_held_inside_the_limits_asked_for() -> None:
         (NUMBER, Evaluate(cost=Cost()), "`cost` is for two classes, and 'y' holds numbers"),
         (NUMBER, Evaluate(threshold=0.3), "`threshold` is for two classes"),
         (BINARY, Evaluate(clip=(0, 1)), "`clip` is for numbers, and 'y' holds 2 classes"),
-        (MANY, Evaluate(cost=Cost(), threshold=0.3), "`cost` is for two classes, `threshold` is for two classes, and 'y' holds 4 classes"),
+        (MANY, Evaluate(cost=Cost(), threshold=0.3), "`cost` is for two classes, `threshold` is for two classes or several labels, and 'y' holds 4 classes"),
         (MANY, Evaluate(calibrate="isotonic"), "`calibrate: isotonic` is for two classes"),
         (NUMBER, Evaluate(main=F1()), "f1: not for a regression task"),
     ],

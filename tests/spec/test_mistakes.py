@@ -65,7 +65,7 @@ CASES = {
     "a duration without a unit": (GOOD + "train: {budget: ten minutes}\n", r"'ten minutes' is not a duration"),
     "a negative budget": (GOOD + "train: {budget: -5}\n", r"from 0 up, found -5"),
     "a seed of words": (GOOD + "train: {seed: lucky}\n", r"train.seed: expected .*integer"),
-    "a task nobody knows": (GOOD + "task: clustering\n", r"task: expected .*'binary', 'multiclass' or 'regression'"),
+    "a task nobody knows": (GOOD + "task: clustering\n", r"task: expected .*'binary', 'multiclass', 'multilabel', 'regression' or 'quantiles'"),
     "another version": (GOOD + "version: 2\n", r"version: expected .*1.*found 2"),
     "a name with a slash": (GOOD + "name: a/b\n", r"name: expected"),
     "the target as a feature": (GOOD + "features: {y: number}\n", r"the target 'y' is also a feature"),
