@@ -171,3 +171,29 @@ def test_a_long_table_becomes_a_model_that_forecasts(tmp_path: Path) -> None:
     history = [10 + math.sin(at * math.pi / 6) for at in range(1000, 1024)]
     (answer,) = Project(tmp_path).package().predict([{"history": history}])
     assert answer["prediction"] == pytest.approx([10 + math.sin(at * math.pi / 6) for at in range(1024, 1030)], abs=0.1)
+
+
+@pytest.mark.slow
+def test_a_long_table_becomes_a_model_that_tells_sequences_apart_and_takes_later_rows(tmp_path: Path) -> None:
+    chance = random.Random(7)
+
+    def lines(key: int, first: int, n: int) -> str:
+        bump = key % 2 * 3
+        return "".join(f"m{key},{at},{chance.gauss(0, 1) + bump * math.sin(at * 2)},{'ok' if key % 2 else 'bad'}\n" for at in range(first, first + n))
+
+    (tmp_path / "long.csv").write_text("machine,at,value,state\n" + "".join(lines(key, 0, 20 + key % 7) for key in range(120)))
+    (tmp_path / "model.yaml").write_text(
+        "version: 1\nname: machines\n"
+        "data:\n  source: {type: sequences, source: long.csv, by: [machine], order_by: at, values: [value], keep: [state]}\n"
+        "  key: machine\n  write: upsert\n"
+        "features: {value: sequence}\ntarget: state\nmodel: {type: random_convolutions, features: 500, groups: 4}\n"
+    )
+    Project(tmp_path).run()
+    package = Project(tmp_path).package()
+    wave = [3 * math.sin(at * 2) for at in range(25)]
+    assert [answer["prediction"] for answer in package.predict([{"value": wave}, {"value": [0.1, -0.2] * 12}])] == ["ok", "bad"]
+    assert package.predict([{"value": []}, {"value": None}])[0] == package.predict([{"value": None}])[0]
+    with (tmp_path / "long.csv").open("a") as out:
+        out.write(lines(3, 40, 10))
+    Project(tmp_path).run(until="collect")
+    assert Project(tmp_path).describe("project").facts["table"]["n_rows"] == 120
