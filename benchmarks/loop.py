@@ -99,7 +99,7 @@ def measured(name: str, rounds: int, scale: float) -> str:
     layers = 0 if name == "ResNet-9" else 2
     torch.manual_seed(7)
     start = Net(ports, Shape(model.width, layers, model.members or (1 if name == "ResNet-9" else 4), model.dropout, 1), known)
-    recipe = replace(learn._recipe(model, len(train)), epochs=2, precision="fp32")
+    recipe = replace(model.recipe(len(train)), epochs=2, precision="fp32")
     whole = start.batch(train.rows)
     target = torch.from_numpy(train.target.astype(np.float32))
 

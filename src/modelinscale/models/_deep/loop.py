@@ -21,7 +21,7 @@ from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples
 from modelinscale.models._adamw import AdamW, Moments
 from modelinscale.models._deep.feed import Step, feed
-from modelinscale.models._deep.loss import clipped, loss_of, losses_of
+from modelinscale.models._deep.loss import clipped, loss_of
 from modelinscale.models._deep.net import Net
 from modelinscale.models._deep.parts import Tensor
 from modelinscale.models._deep.plan import Recipe
@@ -29,6 +29,7 @@ from modelinscale.models._deep.precision import CHECKED_STEPS, is_candidate, is_
 from modelinscale.models._deep.saved import Arrays, Checkpoint
 from modelinscale.models._deep.strategy import Alone
 from modelinscale.models._deep.vary import varied
+from modelinscale.models._deep.watch import Watch
 from modelinscale.models._torch import torch
 from modelinscale.models._totals import Middle
 
@@ -42,8 +43,6 @@ _BUDGET_SHARE = 0.9
 """Of the time there is, what steps are planned for; validation takes the rest."""
 _TELL_S = 2.0
 """Seconds between two words about how far it is, at least."""
-_WATCHED = {"cpu": 1, "cuda": 25}
-"""Steps after which their losses are looked at: a GPU would have to wait for each."""
 
 
 @dataclass
@@ -104,9 +103,9 @@ class Loop:
         folder = self.effort.checkpoints
         self.checkpoint = None if folder is None else Checkpoint(folder / f"{self.name}.npz", self.fingerprint, self.effort.tell)
         self.best: Arrays = {}
-        self._watched: list[tuple[int, Tensor, Tensor]] = []
         self._seed = derive(self.effort.seed, self.name)
-        self._began = 0.0
+        self._watch = Watch(self.name, self.net, self.task, self.rows if self.strategy.world == 1 else None, self._seed, self.recipe.batch_rows)
+        self._began, self.per_epoch = 0.0, -(-self.rows.n_rows // self.recipe.batch_rows)
 
     def run(self, *, keep_start: bool = False) -> Arrays:
         """The best weights found. ``keep_start``: those it began with count as a candidate."""
@@ -118,7 +117,6 @@ class Loop:
 
     def _run(self, keep_start: bool) -> Arrays:
         at, recipe = self.at, self.recipe
-        self.per_epoch = -(-self.rows.n_rows // recipe.batch_rows)
         self._began = time.monotonic()
         resumed = self._resume()
         at = self.at
@@ -182,7 +180,9 @@ class Loop:
         loss = self._backward(step)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = clipped(gradients)
-        self._watch(step, loss, norm)
+        losses = self._watch.seen(at.step, step, loss, norm)
+        at.loss_sum += sum(losses)
+        at.loss_steps += len(losses)
         rate = recipe.rate(at.step, at.n_steps)
         for optimizer in self.optimizers:
             optimizer.step(rate)
@@ -219,38 +219,6 @@ class Loop:
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.at.precision == "bf16" else nullcontext()
 
-    def _watch(self, step: Step, loss: Tensor, norm: Tensor) -> None:
-        """Raises `ModelError` once a loss or gradient is no number any more, with the step and the rows."""
-        self._watched.append((self.at.step, loss, norm))
-        if len(self._watched) < _WATCHED[self.device.type]:
-            return
-        numbers = [number for number, _, _ in self._watched]
-        losses = torch.stack([one for _, one, _ in self._watched]).double().tolist()
-        norms = torch.stack([length for _, _, length in self._watched]).double().tolist()
-        self._watched = []
-        for number, one, length in zip(numbers, losses, norms, strict=True):
-            if not np.isfinite(one) or not np.isfinite(length):
-                raise self._broken(number, one, length, step if number == self.at.step else None)
-        self.at.loss_sum += sum(losses)
-        self.at.loss_steps += len(losses)
-
-    def _broken(self, number: int, loss: float, length: float, step: Step | None) -> ModelError:
-        epoch, place = divmod(number, self.per_epoch)
-        said = ""
-        if self.strategy.world == 1:
-            index = self.rows.rows_of(self._seed, epoch, self.recipe.batch_rows, place * self.recipe.batch_rows)
-            said = f" Rows of that step, counted from 0: {_few(index)}."
-            if step is not None:
-                with torch.no_grad():
-                    each = losses_of(self.net.eval()(step.batch), step.target, self.task).sum(0).cpu().numpy()
-                bad = index[~np.isfinite(each)]
-                said += f" No number by themselves: {_few(bad)}." if 0 < len(bad) < len(index) else ""
-        what = f"the loss of {self.name} is {loss:.3g}" if not np.isfinite(loss) else f"the gradient of {self.name} has the length {length:.3g}"
-        return ModelError(
-            f"{what} at step {number + 1} (epoch {epoch + 1}, its step {place + 1} of {self.per_epoch}): it cannot learn on from there.{said}",
-            fix="Lower `learning_rate`, or look for extreme numbers in these rows.",
-        )
-
     def _plan(self, step_s: float, share: float) -> None:
         """Fewer steps where the budget does not do for all, so that the step size still falls to 0."""
         if self.effort.budget_s is not None and self.recipe.fall != "none":
@@ -284,7 +252,6 @@ class Loop:
         net = copy.deepcopy(self.net)
         trial = Loop(net, self.recipe, self.task, effort, self.train, None, self.center, self.scale, "", name=self.name)
         trial.at = replace(self.at, precision=precision, curve=[])
-        trial.per_epoch = self.per_epoch
         losses: list[float] = []
         while len(losses) < min(CHECKED_STEPS, self.at.n_steps):
             for step in trial._steps(*divmod(len(losses), self.per_epoch)):
@@ -393,10 +360,6 @@ def threads(n: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
-
-
-def _few(index: NDArray[np.int64]) -> str:
-    return ", ".join(str(i) for i in index[:10]) + (f" and {len(index) - 10} more" if len(index) > 10 else "")
 
 
 def _copied(value: Tensor) -> NDArray[Any]:
