@@ -9,6 +9,7 @@ FEDformer 0.376 (mean squared error). Each variable of each hour is a row; the m
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -34,7 +35,7 @@ def windows(values: NDArray[np.float64], start: int, stop: int, history: int) ->
     return Examples(rows, both[:, history:])
 
 
-def errors(found: NDArray[np.float64], wanted: NDArray[np.float64]) -> tuple[float, float]:
+def errors(found: NDArray[Any], wanted: NDArray[Any]) -> tuple[float, float]:
     return float(((found - wanted) ** 2).mean()), float(np.abs(found - wanted).mean())
 
 
