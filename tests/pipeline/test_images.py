@@ -1,9 +1,12 @@
 """From folders of images to a package that answers them: through the lake, a network, the graph, files of images, and a server's JSON."""
 
 import base64
+import io
 import json
 import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -37,6 +40,12 @@ def picture(bright: bool, seed: int) -> bytes:
     return pixels.png(found[..., None].repeat(3, axis=2))
 
 
+def damaged(seed: int) -> bytes:
+    """A picture with a hole in its data."""
+    data = picture(False, seed)
+    return data[: len(data) // 2] + bytes(20) + data[len(data) // 2 + 20 :]
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("squares")
@@ -63,6 +72,63 @@ def test_what_was_learned_from_folders_answers_images_sent_as_json(package: Pack
     found = [answer["prediction"] for answer in package.predict(rows)]
     assert np.mean([said == ("bright" if i % 2 else "dark") for i, said in enumerate(found)]) > 0.9
     assert [package.predict([row])[0]["prediction"] for row in rows[:6]] == found[:6], "an image answers the same alone and among others of other sizes"
+
+
+def test_images_damaged_behind_their_header_are_counted_and_do_not_end_the_training(tmp_path: Path) -> None:
+    for i in range(60):
+        folder = tmp_path / "pictures" / ("bright" if i % 2 else "dark")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i}.png").write_bytes(damaged(i) if i % 10 == 0 else picture(bool(i % 2), i))
+    (tmp_path / "model.yaml").write_text(SPEC.replace("epochs: 12", "epochs: 1"))
+    Project(tmp_path).run()
+    package = open_package(tmp_path / ".mis" / "packages" / "squares" / "1")
+    assert package.reference["features"]["image"]["state"]["broken"] > 0
+
+
+def stored(mode: str, kind: str, **more: Any) -> bytes:
+    """A bright square, with so many and such channels."""
+    from PIL import Image
+
+    found, out = np.zeros((16, 16), np.uint8), io.BytesIO()
+    found[4:-4, 4:-4] = 255
+    image = Image.fromarray(found)
+    image = Image.fromarray(found.astype(np.uint16) * 257) if mode == "I;16" else image.convert("RGB").convert(mode)
+    image.save(out, kind, **more)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("RGBA", "PNG"), ("LA", "PNG"), ("P", "GIF"), ("1", "PNG"), ("I;16", "PNG"), ("CMYK", "TIFF"), ("RGB", "BMP"), ("RGBA", "WEBP")]
+)
+def test_channels_of_any_number_are_answered_as_the_same_picture(package: Package, mode: str, kind: str) -> None:
+    more = {"lossless": True} if kind == "WEBP" else {}
+    same, other = (package.predict([as_row(one)])[0]["probabilities"] for one in (stored("L", "PNG"), stored(mode, kind, **more)))
+    assert other == pytest.approx(same, abs=0.02)
+
+
+def test_a_picture_is_answered_as_its_camera_was_held(package: Package) -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = picture(True, 11)
+    turned = pixels.png(np.rot90(pixels.decode(data)).copy())  # back, as the camera saw it
+    out = io.BytesIO()
+    Image.open(io.BytesIO(turned)).save(out, "PNG", exif=exif)
+    assert package.predict([as_row(out.getvalue())]) == package.predict([as_row(data)])
+
+
+def test_a_file_that_claims_a_giant_image_is_refused_with_its_row_before_it_is_unpacked(package: Package) -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", 9435, 9435, 8, 0, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + struct.pack(">I", 0) + b"IDAT"
+    with pytest.raises(RequestError, match=r"row 1, column 'image': .*9,435 x 9,435 pixels; at most 89,000,000"):
+        package.predict([as_row(picture(True, 1)), as_row(bomb)])
+
+
+@pytest.mark.slow
+def test_eight_thousand_pixels_a_side_are_answered(package: Package) -> None:
+    data = pixels.png(np.full((8000, 8000), 9, np.uint8))
+    assert sum(package.predict([as_row(data)])[0]["probabilities"].values()) == pytest.approx(1)
 
 
 def test_a_file_of_images_is_answered_row_for_row_as_the_server_would(project: Path, package: Package, tmp_path: Path) -> None:

@@ -57,6 +57,15 @@ def decode(data: bytes) -> Pixels:
         raise ImageError(f"{len(data):,} bytes that are no readable image ({_why(error)}).", fix=f"Formats: {', '.join(FORMATS)}.") from error
 
 
+def readable(data: bytes) -> bool:
+    """Whether `decode` reads it."""
+    try:
+        decode(data)
+    except ImageError:
+        return False
+    return True
+
+
 def png(pixels: Pixels) -> bytes:
     """The pixels as PNG: `decode` gives them back exactly, unless they are longer than `MOST_SIDE`."""
     Image = needs("PIL.Image", extra="images")

@@ -101,7 +101,7 @@ def export(
     from modelinscale.core.files import new_folder
     from modelinscale.export import _golden, _write
     from modelinscale.export._draw import draw
-    from modelinscale.export._parity import Proof, scores_of
+    from modelinscale.export._parity import Proof, answerable, scores_of
     from modelinscale.export._settle import settled
     from modelinscale.export.proto import to_bytes
     from modelinscale.package import Package, start
@@ -109,6 +109,7 @@ def export(
     settings = settings or Export()
     bound = settings.bound or BOUNDS.get(parts.model.type, BOUND)
     progress(0.0, "drawing the graph")
+    proving = answerable(parts, proving)
     scores = scores_of(parts, proving)
     parts = replace(parts, decision=settled(parts.decision, scores, parts.task, bound / 10))
     model = to_bytes(draw(parts), name=named.name, metadata={"identity": named.identity})

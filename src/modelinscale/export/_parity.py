@@ -5,7 +5,7 @@ N rows, C classes. "Tensors" are raw columns as the graph takes them; see `encod
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -199,6 +199,19 @@ def scores_of(parts: "Parts", proving: "Proving") -> NDArray[np.float64]:
     from modelinscale.encode import encode
 
     return parts.model.predict(parts.weights, encode(parts.features, parts.states, proving.frame, parts.model.form))
+
+
+def answerable(parts: "Parts", proving: "Proving") -> "Proving":
+    """Without rows that a server refuses: with a damaged image, or without one where no training row lacked it."""
+    keep = np.ones(len(proving.frame), bool)
+    for name, feature in parts.features.items():
+        if feature.input == "image":
+            state = parts.states[name]
+            needed = not (state["missing"] or state["broken"])
+            keep &= [not needed if data is None else pixels.readable(data) for data in proving.frame[name].to_list()]
+    if keep.all():
+        return proving
+    return replace(proving, frame=proving.frame.filter(keep.tolist()), scores=None if proving.scores is None else np.asarray(proving.scores)[keep])
 
 
 def tensors_of(features: "Mapping[str, Feature]", frame: "pl.DataFrame") -> Tensors:
