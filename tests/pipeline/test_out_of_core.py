@@ -163,6 +163,7 @@ def test_an_encoder_of_images_too_large_for_the_budget_is_refused_before_a_row_i
         "data: {source: rows.parquet}\ntarget: y\nfeatures: {photo: {type: image, size: 64}}\nmodel: {type: network, maps: 256}\n"
         "compute: {type: local, memory: 600MiB}\n"
     )
-    with pytest.raises(DataError, match=r"what a network needs.* `compute.memory` is 600.0 MiB.*a smaller network.*Or set `compute.memory` to at least 4\.0 GiB"):
+    says = r"what a network needs.* `compute.memory` is 600.0 MiB.*a smaller network.*Or set `compute.memory` to at least 4\.0 GiB"
+    with pytest.raises(DataError, match=says):
         Project(tmp_path).run()
     assert not (tmp_path / ".mis" / "lake").exists()

@@ -89,7 +89,7 @@ class Graph:
             return self.input(name, "int64")
         return self.input(name, "int64" if layout.role == "tokens" else "float32", layout.shape or layout.width)
 
-    def constant(self, value: NDArray[Any] | np.generic | float | list[Any], dtype: Any = None) -> str:
+    def constant(self, value: NDArray[Any] | np.generic | float | Sequence[Any], dtype: Any = None) -> str:
         """A stored tensor. Strings are given as arrays of object or str dtype."""
         array = np.asarray(value, dtype=dtype)
         # Small ones are shared: fifty columns draw the same axes and zeros.

@@ -197,7 +197,8 @@ class Packer:
 def write(folder: Path, layouts: dict[str, Layout], examples: "Iterable[Examples | Rows]", *, numbers: bool, weights: bool, width: int | None = None) -> None:
     """Makes a row file of examples (or what `Packer` made of them) as they come, whole or not at all, in a folder that does not exist yet.
 
-    ``numbers``: the target is a number (else a class); ``weights``: rows have weights; ``width``: numbers of a row's target, none: one. Raises `StoreError` when the disk refuses.
+    ``numbers``: the target is a number (else a class); ``weights``: rows have weights; ``width``: numbers of a row's target, none: one. Raises `StoreError`
+    when the disk refuses.
     """
     dtype, ragged = fields(layouts, numbers=numbers, weights=weights, width=width)
     with files.new_folder(folder) as side:

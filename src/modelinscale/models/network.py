@@ -54,7 +54,7 @@ class Network(Deep):
     pretrained: Pretrained | None = None
     """Instead of `image`: an architecture of timm, with weights from a file or the hub."""
     sequence: Literal["rnn", "lstm", "tcn", "transformer"] = "rnn"
-    """Encoder of sequences: gated recurrent units both ways (rnn) or cells with a memory of their own (lstm), convolutions that look ever further, attention."""
+    """Encoder of sequences: gated recurrent units both ways (rnn), cells with a memory of their own (lstm), convolutions that look ever further, attention."""
     text: Literal["bag", "rnn", "lstm", "tcn", "transformer"] = "rnn"
     """Encoder of texts that come as words in their order (`in_order` of the feature); bag: an embedding a word, whatever the order."""
     units: int = Field(64, ge=8, le=1024)

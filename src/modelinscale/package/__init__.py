@@ -204,9 +204,9 @@ class Package:
 
     def _nothing(self) -> Answer:
         label = self.task.labels[0] if self.task.labels else 0.0
-        dtype = np.dtype({bool: np.bool_, int: np.int64, str: object, float: np.float32}[type(label)])
+        kind = bool if self.task.type == "multilabel" else type(label)
+        dtype = np.dtype({bool: np.bool_, int: np.int64, str: object, float: np.float32}[kind])
         shape = (0, self.task.n_scores) if self.task.several else (0,)
-        dtype = np.dtype(np.bool_) if self.task.type == "multilabel" else dtype
         return Answer(np.empty(shape, dtype), None if self.task.numbers else np.empty((0, len(self._labels)), np.float32))
 
     def _refuse_unknown(self, rows: Sequence[Mapping[str, Any]]) -> None:

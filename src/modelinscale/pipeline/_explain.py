@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelinscale.core.errors import DataError, SourceError
+from modelinscale.core.errors import DataError, SourceError, UsageError
 from modelinscale.core.files import write_bytes, write_json
 from modelinscale.core.seeds import generator
 from modelinscale.pipeline._export import PACKAGE
