@@ -30,7 +30,7 @@ def column(table: Table, name: str = "id", **how: Any) -> list[Any]:
     return [cell for block in table.blocks([name], **how) for cell in block.column(name).to_pylist()]
 
 
-@pytest.fixture(params=sorted(CLOUDS))
+@pytest.fixture(params=[pytest.param(name, marks=[] if name == "s3" else [pytest.mark.slow]) for name in sorted(CLOUDS)])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with CLOUDS[request.param]() as found:
         yield found

@@ -117,6 +117,7 @@ ELSEWHERE = {
     "nats": "test_sources_streams.py",
     "objects": "test_sources_objects.py",
     "redis": "test_sources_streams.py",
+    "sequences": "test_sources_sequences.py",
     "sql": "test_sources_sql.py",
 }
 """Sources that need more than a folder: they go through the suite where their servers are started."""

@@ -22,11 +22,11 @@ SMALL: dict[str, dict[str, Any]] = {
 slow = pytest.mark.slow
 CASES = [
     ("tree_shap", "trees", "binary"),
-    ("tree_shap", "trees", "multiclass"),
-    ("tree_shap", "trees", "regression"),
+    pytest.param("tree_shap", "trees", "multiclass", marks=slow),
+    pytest.param("tree_shap", "trees", "regression", marks=slow),
     ("permutation", "trees", "binary"),
     ("permutation", "linear", "multiclass"),
-    ("permutation", "linear", "regression"),
+    pytest.param("permutation", "linear", "regression", marks=slow),
     pytest.param("permutation", "network", "binary", marks=slow),
     pytest.param("integrated_gradients", "mlp", "binary", marks=slow),
     pytest.param("integrated_gradients", "mlp", "regression", marks=slow),

@@ -55,7 +55,11 @@ def named(feature: Feature) -> str:
     return "-".join([feature.type, *(f"{k}={v}" for k, v in feature.model_dump(exclude_defaults=True).items() if k != "type")])
 
 
-@pytest.mark.parametrize("feature", CASES, ids=named)
+def _marks(feature: Feature) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] if feature.type == "text" and feature not in LAST and not getattr(feature, "in_order", False) else []
+
+
+@pytest.mark.parametrize("feature", [pytest.param(one, id=named(one), marks=_marks(one)) for one in CASES])
 def test_every_feature_fulfils_the_contract_on_its_odd_values(feature: Feature) -> None:
     suite.all_of(feature)
 

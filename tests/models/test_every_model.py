@@ -36,19 +36,15 @@ MODELS = [Model.parse({"type": name, **QUICK.get(name, {})}) for name in names("
 
 
 ALWAYS = {suite.learns_a_planted_signal, suite.graph_equals_python, suite.no_rows_no_scores, suite.weights_come_back_from_disk}
-"""Checks that a family slow to fit passes on every kind of task in `make check` too; the others there on one kind only (weights of 0, not of 2)."""
+SLOW = ("mlp", "network", "random_convolutions")
+"""Families slow to fit: in `make check` they pass these on one kind of task, all other checks in `make test`."""
 
 
 def cases() -> Iterator[object]:
     for model in MODELS:
         for task in suite.taken(model):
             for check in suite.SUITE:
-                often = model.type == "mlp" and check is not suite.a_weight_of_two_is_about_a_row_twice  # the network of parts learns as it does
-                slow = (
-                    model.type in ("mlp", "network", "random_convolutions")
-                    and not (task == "binary" and (often or check in ALWAYS))
-                    and (model.type != "mlp" or check not in ALWAYS)
-                )
+                slow = model.type in SLOW and not (task == "binary" and check in ALWAYS)
                 marks = [pytest.mark.slow] if slow else []
                 yield pytest.param(model, task, check, id=f"{model.type}-{task}-{check.__name__}", marks=marks)
 

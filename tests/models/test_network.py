@@ -187,6 +187,7 @@ def test_bf16_that_learns_otherwise_falls_back_and_says_so(monkeypatch: pytest.M
     assert same(plain, fallen)
 
 
+@pytest.mark.slow
 def test_bf16_is_used_where_it_is_asked_for_and_learns_the_same() -> None:
     train, told = pictures(300), list[str]()
     half = SMALL.but(precision="bf16").fit(train, None, BINARY, Effort(tell=told.append))
@@ -219,6 +220,7 @@ def test_the_step_size_rises_and_falls_to_nearly_nothing() -> None:
     assert replace(recipe, fall="none").rate(39, 40) == 1.0
 
 
+@pytest.mark.slow
 def test_rows_on_disk_and_in_memory_give_the_same_bits(tmp_path: Path) -> None:
     from modelinscale.encode.stored import Stored, write
 

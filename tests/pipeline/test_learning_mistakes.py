@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from modelinscale.api import Project
@@ -57,6 +58,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a family that is none": ({"model": "tress"}, {}, r"'tress'.*trees"),
     "no processes": ({"train": {"workers": 0}}, {}, r"train\.workers: expected greater than or equal to 1"),
     "too many processes": ({"train": {"workers": 640}}, {}, r"train\.workers: expected less than or equal to"),
+    "a GPU where none is": ({"train": {"device": "gpu"}}, {}, r"`train\.device` is gpu, and PyTorch sees no GPU here\..*`device: auto`"),
+    "a device that is none": ({"train": {"device": "tpu"}}, {}, r"train\.device: expected 'auto', 'cpu' or 'gpu', found 'tpu'"),
     "time that runs backwards": ({"train": {"budget": "-1s"}}, {}, r"'-1s' is not a duration"),
     "an image that is a number": ({"features": {"x": "image"}}, {}, r"features\.x: image cannot read a column of type float"),
     "an image that is text": ({"features": {"note": "image"}}, {}, r"features\.note: image cannot read a column of type string"),
@@ -77,6 +80,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_mistake_is_told_and_leaves_no_version(case: str, tmp_path: Path) -> None:
+    if case == "a GPU where none is" and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
     changed, cells, says = CASES[case]
     with pytest.raises(MisError, match=rf"(?s){says}"):
         project(tmp_path, changed, cells).run()

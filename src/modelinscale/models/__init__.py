@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -121,6 +121,10 @@ def unheard(*said: object) -> None:
     """Whom to tell where nobody listens. A function with a name, so that other processes know it."""
 
 
+Device = Literal["auto", "cpu", "gpu"]
+"""auto: on a GPU where there is one."""
+
+
 @dataclass(frozen=True)
 class Effort:
     """What fitting may use and whom it tells."""
@@ -130,6 +134,8 @@ class Effort:
     """Wall seconds after which a family stops at its best so far; None: no limit."""
     n_threads: int = 0
     """0: all cores."""
+    device: Device = "auto"
+    """Where networks learn."""
     checkpoints: Path | None = None
     """A folder where a family that trains in steps keeps its newest state, to resume after a kill; None: none kept."""
     memory: int | None = None

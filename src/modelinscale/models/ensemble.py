@@ -5,6 +5,7 @@ C scores. Of classes the mean is that of probabilities, given as logits; of numb
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -125,12 +126,11 @@ class Ensemble(Model):
         folder = None if effort.checkpoints is None else effort.checkpoints / f"{i}-{name}"
         if folder is not None:
             folder.mkdir(exist_ok=True)
-        return Effort(
+        return replace(
+            effort,
             seed=effort.seed if i == 0 else derive(effort.seed, "ensemble", i),
             budget_s=budget_s,
-            n_threads=effort.n_threads,
             checkpoints=folder,
-            memory=effort.memory,
             tell=lambda note: effort.tell(f"{name}: {note}"),
             progress=lambda share, note: effort.progress((i + share) / n, f"{name}: {note}"),
         )

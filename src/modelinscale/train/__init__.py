@@ -13,7 +13,7 @@ from modelinscale.core.encoded import Form, Layout
 from modelinscale.core.settings import Settings
 from modelinscale.core.task import Label, Task
 from modelinscale.core.units import Duration
-from modelinscale.models import Effort, Model
+from modelinscale.models import Device, Effort, Model
 from modelinscale.train._loss import loss
 from modelinscale.train._rows import Maker, predict
 from modelinscale.train._scores import Lot, Scorer, lots
@@ -55,6 +55,9 @@ class Train(Settings):
     """How much each class counts: ``balanced`` (rare ones more, so that all classes weigh the same), or a weight for each label."""
     threads: int = Field(0, ge=0)
     """Threads that trees and mlp train with (small networks take one, and linear always does); 0: one for each core."""
+    device: Device = "auto"
+    """Where networks learn: on a GPU where there is one (auto), never on one (cpu), or only on one (gpu: without one it is an error before the first step).
+    Trees and linear models learn on processors."""
     workers: int = Field(1, ge=1, le=32)
     """Processes that `network` and `mlp` learn in, together, here or with `compute: ray` on the nodes of the cluster: each takes its share of every batch.
     Encoded rows of `network` then lie on disk, those of a cluster only where memory does not do; `trees` of many rows learn on its nodes too."""
@@ -100,6 +103,7 @@ def fit(
         seed=settings.seed,
         budget_s=settings.budget,
         n_threads=settings.threads,
+        device=settings.device,
         workers=settings.workers,
         compress_above=settings.compress_above,
         crew=crew,

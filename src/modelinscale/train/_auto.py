@@ -196,6 +196,7 @@ def fit(
             seed=settings.seed,
             budget_s=budget_s,
             n_threads=settings.threads,
+            device=settings.device,
             workers=settings.workers,
             compress_above=settings.compress_above,
             crew=crew,

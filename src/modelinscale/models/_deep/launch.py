@@ -204,7 +204,7 @@ def together(model: "Deep", train: Examples, valid: Examples | None, task: Task,
     from modelinscale.models._deep.strategy import Parallel, join
 
     if not dist.is_initialized():
-        join(patience_s=effort.patience_s)
+        join(patience_s=effort.patience_s, device=effort.device)
     strategy = Parallel(compress_above=effort.compress_above)
     if not train.held:  # rows on disk are shuffled once, before all would at the same time
         if strategy.leader:

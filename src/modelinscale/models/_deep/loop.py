@@ -25,7 +25,7 @@ from modelinscale.models._deep.loss import clipped, loss_of
 from modelinscale.models._deep.net import Net
 from modelinscale.models._deep.parts import Tensor
 from modelinscale.models._deep.plan import Recipe
-from modelinscale.models._deep.precision import CHECKED_STEPS, is_candidate, is_worth_compiling, objection
+from modelinscale.models._deep.precision import CHECKED_STEPS, device_of, is_candidate, is_worth_compiling, objection
 from modelinscale.models._deep.saved import Arrays, Checkpoint
 from modelinscale.models._deep.strategy import Alone
 from modelinscale.models._deep.vary import varied
@@ -86,7 +86,7 @@ class Loop:
     """Of the family: its seeds, its checkpoint, its errors."""
 
     def __post_init__(self) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device_of(self.effort.device)
         self.net = self.net.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.judge = copy.deepcopy(self.net).eval().requires_grad_(False)  # holds the moving average
         self.learner: Callable[[Any], Tensor] = self.strategy.wrapped(self.net)

@@ -1,8 +1,10 @@
-"""With how many bits a network multiplies: 16 where the machine is made for it and twenty steps show that nothing is lost, else 32."""
+"""On what a network learns, and with how many bits it multiplies: 16 where the machine is made for it and twenty steps show that nothing is lost, else 32."""
 
 from collections.abc import Sequence
 from statistics import fmean
 
+from modelinscale.core.errors import ComputeError
+from modelinscale.models import Device
 from modelinscale.models._deep.plan import Precision
 from modelinscale.models._torch import torch
 
@@ -16,6 +18,19 @@ _APART = 0.05
 """Mean losses of the last half of the steps may differ by this share."""
 _COMPILED_S = 120.0
 """A training on a device for which so long is left is worth compiling, which takes about a minute."""
+
+
+def device_of(wanted: Device) -> "torch.device":
+    """Where a network learns. Raises `ComputeError` where a GPU was asked for and PyTorch sees none."""
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        built = "" if torch.version.cuda or torch.version.hip else f" PyTorch {torch.__version__} is built for processors only."
+        raise ComputeError(
+            f"`train.device` is gpu, and PyTorch sees no GPU here.{built}",
+            fix="Set `device: auto`, or install a PyTorch for the GPU and look at its driver (`nvidia-smi`).",
+        )
+    return torch.device("cuda")
 
 
 def has_bf16(device: "torch.device") -> bool:

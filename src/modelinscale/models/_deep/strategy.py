@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from modelinscale import __version__
 from modelinscale.core.errors import ComputeError
-from modelinscale.models import Examples
+from modelinscale.models import Device, Examples
 from modelinscale.models._deep.parts import Tensor
+from modelinscale.models._deep.precision import device_of
 from modelinscale.models._torch import torch
 
 if TYPE_CHECKING:
@@ -217,12 +218,12 @@ def agree(told: list[str]) -> None:
         )
 
 
-def join(*, patience_s: float) -> None:
+def join(*, patience_s: float, device: Device = "auto") -> None:
     """Joins the group that the environment names (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, as `torchrun` sets them).
 
     ``patience_s``: how long a process waits for the others before it takes them for lost and raises.
     """
-    gpu = torch.cuda.is_available() and dist.is_nccl_available()
+    gpu = device_of(device).type == "cuda" and dist.is_nccl_available()
     if gpu:
         import os
 

@@ -45,7 +45,7 @@ def work(job: Job, say: Say, kept: Path | None) -> Weights | bool | None:
         from modelinscale.models._deep.learn import fit
         from modelinscale.models._deep.strategy import Parallel, join
 
-        join(patience_s=effort.patience_s)
+        join(patience_s=effort.patience_s, device=effort.device)
         strategy = Parallel(compress_above=effort.compress_above, beat=Beat(say))
         found = fit(Model.parse(job.model), job.train, job.valid, job.task, effort, strategy)  # type: ignore[arg-type]
         effort.tell(strategy.close())
