@@ -19,13 +19,10 @@ from modelinscale.models._deep.feed import Step
 from modelinscale.models._torch import torch
 from modelinscale.models.network import Network
 from modelinscale.testing import models as suite
+from modelinscale.testing.kills import Killed, same
 from modelinscale.testing.models import TASKS, planted
 
 BINARY = TASKS["binary"]
-
-
-class Killed(BaseException):
-    """Stands for the kill."""
 
 
 def pictures(n_rows: int, side: int = 8, channels: int = 1, *, seed: int = 7) -> Examples:
@@ -37,10 +34,6 @@ def pictures(n_rows: int, side: int = 8, channels: int = 1, *, seed: int = 7) ->
         top, left = chance.integers(0, side - side // 2 + 1, 2)
         pixels[i, top : top + side // 2, left : left + side // 2] = 230
     return Examples(Encoded({"p": Layout("image", side * side * channels, (), (side, side, channels))}, {"p": pixels}), target)
-
-
-def same(a: Weights, b: Weights) -> bool:
-    return a.meta == b.meta and all(np.array_equal(a.arrays[name], b.arrays[name]) for name in a.arrays)
 
 
 def chance(seed: int = 1) -> "torch.Generator":

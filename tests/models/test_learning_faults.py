@@ -15,10 +15,11 @@ import pytest
 
 from modelinscale.core.encoded import Encoded, Layout, Sparse, Values
 from modelinscale.core.errors import MisError, ModelError, StoreError
-from modelinscale.models import Effort, Examples, Model, Weights
+from modelinscale.models import Effort, Examples, Model
 from modelinscale.models._deep.saved import fingerprint_of
 from modelinscale.models.mlp import Mlp
 from modelinscale.models.network import Network
+from modelinscale.testing.kills import same
 from modelinscale.testing.models import TASKS, planted
 
 BINARY = TASKS["binary"]
@@ -28,10 +29,6 @@ FAMILIES: dict[str, Model] = {
 }
 both = pytest.mark.parametrize("model", [FAMILIES["mlp"], pytest.param(FAMILIES["network"], marks=pytest.mark.slow)], ids=list(FAMILIES))
 """One loop for both: the network of parts, which is slower, there once more in full."""
-
-
-def same(a: Weights, b: Weights) -> bool:
-    return a.meta == b.meta and all(np.array_equal(a.arrays[name], b.arrays[name]) for name in a.arrays)
 
 
 def images(n_rows: int, side: int) -> Examples:

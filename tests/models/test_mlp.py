@@ -15,25 +15,10 @@ from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Weights
 from modelinscale.models._deep import loop as looping
 from modelinscale.models.mlp import Mlp
+from modelinscale.testing.kills import Killed, kill_at, same
 from modelinscale.testing.models import planted
 
 MLP = Mlp(width=16, members=2, epochs=6, bins=4)
-
-
-class Killed(BaseException):
-    """Stands for the kill."""
-
-
-def kill_at(share: float) -> Effort:
-    def progress(done: float, note: str) -> None:
-        if done >= share:
-            raise Killed
-
-    return Effort(progress=progress)
-
-
-def same(a: Weights, b: Weights) -> bool:
-    return a.meta == b.meta and all(np.array_equal(a.arrays[name], b.arrays[name]) for name in a.arrays)
 
 
 @pytest.fixture

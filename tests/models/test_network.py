@@ -13,32 +13,17 @@ import pytest
 from modelinscale.core import memory
 from modelinscale.core.encoded import Encoded, Layout
 from modelinscale.core.errors import DataError, ModelError, StoreError
-from modelinscale.models import Effort, Examples, Weights
+from modelinscale.models import Effort, Examples
 from modelinscale.models._deep import loop as looping
 from modelinscale.models._deep import precision
 from modelinscale.models._deep.plan import Fall
 from modelinscale.models.network import Network
+from modelinscale.testing.kills import Killed, kill_at, same
 from modelinscale.testing.models import TASKS, planted
 from modelinscale.testing.waits import until
 
 SMALL = Network(width=16, members=2, epochs=4, bins=4, maps=4, batch_rows=64)
 BINARY = TASKS["binary"]
-
-
-class Killed(BaseException):
-    """Stands for the kill."""
-
-
-def kill_at(share: float) -> Effort:
-    def progress(done: float, note: str) -> None:
-        if done >= share:
-            raise Killed
-
-    return Effort(progress=progress)
-
-
-def same(a: Weights, b: Weights) -> bool:
-    return a.meta == b.meta and all(np.array_equal(a.arrays[name], b.arrays[name]) for name in a.arrays)
 
 
 def pictures(n_rows: int, side: int = 6, channels: int = 1) -> Examples:
