@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelinscale.core.encoded import Sparse
@@ -28,7 +28,8 @@ def test_runs_fulfil_the_contract_of_features(more: dict[str, object]) -> None:
     suite.all_of(text_of(**more))
 
 
-@given(texts=st.lists(st.text("ab é天🎉.", max_size=9), max_size=5), longest=st.integers(2, 5))
+@given(texts=st.lists(st.text("ab é天🎉.", max_size=9), max_size=5), longest=st.integers(2, 8))
+@example(texts=["a"], longest=8)
 @settings(max_examples=examples(30), deadline=None)
 def test_runs_are_counted_as_a_loop_over_each_text_counts_them(texts: list[str], longest: int) -> None:
     spaced = [f" {' '.join(text.replace('.', ' ').split())} " if text.strip(" .") else " " for text in texts]

@@ -99,7 +99,8 @@ class Decision(Settings):
         """
         found = _finite(scores)
         if task is not None and task.levels:
-            found = np.sort(found + np.asarray(self.shift) if self.shift else found, axis=1)
+            found = np.sort(found, axis=1)  # a shift is that of a level, not of a score
+            found = np.sort(found + np.asarray(self.shift), axis=1) if self.shift else found
         if self.low is None and self.high is None:
             return found
         return np.clip(found, self.low, self.high)
@@ -119,8 +120,9 @@ class Decision(Settings):
         """
         if task.numbers:
             if task.levels:
-                tensor = graph.op("Add", tensor, graph.constant(self.shift, np.float32)) if self.shift else tensor
-                tensor, _ = graph.ops("TopK", tensor, graph.constant([len(task.levels)], np.int64), n_outputs=2, axis=1, largest=0, sorted=1)
+                tensor = _rising(graph, tensor, len(task.levels))
+                if self.shift:
+                    tensor = _rising(graph, graph.op("Add", tensor, graph.constant(self.shift, np.float32)), len(task.levels))
             limits = ["" if limit is None else graph.constant(limit, np.float32) for limit in (self.low, self.high)]
             return None, graph.op("Clip", tensor, *limits) if any(limits) else tensor
         z = graph.op("Cast", tensor, to=graph.FLOAT64)
@@ -155,6 +157,12 @@ class Decision(Settings):
         below = graph.op("Min", graph.op("Sub", z, graph.constant(knots[0])), zero)
         above = graph.op("Max", graph.op("Sub", z, graph.constant(knots[-1])), zero)
         return graph.op("Add", graph.op("Add", inside, graph.constant(levels[0])), graph.op("Add", below, above))
+
+
+def _rising(graph: Graph, tensor: str, n: int) -> str:
+    """Each row's ``n`` numbers in order."""
+    found, _ = graph.ops("TopK", tensor, graph.constant([n], np.int64), n_outputs=2, axis=1, largest=0, sorted=1)
+    return found
 
 
 def sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -70,7 +70,7 @@ class Task(Settings):
     @property
     def level_keys(self) -> tuple[str, ...]:
         """The levels as JSON keys."""
-        return tuple(f"{level:g}" for level in self.levels)
+        return tuple(str(level) for level in self.levels)
 
     @property
     def target_width(self) -> int | None:

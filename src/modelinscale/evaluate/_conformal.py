@@ -133,7 +133,7 @@ def facts(answers: Answers, valid: Answers, task: Task, settings: Evaluate, deci
         mean_size=float(size.mean()) if np.isfinite(size).all() else None,
         sizes=tuple(int(n) for n in counts),
         single_error=float(wrong[single].mean()) if labels and single.any() else None,
-        slices=tuple(_part(column, value, covered[rows], size[rows], settings) for column, value, rows in parts if len(rows)),
+        slices=tuple(_part(column, value, covered[rows], size[rows], settings.coverage, settings.confidence) for column, value, rows in parts if len(rows)),
         abstention=_abstention(answers, valid, decision, task) if labels else None,
     )
 
@@ -144,17 +144,16 @@ def _between(answers: Answers, n_valid: int, task: Task, settings: Evaluate, gro
     covered, size = (low <= answers.truth) & (answers.truth <= high), high - low
     if len(task.levels) < 2:
         return None
-    asked = settings.but(coverage=max(0.5 + 1e-9, task.levels[-1] - task.levels[0]))
-    assert asked.coverage is not None
+    asked = task.levels[-1] - task.levels[0]
     return Conformal(
         method="levels",
         by_class=False,
-        coverage=task.levels[-1] - task.levels[0],
+        coverage=asked,
         n_valid=n_valid,
         limits=(),
         covered=_share(covered, settings.confidence),
         mean_size=float(size.mean()),
-        slices=tuple(_part(str(g.column), g.value, covered[g.rows], size[g.rows], asked) for g in groups if len(g.rows)),
+        slices=tuple(_part(str(g.column), g.value, covered[g.rows], size[g.rows], asked, settings.confidence) for g in groups if len(g.rows)),
     )
 
 
@@ -163,10 +162,10 @@ def _share(covered: NDArray[np.bool_], confidence: float) -> Estimate:
     return Estimate(value=float(covered.mean()), low=low, high=high)
 
 
-def _part(column: str, value: str, covered: NDArray[np.bool_], size: NDArray[np.float64], settings: Evaluate) -> Covered:
-    share = _share(covered, settings.confidence)
+def _part(column: str, value: str, covered: NDArray[np.bool_], size: NDArray[np.float64], asked: float | None, confidence: float) -> Covered:
+    share = _share(covered, confidence)
     mean = float(size.mean()) if np.isfinite(size).all() else None
-    short = share.high is not None and settings.coverage is not None and share.high < settings.coverage
+    short = share.high is not None and asked is not None and share.high < asked
     return Covered(column=column, value=value, n_rows=len(covered), covered=share, mean_size=mean, short=short)
 
 

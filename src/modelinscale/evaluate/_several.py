@@ -37,9 +37,8 @@ def fit_labels(scores: NDArray[np.float64], truth: NDArray[np.int64], weight: ND
         temperatures.append(decided.temperature)
         shifts.append(decided.shift[0] if decided.shift else 0.0)
         thresholds.append(decided.threshold)
-    why = "each label calibrated by itself; its threshold " + (
-        "as asked" if settings.threshold is not None else f"gives the highest {main.type} on validation rows"
-    )
+    said = "labels as the model gives them" if settings.calibrate == "none" else "each label calibrated by itself"
+    why = f"{said}; its threshold " + ("as asked" if settings.threshold is not None else f"gives the highest {main.type} on validation rows")
     few = f"; {n_plain} of {len(task.labels)} labels stay as they are and have the threshold 0.5: fewer than {MIN_ROWS} validation rows with or without them"
     return Decision(
         calibration="none" if settings.calibrate == "none" else "temperature",
@@ -51,15 +50,16 @@ def fit_labels(scores: NDArray[np.float64], truth: NDArray[np.int64], weight: ND
 
 
 def fit_levels(scores: NDArray[np.float64], truth: NDArray[np.float64], task: Task, settings: Evaluate) -> Decision:
-    """Each level moved so that as many validation rows stay below it as it says, a further row counted as above: what is new then stays below at least as
-    often, if it comes as these came."""
+    """Each level moved so that as many validation rows stay below it as it says, a further row counted against it: if new rows come as these came, they stay
+    below an upper level at least as often, and below one under 0.5 at most as often (as far as so few rows can say), so that what lies between holds."""
     low, high = settings.clip or (None, None)
     if settings.calibrate == "none" or len(truth) < MIN_ROWS:
         why = "levels as the model gives them" if settings.calibrate == "none" else f"levels as the model gives them: {len(truth)} validation rows are too few"
         return Decision(low=low, high=high, because=why)
     off = np.sort(truth[:, None] - np.sort(scores, axis=1), axis=0)  # (N, Q)
     n = len(truth)
-    places = [min(n - 1, max(0, int(np.ceil((n + 1) * q - 1e-9)) - 1)) for q in task.levels]
+    ranks = [np.ceil((n + 1) * q - 1e-9) if q >= 0.5 else np.floor((n + 1) * q + 1e-9) for q in task.levels]
+    places = [min(n - 1, max(0, int(rank) - 1)) for rank in ranks]
     shift = tuple(float(off[place, k]) for k, place in enumerate(places))
     return Decision(calibration="conformal", shift=shift, low=low, high=high, because=f"each level moved on {n:,} validation rows")
 

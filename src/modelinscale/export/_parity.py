@@ -17,7 +17,7 @@ from modelinscale.core.errors import ExportError
 from modelinscale.core.seeds import generator
 from modelinscale.core.steps import missing
 from modelinscale.encode.tensors import as_objects, to_input, to_numpy
-from modelinscale.export._settle import margin_of
+from modelinscale.export._settle import margin_of, margins_of
 from modelinscale.package import Answer, Package, Parity, start
 
 if TYPE_CHECKING:
@@ -168,16 +168,19 @@ class Proof:
         if truth.probability is None:
             gap = np.abs(answer.prediction.astype(np.float64) - truth.decision) / np.maximum(np.abs(truth.decision), self._size)
             gap = gap if gap.ndim == 1 else gap.max(1)
-            other = np.zeros(len(truth), bool)
+            other: NDArray[Any] = np.zeros(len(truth), bool)
             expected: Any = truth.decision
         else:
             assert answer.probability is not None
             gap = np.abs(answer.probability.astype(np.float64) - truth.probability).max(1)
             labels = self._parts.task.type == "multilabel"
             expected = truth.decision.astype(bool) if labels else np.array(self._parts.task.labels, object)[truth.decision]
-            other = np.asarray(np.asarray(answer.prediction != expected, bool).reshape(len(truth), -1).any(1), bool)
+            cells: NDArray[Any] = np.asarray(answer.prediction != expected, bool).reshape(len(truth), -1)  # (N, 1), or a cell for each label
+            other = np.asarray(cells.any(1))
             if ties and other.any():
-                tied = other & (margin_of(truth.probability, self._parts.task, self._parts.decision) < self._bound / 10)
+                decision, p = self._parts.decision, truth.probability
+                margin = margins_of(p, decision) if labels else margin_of(p, self._parts.task, decision)[:, None]
+                tied = other & (~cells | (margin < self._bound / 10)).all(1)
                 self._counts["n_ties"] += int(tied.sum())
                 other &= ~tied
         gap = np.where(np.isnan(gap), np.inf, gap)

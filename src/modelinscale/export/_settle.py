@@ -47,13 +47,18 @@ def settled(decision: Decision, scores: NDArray[np.float64], task: Task, margin:
 
 
 def margin_of(probability: NDArray[np.float64], task: Task, decision: Decision) -> NDArray[np.float64]:
-    """(N,): how far each row is from being decided otherwise, as a difference of probabilities."""
+    """(N,): how far each row is from being decided otherwise, as a difference of probabilities; of several labels the least."""
     if task.type == "binary":
         return np.asarray(np.abs(probability[:, 1] - decision.threshold))
     if task.type == "multilabel":
-        return np.asarray(np.abs(probability - np.asarray(decision.thresholds or decision.threshold)).min(1))
+        return np.asarray(margins_of(probability, decision).min(1))
     top = np.partition(probability, -2, axis=1)
     return np.asarray(top[:, -1] - top[:, -2])
+
+
+def margins_of(probability: NDArray[np.float64], decision: Decision) -> NDArray[np.float64]:
+    """(N, C): how far each label of each row is from its threshold."""
+    return np.asarray(np.abs(probability - np.asarray(decision.thresholds or decision.threshold)))
 
 
 def _each_settled(decision: Decision, probability: NDArray[np.float64], margin: float) -> Decision:

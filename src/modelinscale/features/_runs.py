@@ -42,7 +42,7 @@ def runs(texts: "pl.Series", longest: int) -> Iterator[Runs]:
     known, character = np.unique(points, return_inverse=True)
     run = character.astype(np.int64)
     for n in range(SHORTEST, longest + 1):
-        there = np.flatnonzero(rows[: len(rows) - n + 1] == rows[n - 1 :])
+        there = np.flatnonzero(rows[: max(0, len(rows) - n + 1)] == rows[n - 1 :])
         # A run is the number of the run one shorter, and one more character; numbered anew each time, so that it stays small.
         key = run[there] * max(1, len(known)) + character[there + n - 1]
         _, first, ids = np.unique(key, return_index=True, return_inverse=True)

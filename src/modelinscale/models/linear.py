@@ -101,7 +101,8 @@ class Linear(Model):
         over, design = _watch(effort), _Design.parse(weights)
         new = self._drawn(new, design, task, effort)
         problem = _Problem.of(design, new, task, middle=_middle(weights))
-        old, strength = np.vstack([weights.arrays["coefficients"], weights.arrays["intercept"]]), weights.meta["strength"]
+        middle = weights.arrays["intercept"] - weights.arrays.get("offsets", 0.0)
+        old, strength = np.vstack([weights.arrays["coefficients"], middle]), weights.meta["strength"]
         share = min(weights.meta["n_rows"] / len(new), _MEMORY)
         hold = weights.arrays["curvature"][:, None] * share
         penalty = hold + strength * self._firmness(design)
@@ -388,7 +389,7 @@ class _Problem:
     def weights(self, W: F64, task: Task, *, strength: float, n_rows: float, before: tuple[float, Weights] | None = None) -> Weights:
         """As named arrays; ``before``: how many times the old rows count beside these, and what they left."""
         X, steep = self.X, self._steepness(W).mean(axis=1)
-        W = self._at_levels(W)
+        offsets = self._offsets(W)
         squared = X.multiply(X).tocsr() if hasattr(X, "multiply") else X * X
         mean = np.asarray(X.T @ self.share).ravel()
         spread = np.sqrt(np.maximum(np.asarray(squared.T @ self.share).ravel() - mean**2, 0.0))
@@ -397,9 +398,11 @@ class _Problem:
             old_share, old = before
             curvature = (curvature + old_share * old.arrays["curvature"]) / (1 + old_share)
             spread = np.sqrt((spread**2 + old_share * old.arrays["spread"] ** 2) / (1 + old_share))
+            offsets = (offsets + old_share * old.arrays.get("offsets", 0.0)) / (1 + old_share)
         arrays = {
             "coefficients": W[:-1],
-            "intercept": W[-1],
+            "intercept": W[-1] + offsets,
+            **({"offsets": offsets} if self.task.levels else {}),
             "shift": self.design.shift,
             "scale": self.design.scale,
             "spread": spread,
@@ -414,13 +417,13 @@ class _Problem:
         }
         return Weights(arrays, meta)
 
-    def _at_levels(self, W: F64) -> F64:
-        """Quantiles: the mean, moved for each level to where its share of the rows is below."""
+    def _offsets(self, W: F64) -> F64:
+        """(C,): quantiles are the mean, moved for each level to where its share of the rows is below."""
         if not self.task.levels:
-            return W
+            return np.zeros(W.shape[1])
         off = self.target[:, None] - (np.asarray(self.X @ W[:-1]) + W[-1])  # (N, Q)
         moved = [np.quantile(off[:, k], level, weights=self.share, method="inverted_cdf") for k, level in enumerate(self.task.levels)]
-        return np.vstack([W[:-1], W[-1] + moved])
+        return np.array(moved)
 
     def _loss_and_gradient(self, W: F64) -> tuple[float, F64]:
         loss, residuals = self._loss_and_residuals(W)

@@ -102,7 +102,7 @@ class PredictionLog:
         self._inputs = _fields([c.name for c in logged])
         self._texts = [c.name for c in logged if c.input == "string"]
         self._sequences = [c.name for c in logged if c.input == "sequence"]
-        self._row_bytes = 8 * sum(c.column.width or 1 for c in logged) + 8 * (1 + len(package.label_keys))
+        self._row_bytes = 8 * sum(c.column.width or 1 for c in logged)
         self._cells = {c.name: _cells_of(c) for c in logged}
         self._head = _head(package, self._version)
         self._given = package.given if package.task.type == "multilabel" else None
@@ -137,6 +137,7 @@ class PredictionLog:
         if not start or not chosen:
             return
         n_bytes = _FIXED_BYTES * (len(asked) + len(tensors) + 4) + start * self._row_bytes
+        n_bytes += answer.prediction.nbytes + (0 if answer.probability is None else answer.probability.nbytes)
         for name in self._texts:
             n_bytes += sum(map(len, tensors[name]))
         for name in self._sequences:

@@ -165,8 +165,8 @@ class ModelSpec(Settings):
     task: TaskType | None = None
     """Left out: told by the target's values (lists of numbers: regression of all of them, lists of words: multilabel). quantiles: instead of a number what
     it stays below with the probabilities ``levels``."""
-    levels: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(LEVELS, min_length=1, max_length=99)
-    """For ``task: quantiles``: the probabilities, rising."""
+    levels: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(LEVELS, min_length=2, max_length=99)
+    """For ``task: quantiles``: the probabilities, rising, two at least."""
     features: dict[str, Feature] = {}
     """How columns become numbers. Empty: all columns, inferred. Otherwise exactly the columns named."""
     model: Model | Literal["auto"] = Field("auto", union_mode="left_to_right")
@@ -201,6 +201,12 @@ class ModelSpec(Settings):
         if any(b <= a for a, b in pairwise(value)):
             raise SpecError(f"`levels` must rise, found {list(value)}.", fix="Write them in order, each once: [0.05, 0.5, 0.95].")
         return value
+
+    @model_validator(mode="after")
+    def _levels_are_of_quantiles(self) -> Self:
+        if self.levels != LEVELS and self.task != "quantiles":
+            raise SpecError("`levels` are given, and `task` is not quantiles: they would be ignored.", fix="Write `task: quantiles`, or leave `levels` out.")
+        return self
 
     @model_validator(mode="after")
     def _what_is_tuned_is_searched(self) -> Self:

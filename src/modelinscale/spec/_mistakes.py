@@ -16,11 +16,15 @@ PLANNED: dict[Path, str] = {
     ("monitor",): "drift monitoring",
     ("update",): "updates behind gates",
     ("federated",): "training across sites",
-    ("explain",): "explaining answers",
     ("deploy",): "deployment to targets",
-    ("report",): "a report page",
 }
 """Sections of the plan that this version does not know yet: refused with that reason rather than as a slip of the pen."""
+
+UNASKED: dict[Path, str] = {
+    ("explain",): "`mis explain` says what answers rest on",
+    ("report",): "every evaluation leaves a page",
+}
+"""What needs no section."""
 
 
 def gather(error: ValidationError, document: Document, root: type[BaseModel], base: Path = ()) -> list[Mistake]:
@@ -41,6 +45,8 @@ def _unfold(one: Any, document: Document, root: type[BaseModel], base: Path) -> 
     place = document.place(path, key=extra)
     if extra and path in PLANNED:
         yield Mistake(*place, show(path), f"{PLANNED[path]} is planned and not supported yet.", "Leave it out for now.")
+    elif extra and path in UNASKED:
+        yield Mistake(*place, show(path), f"there is no such section: {UNASKED[path]} without one.", "Leave it out.")
     elif extra:
         known = _fields(root, path[:-1], document.data)
         fix = f"Known here: {', '.join(known)}." if known else ""
@@ -52,6 +58,8 @@ def _unfold(one: Any, document: Document, root: type[BaseModel], base: Path) -> 
     else:
         message = one["msg"][:1].lower() + one["msg"][1:]
         message = message.removeprefix("value error, ").removeprefix("input should be ")
+        if one["type"] == "too_short":
+            message = f"at least {one['ctx']['min_length']} items"
         found = _short(one.get("input"), path)
         yield Mistake(*place, show(path), f"expected {message}, found {found}." if not one["type"].startswith("value_error") else f"{message}", "")
 
