@@ -25,5 +25,6 @@ def worse_than_valid(main: Metric, test: Sampled, valid: Answers | None, *, n_re
     return (
         f"{main.type} is {held.value:.4g} on the validation rows and {test.value:.4g} on the test rows, {behind:.3g} worse (from {behind - half:.2g} to"
         f" {behind + half:.2g} with {_SURE:.1%}): the test rows come from somewhere else than those that were learned from (another source or time), or the"
-        " validation rows have chosen too much. New rows like the test rows will be answered as badly.",
+        " validation rows have chosen too much. New rows like the test rows will be answered as badly. Rows that belong together (of one group, windows that"
+        " overlap) make this look surer than it is.",
     )
