@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from modelinscale.api import Project
 from modelinscale.core.errors import SourceError, SpecError
+from modelinscale.core.schema import Schema
 from modelinscale.data.clean import clean
 from modelinscale.data.sources import Cursor, Source
 from modelinscale.spec._source import settings_of
@@ -88,6 +89,97 @@ def test_keys_with_new_rows_come_again_whole_and_no_others(tmp_path: Path) -> No
     found, end = rows(source, end)
     assert {row["sensor"]: len(row["value"]) for row in found} == {"s2": 6, "s9": 1}
     assert rows(source, end)[0] == []
+
+
+@pytest.mark.parametrize("more", [{}, {"history": 2, "horizon": 1}], ids=["keys", "windows"])
+def test_what_is_new_does_not_depend_on_the_order_of_files(tmp_path: Path, more: dict[str, Any]) -> None:
+    old = written(tmp_path / "b.csv", [("old", at, 1.0, 0, "a") for at in range(4)])
+    source = sequences(str(tmp_path / "*.csv"), **more)
+    first, end = rows(source)
+    written(tmp_path / "a.csv", [("new", at, 2.0, 0, "a") for at in range(3)])
+    written(tmp_path / "c.csv", [("last", 0, 3.0, 0, "a")])
+    second, end = rows(source, end)
+    with old.open("a") as out:
+        out.write("old,4,1.0,0,a\n")
+    third, end = rows(source, end)
+    assert [sorted({row["sensor"] for row in part}) for part in (first, second, third)] == [["old"], ["last", "new"] if not more else ["new"], ["old"]]
+    assert rows(source, end)[0] == []
+    if more:
+        assert sorted(map(str, [*first, *second, *third])) == sorted(map(str, rows(source)[0]))
+
+
+@pytest.mark.parametrize("more", [{}, {"history": 2, "horizon": 1}], ids=["keys", "windows"])
+def test_rows_that_come_while_the_source_is_read_again_are_brought_by_the_next_collect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    file = written(tmp_path / "readings.csv", [("s1", at, 1.0, 0, "a") for at in range(3)])
+    source, late = sequences(str(file), **more), ["s1,4,1.0,0,a\n", "s2,0,2.0,0,a\ns2,1,2.0,0,a\ns2,2,2.0,0,a\n"]
+    read = type(source.source).read  # type: ignore[attr-defined]
+
+    def busy(self: Source, after: Cursor | None, schema: Schema) -> Any:
+        if after is None and late and file.read_text().count("\n") > 4:
+            with file.open("a") as out:
+                out.write(late.pop())
+        return read(self, after, schema)
+
+    monkeypatch.setattr(type(source.source), "read", busy)  # type: ignore[attr-defined]
+    first, end = rows(source)
+    with file.open("a") as out:
+        out.write("s1,3,1.0,0,a\n")
+    second, end = rows(source, end)
+    third, end = rows(source, end)
+    fourth, _ = rows(source, end)
+    assert [sorted({row["sensor"] for row in part}) for part in (first, second, third, fourth)] == [["s1"], ["s1"], ["s2"], ["s1"]]
+
+
+@pytest.mark.parametrize("more", [{"rows": 2}, {"history": 2, "horizon": 1, "rows": 3}], ids=["keys", "windows"])
+def test_a_collect_broken_off_goes_on_with_the_rows_of_then(tmp_path: Path, more: dict[str, Any]) -> None:
+    file = written(tmp_path / "b.csv")
+    source = sequences(str(tmp_path / "*.csv"), **more)
+    whole, (first, *_) = rows(source)[0], source.read(None, source.columns())
+    written(tmp_path / "a.csv", [("aa", at, 1.0, 0, "a") for at in range(3)])
+    rest, _ = rows(source, first.cursor)
+    n = len(whole) - first.batch.num_rows
+    assert rest[:n] == whole[first.batch.num_rows :]
+    assert {row["sensor"] for row in rest[n:]} == {"aa"}
+    file.write_text(file.read_text().replace("s4,0,4.0", "s4,0,9.0"))
+    with pytest.raises(SourceError):
+        rows(source, first.cursor)
+
+
+def table(folder: Path, **more: Any) -> tuple[Source, sqlite3.Connection]:
+    db = sqlite3.connect(folder / "plant.db")
+    db.execute("CREATE TABLE readings (id integer PRIMARY KEY, changed integer, sensor text, at integer, value real, pressure integer)")
+    db.executemany("INSERT INTO readings (changed, sensor, at, value, pressure) VALUES (?, ?, ?, ?, 0)", [(i, f"s{i % 2}", i, i / 10) for i in range(8)])
+    db.commit()
+    return sequences({"type": "sql", "url": f"sqlite:///{folder / 'plant.db'}", "table": "readings", "cursor": "changed", "key": "id", "lag": 0}, **more), db
+
+
+@pytest.mark.parametrize("more", [{}, {"history": 2, "horizon": 1}], ids=["keys", "windows"])
+@pytest.mark.parametrize("change", ["UPDATE readings SET value = 7 WHERE at = 2", "DELETE FROM readings WHERE at < 4"])
+def test_rows_that_changed_behind_the_cursor_are_told(tmp_path: Path, more: dict[str, Any], change: str) -> None:
+    source, db = table(tmp_path, **more)
+    _, end = rows(source)
+    db.execute(change)
+    db.execute("INSERT INTO readings (changed, sensor, at, value, pressure) VALUES (8, 's0', 8, 0.8, 0)")
+    db.commit()
+    db.close()
+    with pytest.raises(SourceError, match="rows that were read before have changed: of 8 rows then"):
+        rows(source, end)
+
+
+def test_a_row_that_comes_again_brings_its_key_again_and_no_window(tmp_path: Path) -> None:
+    source, db = table(tmp_path)
+    windows = source.but(history=2, horizon=1)
+    (_, end), (_, of_windows) = rows(source), rows(windows)
+    db.execute("UPDATE readings SET value = 7, changed = 8 WHERE at = 2")
+    db.commit()
+    db.close()
+    found, end = rows(source, end)
+    assert [(row["sensor"], row["value"]) for row in found] == [("s0", pytest.approx([0.0, 7.0, 0.4, 0.6]))]
+    assert rows(source, end)[0] == []
+    with pytest.raises(SourceError, match="have changed"):
+        rows(windows, of_windows)
 
 
 def test_windows_hold_what_was_known_and_what_came_next_for_each_value(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 HISTORY, FUTURE, SERIES = "history", "future", "series"
-_NEW, _AT = "_mis_new", "_mis_at"
+_NEW, _LATER, _HASH, _AT = "_mis_new", "_mis_later", "_mis_hash", "_mis_at"
 
 
 class Sequences(Source):
@@ -84,17 +84,20 @@ class Sequences(Source):
         return Schema(columns=(*first, *names, Column(name=HISTORY, type="vector", width=self.history), Column(name=FUTURE, type="vector", width=self.horizon)))
 
     def read(self, after: Cursor | None, schema: Schema) -> Iterator[Chunk]:
-        """Raises `SourceError` for rows without key or moment, two rows of one moment, rows that came late (windows), keys of too many rows."""
+        """Raises `SourceError` for rows without key or moment, two rows of one moment, rows that came late (windows), keys of too many rows, and where rows
+        that were read before are others now."""
+        known = after.get("held") if after else None
         if after is not None and "done" in after:
-            yield from self._between(after["since"], after["read"], after["done"], schema)
-            after = {"read": after["read"]}
-        yield from self._between(after["read"] if after else None, None, 0, schema)
+            yield from self._between(after["since"], after["read"], after["done"], known, schema)
+        yield from self._between(after["read"] if after else None, None, 0, known, schema)
 
-    def _between(self, since: Cursor | None, until: Cursor | None, done: int, schema: Schema) -> Iterator[Chunk]:
-        """What rows of the other source after ``since`` up to ``until`` bring, without the first ``done`` rows of it."""
-        frame, end = self._held(since, until)
-        if frame is None:
+    def _between(self, since: Cursor | None, until: Cursor | None, done: int, known: list[int] | None, schema: Schema) -> Iterator[Chunk]:
+        """What rows of the other source after ``since`` up to ``until`` bring, without the first ``done`` rows of it. ``known``: what stood there then."""
+        found = self._held(since, until, known)
+        if found is None:
             return
+        frame, end = found
+        held = _told(frame)
         parts = self._gathered(frame) if self.history is None else self._windows(frame)
         chunks = [part.slice(a, self.rows) for part in parts for a in range(0, len(part), self.rows)]
         at = 0
@@ -103,52 +106,95 @@ class Sequences(Source):
             if at <= done:
                 continue
             batch = chunk.slice(max(0, done - (at - len(chunk)))).select(schema.names).to_arrow().combine_chunks()
-            cursor = {"read": end} if i == len(chunks) - 1 else {"read": end, "since": since, "done": at}
+            cursor = {"read": end, "held": held} if i == len(chunks) - 1 else {"read": end, "held": held, "since": since, "done": at}
             yield Chunk(batch.to_batches()[0], cursor, f"{self.source.type}, sequence {at - len(chunk) + 1} and on")
 
-    def _held(self, since: Cursor | None, until: Cursor | None) -> "tuple[pl.DataFrame | None, Cursor | None]":
-        """All rows up to ``until``, sorted by key and moment, those after ``since`` marked; None where there are none of these."""
+    def _held(self, since: Cursor | None, until: Cursor | None, known: list[int] | None) -> "tuple[pl.DataFrame, Cursor] | None":
+        """All rows up to ``until`` (left out: up to the last of those after ``since``), sorted by key and moment, those after ``since`` marked, and the cursor
+        there; None where there are none of these."""
+        import polars as pl
+
+        new, end = self._read(since)
+        if not len(new):
+            return None
+        frame = new if since is None else self._read(None)[0]
+        frame = self._sorted(frame)
+        if since is None and until is None:
+            assert end is not None
+            return frame.with_columns(pl.lit(value=True).alias(_NEW)), end
+        until = until or end
+        assert until is not None
+        # Read last: whatever came while the others were read is among these, and is left for the next collect.
+        later, _ = self._read(until)
+        frame = self._marked(self._marked(frame, new, _NEW), later, _LATER).filter(~pl.col(_LATER))
+        n_new = int((~self._marked(new.unique(self._place), later, _LATER)[_LATER]).sum())
+        if int(frame[_NEW].sum()) != n_new:
+            raise SourceError(f"{self.source.type}: rows were changed or removed while they were read.", fix="Collect again when nobody writes to it.")
+        self._refuse_changed(frame, since, known, resumed=until is not end)
+        return (frame, until) if n_new else None
+
+    def _refuse_changed(self, frame: "pl.DataFrame", since: Cursor | None, known: list[int] | None, *, resumed: bool) -> None:
+        """Rows that stood there before must stand there still. With one row a key those may differ that came again: their keys come again too."""
+        import polars as pl
+
+        if known is None:  # a cursor of a version that did not tell
+            return
+        there = frame if resumed else frame.filter(~pl.col(_NEW))
+        if _told(there) == known:
+            return
+        came_again = 0 < known[0] - len(there) <= len(frame) - len(there)
+        if resumed or self.history is not None or not came_again:
+            raise SourceError(
+                f"{self.source.type}: rows that were read before have changed: of {known[0]:,} rows then, {len(there):,} are there now, or with other numbers.",
+                fix="What was made of them would be wrong: collect anew into another store.",
+            )
+
+    def _read(self, after: Cursor | None) -> "tuple[pl.DataFrame, Cursor | None]":
+        """The other source's rows after a cursor, each with a hash of what it says, and the cursor behind them."""
         import polars as pl
         import pyarrow as pa
 
+        from modelinscale.data._hash import hash_rows
         from modelinscale.data.arrow import arrow_schema
         from modelinscale.data.clean import clean
 
         theirs = self.source.columns().only(self._used)
-
-        def rows(after: Cursor | None) -> "tuple[list[pa.RecordBatch], Cursor | None]":
-            found, end = [], after
-            for chunk in self.source.read(after, theirs):
-                cleaned = clean(chunk.batch, theirs)
-                if len(cleaned.faults):
-                    raise SourceError(
-                        f"{chunk.where}: {len(cleaned.faults):,} cells cannot be read.", fix="Give their types, or mend them: a sequence needs all."
-                    )
-                found.append(cleaned.batch)
-                end = chunk.cursor
-            return found, end
-
-        news = rows(since)
-        n_new = sum(batch.num_rows for batch in news[0])
-        held = news if since is None else rows(None)
-        n_after = 0 if until is None else sum(batch.num_rows for batch in rows(until)[0])
-        if not n_new - n_after:
-            return None, None
-        frame = pl.from_arrow(pa.Table.from_batches(held[0], arrow_schema(theirs)))
+        found, end = [], after
+        for chunk in self.source.read(after, theirs):
+            cleaned = clean(chunk.batch, theirs)
+            if len(cleaned.faults):
+                raise SourceError(f"{chunk.where}: {len(cleaned.faults):,} cells cannot be read.", fix="Give their types, or mend them: a sequence needs all.")
+            found.append(cleaned.batch)
+            end = chunk.cursor
+        table = pa.Table.from_batches(found, arrow_schema(theirs))
+        # Whole numbers as decimals: a column that had none but these may have decimals once rows have come.
+        cells = [table.column(c.name).cast(pa.float64(), safe=False) if c.type == "int" else table.column(c.name) for c in theirs.columns]
+        frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
-        n_old = len(frame) - n_new
-        frame = frame.head(len(frame) - n_after).with_row_index(_AT).with_columns((pl.col(_AT) >= n_old).alias(_NEW))
-        for name in (*self.by, self.order_by):
+        return frame.with_columns(pl.Series(_HASH, hash_rows(cells, table.num_rows))), end
+
+    def _sorted(self, frame: "pl.DataFrame") -> "pl.DataFrame":
+        """By key and moment. Raises `SourceError` where these do not say where a row stands."""
+        import polars as pl
+
+        for name in self._place:
             if n_missing := frame[name].null_count():
                 raise SourceError(f"{n_missing:,} rows have no {name!r}, so they belong to no place in a sequence.", fix="Leave them out where they are read.")
-        frame = frame.sort([*self.by, self.order_by, _AT])
-        same = frame.select(pl.all_horizontal(pl.col(n) == pl.col(n).shift(1) for n in (*self.by, self.order_by)).sum()).item()
+        frame = frame.sort(self._place)
+        same = frame.select(pl.all_horizontal(pl.col(n) == pl.col(n).shift(1) for n in self._place).sum()).item()
         if same:
             raise SourceError(
-                f"{same:,} rows have the same {' and '.join((*self.by, self.order_by))} as another: their order is not known.",
+                f"{same:,} rows have the same {' and '.join(self._place)} as another: their order is not known.",
                 fix="Add a column to `by`, or order by one that differs.",
             )
-        return frame, until or held[1]
+        return frame
+
+    def _marked(self, frame: "pl.DataFrame", others: "pl.DataFrame", mark: str) -> "pl.DataFrame":
+        """The same rows in the same order, those marked that stand at the place of one of the others."""
+        import polars as pl
+
+        places = others.select(self._place).unique().with_columns(pl.lit(value=True).alias(mark))
+        return frame.join(places, on=self._place, how="left", maintain_order="left").with_columns(pl.col(mark).fill_null(value=False))
 
     def _gathered(self, frame: "pl.DataFrame") -> "list[pl.DataFrame]":
         """One row a key that has new rows."""
@@ -204,6 +250,11 @@ class Sequences(Source):
             log(__name__).warning("windows with gaps in what is to be forecast are left out", extra={"windows": n_gaps})
 
     @property
+    def _place(self) -> list[str]:
+        """The columns that say which row it is."""
+        return [*self.by, self.order_by]
+
+    @property
     def _used(self) -> tuple[str, ...]:
         return (*self.by, self.order_by, *self.keep, *self.values)
 
@@ -227,3 +278,10 @@ class Sequences(Source):
 
     def fingerprint(self) -> Any:
         return self.source.fingerprint()
+
+
+def _told(frame: "pl.DataFrame") -> list[int]:
+    """How many rows, and the sum of their hashes: the same for the same rows in any order."""
+    import numpy as np
+
+    return [len(frame), int(np.sum(frame[_HASH].to_numpy() >> np.uint64(1), dtype=np.uint64) & np.uint64((1 << 63) - 1))]
