@@ -65,6 +65,16 @@ def test_few_rows_to_tell_by_compare_only_families() -> None:
 
 
 @pytest.mark.usefixtures("few")
+def test_where_folds_are_refused_few_validation_rows_compare_only_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    def some(layouts: Any, *, more: bool, several: bool) -> list[Candidate]:
+        return [Candidate(Model.parse(one), 0.3) for one in ("linear", "trees", *([] if more else [{"type": "mlp", "epochs": 1, "members": 1}]))]
+
+    monkeypatch.setattr(_auto, "families", some)
+    fitted = learn(900, 300, Train(budget=60))
+    assert [t.model.type for t in fitted.trials if t.model.type != "ensemble"] == ["linear", "trees", "mlp"]
+
+
+@pytest.mark.usefixtures("few")
 def test_many_validation_rows_let_a_portfolio_be_tried_and_the_best_be_mixed() -> None:
     fitted = learn(3000, 2000, Train(budget=60))
     assert sum(t.model.type == "trees" for t in fitted.trials) == 4

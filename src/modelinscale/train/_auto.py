@@ -8,7 +8,7 @@ The same seed gives the same model as long as the budget does not bind.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -217,12 +217,15 @@ def fit(
         known = [Model.parse(name) for name in ("trees", "catboost", "mlp", "linear") if name in wanted]
         search.costs = probe(rows, known, task, settings.seed, settings.threads, min(PROBE_S, settings.budget / 20), tell)
     for candidate in first:
-        fits, note = search.costs.made_to_fit(candidate.model, n_train, search.left * candidate.share)
-        search.attempt(fits or candidate.model, search.left * candidate.share, note=note if fits else "")
+        _by_itself(search, candidate, n_train)
         if small and candidate.model.type == "trees":
-            small = _fold(search, first, folds)
-    if small and search.fold is None:
-        more = more if n_valid >= _TELLING_ROWS else []
+            _fold(search, folds)
+    if more and search.fold is None and n_valid < _TELLING_ROWS:
+        # There are no folds after all: only families are compared, those too that would have come after the first.
+        more, begun_with = [], {candidate.model.type for candidate in first}
+        for candidate in families(layouts, more=False, several=bool(task.several)):
+            if candidate.model.type not in begun_with:
+                _by_itself(search, candidate, n_train)
     if more:
         _try_more(search, more)
     if not search.learned:
@@ -237,24 +240,29 @@ def fit(
     return Fitted(chosen, linear, time.monotonic() - began, tuple(search.trials))
 
 
+def _by_itself(search: Search, candidate: Candidate, n_train: int) -> None:
+    """A family within its share of what is left."""
+    fits, note = search.costs.made_to_fit(candidate.model, n_train, search.left * candidate.share)
+    search.attempt(fits or candidate.model, search.left * candidate.share, note=note if fits else "")
+
+
 def _small(search: Search, n_valid: int, shaped: bool) -> bool:
     """Whether folds may tell more than the validation rows."""
     n = search.n_train + n_valid
     return search.settings.refit and not search.task.several and not shaped and bool(n_valid) and n < _MANY_ROWS and search.every.held
 
 
-def _fold(search: Search, first: Sequence[Candidate], folds: Folds) -> bool:
+def _fold(search: Search, folds: Folds) -> None:
     """Goes on in folds where there are any and the budget lets the families be learned in them; those that were learned are learned again."""
     seconds = [trial.seconds for trial in search.trials if trial.loss is not None]
     if not seconds or 4 * (sum(seconds) + 5 * max(seconds)) > _FOLDED_SHARE * search.left:
-        return False
+        return
     search.fold = folds()
     if search.fold is None:
-        return False
+        return
     search.found = []
     for model in [trial.model for trial in search.trials if trial.loss is not None]:
         search.attempt(model, search.left * 0.2)
-    return True
 
 
 def _try_more(search: Search, more: list[Candidate]) -> None:
