@@ -1,6 +1,7 @@
 """A network begins with weights from a file: checked, fine-tuned or left as they are, drawn into the graph, refused with a reason where they do not fit."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from modelinscale.core.seeds import generator
 from modelinscale.export.proto import to_bytes
 from modelinscale.models import Effort, Examples
 from modelinscale.models._deep.pretrained import Body, _timm
+from modelinscale.models._deep.strategy import across_processes
 from modelinscale.models.network import Network
 from modelinscale.testing.models import TASKS
 
@@ -109,6 +111,42 @@ def test_more_rows_bring_it_up_to_date(saved: Callable[[str], Path], monkeypatch
     weights = model.fit(given, None, BINARY, Effort(n_threads=1))
     newer = model.update(weights, given, None, BINARY, Effort(n_threads=1))
     assert any(not np.array_equal(newer.arrays[name], weights.arrays[name]) for name in weights.arrays if "body." in name)
+
+
+@pytest.fixture
+def group_of_one(tmp_path: Path) -> Iterator[None]:
+    """As far as layers know, a process of several."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("architecture", ["test_resnet", "test_efficientnet", "mobilenetv3_small_050"])
+def test_several_processes_keep_what_follows_a_normalisation_in_the_same_layer(timm: Any, group_of_one: None, architecture: str) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    alone = timm.create_model(architecture, num_classes=0, drop_rate=0.0, drop_path_rate=0.0).train()
+    together = copy.deepcopy(alone)
+    across_processes(together)
+    x = torch.randn(4, 3, 64, 64)
+    for mode in (True, False):
+        one, other = alone.train(mode)(x), together.train(mode)(x)
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.detach().abs().max()))
+    assert list(together.state_dict()) == list(alone.state_dict())
+
+
+def test_several_processes_refuse_a_normalisation_that_does_what_they_do_not_know() -> None:
+    import torch
+
+    class Shouting(torch.nn.BatchNorm2d):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input) * 100
+
+    with pytest.raises(ModelError, match=r"1: several processes cannot normalise together by .*Shouting, which does more"):
+        across_processes(torch.nn.Sequential(torch.nn.Identity(), Shouting(2)))
 
 
 def fit(file: Path, architecture: str, side: int = SIDE) -> None:

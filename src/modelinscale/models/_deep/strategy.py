@@ -18,7 +18,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from modelinscale import __version__
-from modelinscale.core.errors import ComputeError
+from modelinscale.core.errors import ComputeError, ModelError
 from modelinscale.models import Device, Examples
 from modelinscale.models._deep.parts import Tensor
 from modelinscale.models._deep.precision import device_of
@@ -232,10 +232,20 @@ def join(*, patience_s: float, device: Device = "auto") -> None:
 
 
 def across_processes(net: torch.nn.Module) -> None:
-    """Lets layers that normalise over the batch do so over all processes' rows of it."""
+    """Lets layers that normalise over the batch do so over all processes' rows of it.
+
+    timm's one that also drops and activates keeps doing so. Raises `ModelError` for any other that does more than normalise: it would be lost.
+    """
     for name, norm in list(net.named_modules()):
-        if isinstance(norm, torch.nn.modules.batchnorm._BatchNorm) and not isinstance(norm, AcrossProcesses):
-            net.set_submodule(name, AcrossProcesses(norm))
+        if not isinstance(norm, torch.nn.modules.batchnorm._BatchNorm) or isinstance(norm, AcrossProcesses):
+            continue
+        with_more = type(norm).__name__ == "BatchNormAct2d" and type(norm).__module__.startswith("timm.")
+        if type(norm) not in _PLAIN and not with_more:
+            raise ModelError(
+                f"{name}: several processes cannot normalise together by {type(norm).__module__}.{type(norm).__name__}, which does more than normalise.",
+                fix="Set `train.workers: 1`, or choose another `pretrained.architecture`.",
+            )
+        net.set_submodule(name, AcrossProcesses(norm, ("drop", "act") if with_more else ()))
 
 
 class _Summed(torch.autograd.Function):
@@ -254,13 +264,20 @@ class _Summed(torch.autograd.Function):
         return found
 
 
+_PLAIN = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
+
+
 class AcrossProcesses(torch.nn.BatchNorm2d):
     """Batch normalisation over the rows of all processes, on any device (PyTorch's own needs GPUs). In evaluation as the one it stands for."""
 
-    def __init__(self, norm: "torch.nn.modules.batchnorm._BatchNorm") -> None:
+    def __init__(self, norm: "torch.nn.modules.batchnorm._BatchNorm", followed_by: tuple[str, ...] = ()) -> None:
+        """``followed_by``: parts of ``norm`` that are applied to what is normalised, in this order."""
         super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         self.weight, self.bias = norm.weight, norm.bias
         self.running_mean, self.running_var, self.num_batches_tracked = norm.running_mean, norm.running_var, norm.num_batches_tracked
+        for name in followed_by:  # they keep their names among the weights
+            self.add_module(name, norm.get_submodule(name))
+        self._followed_by = followed_by
         self.train(norm.training)
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -268,8 +285,12 @@ class AcrossProcesses(torch.nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, maps, …): the same shape."""
-        if not self.training:
-            return super().forward(input)
+        found = self._normalised(input) if self.training else super().forward(input)
+        for name in self._followed_by:
+            found = self.get_submodule(name)(found)
+        return found
+
+    def _normalised(self, input: Tensor) -> Tensor:
         over = [0, *range(2, input.ndim)]
         shape = [1, -1] + [1] * (input.ndim - 2)
         x = input.float()
