@@ -204,6 +204,31 @@ def test_new_rows_bring_the_windows_that_they_complete_and_no_others(tmp_path: P
     assert sorted([*whole, *part], key=key) == sorted(rows(source)[0], key=key)
 
 
+def test_no_window_reaches_over_a_hole_in_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = written(tmp_path / "a.csv", [("s1", at, at, 0, "a") for at in (0, 1, 2, 3, 1000, 1001, 1002, 1003)])
+    found, _ = rows(sequences(str(file), history=2, horizon=2, values=["value"]))
+    assert [(row["at"], row["future"]) for row in found] == [(1, [2, 3]), (1001, [1002, 1003])]
+    (record,) = caplog.records
+    assert "reach over a hole in time" in record.message
+    assert (record.windows, record.of) == (3, 5)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("step", "n"), [(None, 8), ("3d", 17), ("2d", 8)])
+def test_moments_that_are_apart_by_nature_are_said_with_a_step(tmp_path: Path, step: str | None, n: int) -> None:
+    days = [day for day in range(1, 27) if day % 7 not in (6, 0)]  # four weeks from a Monday on
+    file = tmp_path / "prices.csv"
+    file.write_text("day,price\n" + "".join(f"2026-06-{day:02},{day}\n" for day in days))
+    more = {"step": step} if step else {}
+    found, _ = rows(sequences(str(file), by=[], order_by="day", values=["price"], history=2, horizon=2, **more))
+    assert len(found) == n
+
+
+def test_each_series_has_its_own_usual_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = written(tmp_path / "a.csv", [(f"s{k}", at * k, 1.0, 0, "a") for k in (1, 60) for at in range(5)])
+    assert len(rows(sequences(str(file), history=2, horizon=2, values=["value"]))[0]) == 4
+    assert not caplog.records
+
+
 def test_windows_do_not_take_rows_that_came_late(tmp_path: Path) -> None:
     file = written(tmp_path / "readings.csv")
     source = sequences(str(file), history=3, horizon=2)
@@ -243,6 +268,7 @@ def test_a_key_of_too_many_rows_is_told(mixed: Path) -> None:
         ({"values": ["label"]}, "'label' is string, and lists are made of numbers"),
         ({"by": []}, "grouped `by` nothing"),
         ({"history": 3}, "a window needs `history` and `horizon`"),
+        ({"step": 3}, "`step` is for windows"),
     ],
 )
 def test_settings_that_cannot_be_are_told(mixed: Path, more: dict[str, Any], said: str) -> None:

@@ -8,14 +8,21 @@ from pydantic import Field, model_validator
 from modelinscale.core.errors import SourceError, SpecError, did_you_mean
 from modelinscale.core.logs import log
 from modelinscale.core.schema import Column, Schema
+from modelinscale.core.units import Duration
 from modelinscale.data.sources import Chunk, Cursor, Source
 from modelinscale.data.sources._join_rules import Any_
 from modelinscale.data.sources._messages import Stream
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
 
 HISTORY, FUTURE, SERIES = "history", "future", "series"
+_HOLE = 1.5
+"""Usual steps; a step that is longer is a hole, since a row lacks there."""
+_ROUNDED = 1e-3
+"""Of a step, by which decimals may make it longer."""
 _NEW, _LATER, _HASH, _AT = "_mis_new", "_mis_later", "_mis_hash", "_mis_at"
 
 
@@ -46,6 +53,9 @@ class Sequences(Source):
     """Numbers of a window after its moment."""
     every: int = Field(1, ge=1)
     """Rows between the moments of two windows."""
+    step: Duration | None = Field(None, gt=0)
+    """The longest time between two rows that follow each other in a window (a duration for moments, a number for numbers); a window that reaches over more is
+    left out. Left out: one and a half times what is usual in the series (the median)."""
     rows: int = Field(4_096, ge=1)
     """Rows of a chunk."""
 
@@ -59,6 +69,8 @@ class Sequences(Source):
             raise SpecError("a window needs `history` and `horizon`.", fix="Write both, or none for one row a key.")
         if self.history is None and not self.by:
             raise SpecError("rows are grouped `by` nothing.", fix="Name the key (`by: sensor_id`), or `history` and `horizon` for windows of one series.")
+        if self.history is None and self.step is not None:
+            raise SpecError("`step` is for windows.", fix="Remove `step`, or write `history` and `horizon`.")
         if self.history is not None and self.keep:
             raise SpecError("`keep` is for one row a key; windows have the key's columns alone.", fix="Remove `keep`, or name the columns in `by`.")
         return self
@@ -214,13 +226,13 @@ class Sequences(Source):
         return [found.filter(_NEW)]
 
     def _windows(self, frame: "pl.DataFrame") -> "Iterator[pl.DataFrame]":
-        """The windows that new rows complete, key by key, value by value."""
+        """The windows that new rows complete and that have no hole in time, key by key, value by value."""
         import numpy as np
         import polars as pl
 
         assert self.history is not None
         assert self.horizon is not None
-        n_gaps = 0
+        n_gaps = n_holes = n_windows = 0
         for part in frame.partition_by(list(self.by), maintain_order=True) if self.by else [frame]:
             new = part[_NEW].to_numpy()
             n_old = len(new) - int(new.sum())
@@ -231,6 +243,12 @@ class Sequences(Source):
                 )
             starts = np.arange(0, len(part) - self.history - self.horizon + 1, self.every)
             starts = starts[starts + self.history + self.horizon > n_old]
+            n_windows += len(starts)
+            if len(starts):
+                before = _holes_before(part[self.order_by], self.step)
+                unbroken = before[starts] == before[starts + self.history + self.horizon - 1]
+                n_holes += len(starts) - int(unbroken.sum())
+                starts = starts[unbroken]
             for name in self.values if len(starts) else ():
                 x = part[name].cast(pl.Float32).fill_null(float("nan")).to_numpy()
                 both = np.lib.stride_tricks.sliding_window_view(x, self.history + self.horizon)[starts]
@@ -246,6 +264,11 @@ class Sequences(Source):
                         pl.Series(FUTURE, np.ascontiguousarray(both[:, self.history :]), dtype=pl.Array(pl.Float32, self.horizon)),
                     )
                 )
+        if n_holes:
+            log(__name__).warning(
+                "windows that reach over a hole in time are left out; where rows are as far apart by nature, `step` says how far they may be",
+                extra={"windows": n_holes, "of": n_windows},
+            )
         if n_gaps:
             log(__name__).warning("windows with gaps in what is to be forecast are left out", extra={"windows": n_gaps})
 
@@ -263,7 +286,10 @@ class Sequences(Source):
         return smaller.model_copy(update={"source": self.source.within(n_bytes, self.source.columns())})
 
     def feed(self) -> Any:
-        return {**self.plain(), "source": self.source.feed(), "rows": None}
+        found = {**self.plain(), "source": self.source.feed(), "rows": None}
+        if self.step is None:  # tables from before there was one go on
+            del found["step"]
+        return found
 
     def remembers(self) -> tuple[str, ...]:
         found: tuple[str, ...] = self.source.remembers()
@@ -285,3 +311,13 @@ def _told(frame: "pl.DataFrame") -> list[int]:
     import numpy as np
 
     return [len(frame), int(np.sum(frame[_HASH].to_numpy() >> np.uint64(1), dtype=np.uint64) & np.uint64((1 << 63) - 1))]
+
+
+def _holes_before(moments: "pl.Series", step: float | None) -> "NDArray[np.int64]":
+    """(n,) how many of the steps that lead to each of the moments of a series, ascending, are longer than ``step``, or than is usual there."""
+    import numpy as np
+    import polars as pl
+
+    apart = np.diff(moments.to_physical().to_numpy()) / (1e6 if moments.dtype == pl.Datetime else 1.0)  # microseconds
+    longest = step if step is not None else _HOLE * float(np.median(apart))
+    return np.concatenate([[0], np.cumsum(apart > longest * (1 + _ROUNDED))])
