@@ -16,6 +16,7 @@ from modelinscale.core.graph import Graph
 from modelinscale.core.seeds import generator
 from modelinscale.export.proto import to_bytes
 from modelinscale.models import Effort, Examples
+from modelinscale.models._deep.feed import Step
 from modelinscale.models._deep.pretrained import Body, _timm
 from modelinscale.models._deep.strategy import across_processes
 from modelinscale.models.network import Network
@@ -147,6 +148,26 @@ def test_several_processes_refuse_a_normalisation_that_does_what_they_do_not_kno
 
     with pytest.raises(ModelError, match=r"1: several processes cannot normalise together by .*Shouting, which does more"):
         across_processes(torch.nn.Sequential(torch.nn.Identity(), Shouting(2)))
+
+
+@pytest.mark.parametrize(("n_rows", "settings"), [(9, {"batch_rows": 8}), (9, {"batch_rows": 9, "accumulate": 4}), (6, {"batch_rows": 3, "accumulate": 3})])
+def test_a_row_by_itself_is_learned_from_by_what_is_known_of_batches(
+    saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, n_rows: int, settings: dict[str, int]
+) -> None:
+    monkeypatch.setattr(Body, "draw_seen", lambda self, graph, tensor: tensor)
+    given = pictures(n_rows, 3)  # of 32 pixels: test_resnet ends in one place, so a batch of one row leaves one value a map
+    weights = network(saved("test_resnet"), "test_resnet", **{"epochs": 1, **settings}).fit(given, None, BINARY, Effort(n_threads=1))
+    assert all(np.isfinite(values).all() for values in weights.arrays.values())
+
+
+@pytest.mark.parametrize(("n_rows", "n", "sizes"), [(9, 4, [2, 2, 2, 3]), (10, 3, [3, 3, 4]), (3, 3, [3]), (1, 4, [1]), (20, 24, [2] * 10)])
+def test_pieces_of_a_step_have_two_rows_or_more(n_rows: int, n: int, sizes: list[int]) -> None:
+    import torch
+
+    step = Step({"x": torch.arange(n_rows)}, torch.arange(n_rows), None)
+    pieces = list(step.pieces(n))
+    assert [len(piece) for piece in pieces] == sizes
+    assert torch.equal(torch.cat([piece.target for piece in pieces]), step.target)
 
 
 def fit(file: Path, architecture: str, side: int = SIDE) -> None:

@@ -6,6 +6,7 @@ N rows, B rows of a batch.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,10 +48,10 @@ class Step:
         return len(self.target)
 
     def pieces(self, n: int) -> "Iterator[Step]":
-        """The same rows in up to ``n`` pieces, all but the last of one size."""
-        size = -(-len(self) // n)
-        for start in range(0, len(self), size):
-            stop = min(start + size, len(self))
+        """The same rows in up to ``n`` pieces, whose sizes differ by one at most; of two rows at least, where there are so many, to normalise over."""
+        n = max(1, min(n, len(self) // 2))
+        borders = [len(self) * i // n for i in range(n + 1)]
+        for start, stop in pairwise(borders):
             batch = {name: _cut(value, start, stop) for name, value in self.batch.items()}
             other = self.other
             if other is not None:
