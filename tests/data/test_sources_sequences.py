@@ -304,9 +304,10 @@ def test_a_long_table_becomes_a_model_that_tells_sequences_apart_and_takes_later
         "version: 1\nname: machines\n"
         "data:\n  source: {type: sequences, source: long.csv, by: [machine], order_by: at, values: [value], keep: [state]}\n"
         "  key: machine\n  write: upsert\n"
-        "features: {value: sequence}\ntarget: state\nmodel: {type: random_convolutions, features: 500, groups: 4}\n"
+        "features: {value: {type: sequence, longest: 25}}\ntarget: state\nmodel: {type: random_convolutions, features: 500, groups: 4}\n"
     )
-    Project(tmp_path).run()
+    outcome = Project(tmp_path).run()
+    assert [note for note in outcome.notes if note.startswith("value: ") and "are cut to their first 25 steps; the longest has 26" in note]
     package = Project(tmp_path).package()
     wave = [3 * math.sin(at * 2) for at in range(25)]
     assert [answer["prediction"] for answer in package.predict([{"value": wave}, {"value": [0.1, -0.2] * 12}])] == ["ok", "bad"]

@@ -69,6 +69,10 @@ class Feature(Kind):
         """What `layout`, `encode` and `graph` need of a state, with a summary for reference: what a package keeps. It is not observed or merged further."""
         return state
 
+    def notes(self, state: State, form: Form) -> tuple[str, ...]:
+        """What a user should know of the training rows' values that this form does not show whole; nothing for most."""
+        return ()
+
     @abstractmethod
     def examples(self, state: State | None = None) -> list[Any]:
         """Odd raw values (Python values, None = missing) on which graph and Python must agree, for parity checks and golden rows.

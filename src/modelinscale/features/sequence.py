@@ -36,7 +36,7 @@ class Sequence(Feature):
     deep: ClassVar[bool] = True
 
     longest: int | None = Field(None, ge=1, le=100_000)
-    """Steps that a network is shown of a row at most; null: from the training rows, at most 512."""
+    """Steps of a row that a model of steps is shown at most, the first ones; null: from the training rows, at most 512. A note tells how many rows are cut."""
 
     @classmethod
     def suits(cls, column: Column) -> bool:
@@ -122,6 +122,14 @@ class Sequence(Feature):
             *([one] for one in steps),
         ]
         return [None, *([step[0] for step in one] if width == 1 else one for one in found)]
+
+    def notes(self, state: State, form: Form) -> tuple[str, ...]:
+        T, lengths = self._longest(state), Bins.load(state["lengths"])
+        n, most = int(lengths.counts[lengths.middles() > T].sum()), int(lengths.quantile(1.0))
+        if "deep" not in form or not n:
+            return ()
+        share = n / int(lengths.counts.sum())
+        return (f"{n:,} sequences to learn from ({share:.1%}) are cut to their first {T:,} steps; the longest has {most:,}. `longest` lets models see more.",)
 
     def _longest(self, state: State) -> int:
         return self.longest or usual(Bins.load(state["lengths"]))

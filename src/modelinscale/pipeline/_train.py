@@ -46,10 +46,12 @@ def work(context: Context, folder: Path) -> Facts:
     for which, one in (("model", fitted.chosen), ("linear", linear)):
         (folder / which).mkdir()
         one.weights.save(folder / which)
-        if one.whole and one.valid_scores is not None:
+        if one.saw_valid and one.valid_scores is not None:
             write_array(folder / which / HELD_OUT, one.valid_scores)
         context.remember(which, one)
     context.place.forget_checkpoints(name)
+    for column, feature in context.features.items():
+        notes += [f"{column}: {note}" for note in feature.notes(context.states[column], fitted.chosen.model.form)]
     forms: set[Form] = {trial.model.form for trial in fitted.trials} | {"scaled"}
     if not all(context.fits(form) for form in forms):
         context.forget_examples()
