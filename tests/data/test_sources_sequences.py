@@ -147,6 +147,17 @@ def test_a_collect_broken_off_goes_on_with_the_rows_of_then(tmp_path: Path, more
         rows(source, first.cursor)
 
 
+@pytest.mark.parametrize(("change", "said"), [("DELETE FROM readings", "changed or removed while"), ("UPDATE readings SET value = 7", "have changed")])
+def test_a_collect_broken_off_does_not_go_on_with_other_rows(tmp_path: Path, change: str, said: str) -> None:
+    source, db = table(tmp_path, rows=1)
+    first = next(source.read(None, source.columns()))
+    db.execute(change)
+    db.commit()
+    db.close()
+    with pytest.raises(SourceError, match=said):
+        rows(source, first.cursor)
+
+
 def table(folder: Path, **more: Any) -> tuple[Source, sqlite3.Connection]:
     db = sqlite3.connect(folder / "plant.db")
     db.execute("CREATE TABLE readings (id integer PRIMARY KEY, changed integer, sensor text, at integer, value real, pressure integer)")

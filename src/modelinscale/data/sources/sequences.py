@@ -127,11 +127,12 @@ class Sequences(Source):
         import polars as pl
 
         new, end = self._read(since)
-        if not len(new):
+        resumed = until is not None
+        if not len(new) and not resumed:
             return None
         frame = new if since is None else self._read(None)[0]
         frame = self._sorted(frame)
-        if since is None and until is None:
+        if since is None and not resumed:
             assert end is not None
             return frame.with_columns(pl.lit(value=True).alias(_NEW)), end
         until = until or end
@@ -140,12 +141,12 @@ class Sequences(Source):
         later, _ = self._read(until)
         frame = self._marked(self._marked(frame, new, _NEW), later, _LATER).filter(~pl.col(_LATER))
         n_new = int((~self._marked(new.unique(self._place), later, _LATER)[_LATER]).sum())
-        if int(frame[_NEW].sum()) != n_new:
+        if int(frame[_NEW].sum()) != n_new or (resumed and not n_new):
             raise SourceError(f"{self.source.type}: rows were changed or removed while they were read.", fix="Collect again when nobody writes to it.")
-        self._refuse_changed(frame, since, known, resumed=until is not end)
+        self._refuse_changed(frame, known, resumed=resumed)
         return (frame, until) if n_new else None
 
-    def _refuse_changed(self, frame: "pl.DataFrame", since: Cursor | None, known: list[int] | None, *, resumed: bool) -> None:
+    def _refuse_changed(self, frame: "pl.DataFrame", known: list[int] | None, *, resumed: bool) -> None:
         """Rows that stood there before must stand there still. With one row a key those may differ that came again: their keys come again too."""
         import polars as pl
 
