@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from modelinscale.core.encoded import Encoded, Layout
+from modelinscale.core.errors import ModelError
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Model
+from modelinscale.models._mixture import Mixture
 from modelinscale.models.ensemble import Ensemble
 from modelinscale.models.trees import Trees, n_rounds
 from modelinscale.testing.models import TASKS
-from modelinscale.train import Fitted, Train, _auto, fit
+from modelinscale.train import Fitted, Learned, Train, _auto, _end, fit
 from modelinscale.train._costs import Costs, probe
+from modelinscale.train._end import as_good
 from modelinscale.train._folds import All, crossed
 from modelinscale.train._portfolio import Candidate, families, portfolio, variations
 from modelinscale.train._student import softened
@@ -107,7 +110,7 @@ def test_small_tables_tell_by_all_rows_in_folds_and_the_chosen_learns_from_all()
     told: list[str] = []
     fitted = learn(900, 300, Train(budget=60), folded=True, told=told)
     assert sum("5 folds" in t.note for t in fitted.trials) == 5
-    assert fitted.chosen.whole
+    assert fitted.chosen.saw_valid
     assert fitted.chosen.valid_scores is not None
     assert len(fitted.chosen.valid_scores) == 300
     # What it says of the validation rows now that it knows them is not what calibration is given.
@@ -118,7 +121,7 @@ def test_small_tables_tell_by_all_rows_in_folds_and_the_chosen_learns_from_all()
 @pytest.mark.usefixtures("few")
 def test_without_refit_the_validation_rows_are_never_learned_from() -> None:
     fitted = learn(900, 1200, Train(budget=60, refit=False), folded=True)
-    assert not fitted.chosen.whole
+    assert not fitted.chosen.saw_valid
     assert not any("folds" in t.note for t in fitted.trials)
     np.testing.assert_array_equal(fitted.chosen.model.predict(fitted.chosen.weights, made("valid", 1200).rows), fitted.chosen.valid_scores)
 
@@ -204,6 +207,70 @@ def test_a_student_is_taught_by_the_mixture_and_told_beside_it() -> None:
     fitted = learn(1500, 1200, Train(budget=60, student=True), folded=True, told=told)
     assert any("student of the mixture" in t.note for t in fitted.trials)
     assert any(one.startswith("student: trees taught by the mixture") for one in told)
+
+
+@pytest.fixture
+def halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mixture of two settings of trees, always."""
+    settings: list[dict[str, Any]] = [{"rounds": 20, "leaves": 8}, {"rounds": 20, "columns_share": 0.5}]
+    monkeypatch.setattr(_auto, "families", lambda layouts, *, more, several: [Candidate(Trees(**one), 0.3) for one in settings])
+    monkeypatch.setattr(_auto, "portfolio", lambda task, n, layouts: [])
+    monkeypatch.setattr(_auto, "_FOLDED_SHARE", np.inf)
+    monkeypatch.setattr(_auto.Search, "mixture", lambda search: Mixture((0.5,) * len(search.found), 0.0, 0.0))
+    monkeypatch.setattr(_auto.Search, "loss", lambda search, scores: -1.0)
+
+
+def taught_with(monkeypatch: pytest.MonkeyPatch, valid: Examples, settings: Train, told: list[str] | None = None) -> tuple[Examples, Examples, Any]:
+    """The training rows, validation rows and answers that a student is given."""
+    given: list[tuple[Examples, Examples, Any]] = []
+
+    def taught(train: Examples, judged: Examples, scores: Any, task: Task, effort: Effort) -> Learned:
+        given.append((train, judged, scores))
+        raise ModelError("there is no chalk", fix="Buy some.")
+
+    monkeypatch.setattr(_end, "taught", taught)
+    fitted = fit(
+        "auto",
+        lambda part, form: made("train", 300) if part == "train" else valid,
+        TASK,
+        layouts,
+        settings,
+        folds=lambda: np.arange(300 + len(valid)) % 5,
+        tell=(told if told is not None else []).append,
+    )
+    assert isinstance(fitted.chosen.model, Ensemble)
+    return given[0]
+
+
+@pytest.mark.usefixtures("halves")
+def test_no_answer_of_a_validation_row_reaches_what_a_student_is_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    valid, settings = made("valid", 100), Train(budget=60, student=True)
+    other = Examples(valid.rows, 1 - valid.target)
+    (_, _, one), (_, _, two) = (taught_with(monkeypatch, rows, settings) for rows in (valid, other))
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.usefixtures("halves")
+def test_a_student_learns_and_is_judged_with_the_weights_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, judged, _ = taught_with(monkeypatch, made("valid", 100), Train(budget=60, student=True, class_weight={"yes": 3.0}))
+    for rows in (train, judged):
+        assert rows.weight is not None
+        assert rows.weight.tolist() == np.where(rows.target == 1, 3.0, 1.0).tolist()
+
+
+@pytest.mark.usefixtures("halves")
+def test_where_a_student_cannot_be_taught_the_mixture_is_kept_and_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    taught_with(monkeypatch, made("valid", 100), Train(budget=60, student=True), told)
+    assert any("student: it could not be taught (there is no chalk); the mixture is kept." in one for one in told)
+
+
+def test_rows_that_weigh_nothing_do_not_speak_against_a_student() -> None:
+    rows = made("valid", 200)
+    good = np.where(rows.target == 1, 2.0, -2.0)
+    bad = np.where(np.arange(200) < 100, good, -good)
+    assert not as_good(bad, good, rows, TASK)
+    assert as_good(bad, good, replace(rows, weight=(np.arange(200) < 100).astype(float)), TASK)
 
 
 def test_a_row_is_shown_to_a_student_with_each_likely_class_weighed_by_how_likely() -> None:

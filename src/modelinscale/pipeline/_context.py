@@ -317,7 +317,7 @@ class Context:
             facts = self.facts("train")
             folder = self.done["train"].folder / which
             held = np.load(folder / HELD_OUT, allow_pickle=False) if (folder / HELD_OUT).is_file() else None
-            self._learned[which] = Learned(Model.parse(facts[which]), Weights.load(folder), held, whole=held is not None)
+            self._learned[which] = Learned(Model.parse(facts[which]), Weights.load(folder), held, saw_valid=held is not None)
         return self._learned[which]
 
     def remember(self, which: str, learned: Learned) -> None:

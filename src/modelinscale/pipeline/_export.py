@@ -59,7 +59,7 @@ def work(context: Context, folder: Path) -> Facts:
     )
     context.forget_examples()
     proven = _proven(context)
-    scores = context.scores(model, "valid") if model.whole else context.valid_scores  # the graph is held against what the weights say, not what they said
+    scores = context.scores(model, "valid") if model.saw_valid else context.valid_scores  # the graph is held against what the weights say, not what they said
     manifest = export(
         folder / PACKAGE,
         Parts(context.features, context.states, model.model, model.weights, context.task, Decision.model_validate(evaluated["decision"])),

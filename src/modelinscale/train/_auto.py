@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from modelinscale.compute._crew import Crew
 from modelinscale.core.encoded import Form, Layout
-from modelinscale.core.errors import MisError, ModelError
+from modelinscale.core.errors import ModelError
 from modelinscale.core.seeds import derive, generator
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Model, Scores, Weights
-from modelinscale.models._mixture import Mixture, choose, mixed, row_losses, row_shares
-from modelinscale.models.ensemble import Ensemble, joined
+from modelinscale.models._mixture import Mixture, choose, row_shares
 from modelinscale.train import Train
 from modelinscale.train._costs import PROBE_ROWS, PROBE_S, Costs, probe
-from modelinscale.train._folds import All, all_rows, crossed
+from modelinscale.train._end import AGAIN, ended
+from modelinscale.train._folds import All, crossed
 from modelinscale.train._loss import loss
 from modelinscale.train._portfolio import QUICK, Candidate, families, portfolio, variations
 from modelinscale.train._target import Totals, class_factors
@@ -89,12 +89,15 @@ class Search:
     costs: Costs
     began: float
     every: All
+    n_train: int
+    n_valid: int
     fold: NDArray[Any] | None = None
     trials: list[Trial] = field(default_factory=list)
     learned: list[tuple[float, Learned]] = field(default_factory=list)
     """All that were learned from the training rows alone."""
     found: list[Found] = field(default_factory=list)
     """All that answered the N rows, the best first."""
+    _mixed: tuple[list[Found], Mixture] | None = None
 
     @property
     def left(self) -> float:
@@ -108,23 +111,34 @@ class Search:
 
     @property
     def kept(self) -> float:
+        """Seconds for learning the members once more, and where a student is asked for for its teachers."""
         if not self.settings.refit or not self.found or not self.every.held:
             return 0.0
-        # What the budget cut short gains more from time than from the rows held out.
-        best = [one for one in self.found[:3] if not one.cut]
-        again = [one for one in best if self.fold is not None or one.learned.model.without_valid(one.weights, self.task)]
-        return min(_KEPT_SHARE * self.settings.budget, 1.3 * sum(one.seconds for one in again))
+        members = [one for one, share in zip(self.found, self.mixture().shares, strict=True) if share]
+        if self.fold is None:  # what the budget cut short gains more from time than from the rows held out
+            members = [one for one in members if not one.cut and one.learned.model.without_valid(one.weights, self.task)]
+        times = 1 if self.fold is None or not self.settings.student else 2 + int(self.fold.max())
+        return min(_KEPT_SHARE * self.settings.budget, AGAIN * times * sum(one.seconds for one in members))
 
     @property
-    def n_train(self) -> int:
-        return len(self.rows("train", "scaled"))
+    def whole(self) -> Examples:
+        """The N rows, as they weigh without their classes; their features are not looked at."""
+        return self.rows("valid", "scaled") if self.fold is None else self.every.examples("scaled")
+
+    @property
+    def factors(self) -> NDArray[np.float64] | None:
+        """How much each class counts, (C,): by the training rows, in folds by all."""
+        known = self.rows("train", "scaled") if self.fold is None else self.whole
+        return class_factors(Totals.of(((block.target, block.weight) for block in known.blocks()), self.task), self.task, self.settings.class_weight)
 
     @property
     def judged(self) -> Examples:
-        """The N rows; their features are not looked at."""
-        whole = self.rows("valid", "scaled") if self.fold is None else self.every.examples("scaled")
-        totals = Totals.of(((block.target, block.weight) for block in self.rows("train", "scaled").blocks()), self.task)
-        return whole.weighed(class_factors(totals, self.task, self.settings.class_weight))
+        return self.whole.weighed(self.factors)
+
+    def loss(self, scores: Scores) -> float:
+        """Mean loss of the N rows."""
+        judged = self.judged
+        return loss(scores, judged.target, judged.weight, self.task)
 
     def attempt(self, model: Model, budget_s: float, rows: Rows | None = None, *, part: str = "", note: str = "") -> Trial:
         """One model, on all rows or (``part`` says which) on some: what some taught is only told."""
@@ -147,7 +161,7 @@ class Search:
         self.trials.append(replace(done.trial, note=", ".join(word for word in (done.trial.note, note) if word)))
         if done.scores is not None:
             n_folds = len(done.weights)
-            one = Learned(model, done.weights[0], np.asarray(done.scores[self.n_train :]), whole=True)
+            one = Learned(model, done.weights[0], np.asarray(done.scores[self.n_train :]), saw_valid=True)
             n_rows = len(self.fold) * (n_folds - 1) // n_folds
             self.costs.learn(model, n_rows, done.trial.seconds / n_folds, done.weights[0], cut="budget" in done.trial.note)
             self._keep(one, done.trial.loss, done.scores, done.weights, done.trial.seconds / n_folds, "budget" in done.trial.note + note)
@@ -156,7 +170,7 @@ class Search:
     def _keep(self, one: Learned, value: float | None, scores: Scores | None, weights: tuple[Weights, ...], seconds: float, cut: bool) -> None:
         if value is None or scores is None or not math.isfinite(value) or self.task.several:
             return
-        shares = row_shares(scores, self.judged.target, self.task)
+        shares = row_shares(scores, self.whole.target, self.task)
         self.found = sorted([*self.found, Found(one, value, scores, shares, weights, seconds, cut)], key=lambda each: each.loss)[:_MOST_KEPT]
 
     def skip(self, model: Model, why: str) -> None:
@@ -164,9 +178,11 @@ class Search:
 
     def mixture(self) -> Mixture:
         """Which of those found to mix, and how much of each."""
-        judged = self.judged
-        costs = [row_cost_s(one.learned.weights) for one in self.found]
-        return choose(np.stack([one.shares for one in self.found]), judged.target, judged.weight, self.task, costs=costs, most=self.settings.latency)
+        if self._mixed is None or self._mixed[0] is not self.found:
+            judged, found = self.judged, np.stack([one.shares for one in self.found])
+            costs = [row_cost_s(one.learned.weights) for one in self.found]
+            self._mixed = self.found, choose(found, judged.target, judged.weight, self.task, costs=costs, most=self.settings.latency)
+        return self._mixed[1]
 
 
 def fit(
@@ -206,8 +222,8 @@ def fit(
             progress=lambda done, note: progress(min(0.99, share), f"{model.type}: {note}"),
         )
 
-    search = Search(rows, task, layouts, settings, effort, tell, Costs(task), began, All(rows))
-    n_train, n_valid = search.n_train, len(rows("valid", "scaled"))
+    n_train, n_valid = len(rows("train", "scaled")), len(rows("valid", "scaled"))
+    search = Search(rows, task, layouts, settings, effort, tell, Costs(task), began, All(rows), n_train, n_valid)
     shaped = any(layout.shape for layout in layouts("deep").values())
     small = _small(search, n_valid, shaped)
     more = [] if task.several or (n_train + n_valid if small else n_valid) < _TELLING_ROWS else portfolio(task, n_train, layouts)
@@ -233,9 +249,7 @@ def fit(
             f"No family can learn this: {'; '.join(f'{t.model.type}: {t.note}' for t in search.trials)}.",
             fix="Raise `train.budget`, or name features and a model.",
         )
-    chosen = _best(search)
-    if chosen.whole:
-        tell(f"learned from all {n_train + n_valid:,} rows in the end; calibration and threshold come from what the same settings said of rows held out.")
+    chosen = ended(search)
     linear = next((one for _, one in search.learned if one.model.type == "linear"), None)
     return Fitted(chosen, linear, time.monotonic() - began, tuple(search.trials))
 
@@ -330,82 +344,6 @@ def _survivors(search: Search, more: list[Candidate], size: int) -> list[Candida
         if trial.loss is not None:
             found.append((trial.loss, i))
     return [more[i] for _, i in sorted(sorted(found)[:kept], key=lambda pair: pair[1])]
-
-
-def _best(search: Search) -> Learned:
-    """The one with the least loss, or a mixture, learned from all rows where there is time; never one that did worse than the best on the N rows."""
-    if not search.found:
-        return min(search.learned, key=lambda pair: pair[0])[1]
-    choice = search.mixture()
-    used = [(one, share) for one, share in zip(search.found, choice.shares, strict=True) if share]
-    single = search.found[0]
-    scores = mixed([one.scores for one, _ in used], [share for _, share in used], search.task)
-    value = _loss(search, scores)
-    if len(used) < 2 or value >= single.loss:
-        return _finished(search, single)
-    began = time.monotonic()
-    members = [_finished(search, one) for one, _ in used]
-    model, shares = Ensemble(members=tuple(one.learned.model for one, _ in used), shares=tuple(share for _, share in used)), [share for _, share in used]
-    note = ", ".join(f"{share:.0%} {one.learned.model.type}" for one, share in used)
-    search.trials.append(Trial(model, time.monotonic() - began, value, note=note))
-    valid = scores if search.fold is None else scores[search.n_train :]
-    whole = any(one.whole for one in members)
-    mixture = Learned(model, joined([one.weights for one in members], shares, search.task), np.asarray(valid), whole=whole)
-    return _student(search, mixture, scores, value) if search.settings.student else mixture
-
-
-def _loss(search: Search, scores: Scores) -> float:
-    judged = search.judged
-    return loss(scores, judged.target, judged.weight, search.task)
-
-
-def _finished(search: Search, one: Found) -> Learned:
-    """A member as it will answer: learned from all rows where it can be and there is time; else from the training rows."""
-    if not search.settings.refit or not search.every.held or not len(search.rows("valid", "scaled")):
-        return one.learned
-    again = one.learned.model.without_valid(one.weights, search.task)
-    kind = one.learned.model.type
-    if again is None and search.fold is None:
-        return one.learned  # it needs rows held out to know when to stop
-    if search.left < one.seconds:
-        search.tell(f"{kind}: no time was left to learn from all rows in the end; it stays as it was.")
-        return one.learned
-    effort = search.effort(one.learned.model, search.left)
-    try:
-        if again is not None:
-            return all_rows(one.learned, again, search.every, search.task, search.layouts, search.settings, effort)
-        _, anew = attempt(one.learned.model, search.rows, search.task, search.layouts, search.settings, effort, tolerant=False)
-    except MisError as error:
-        search.tell(f"{kind}: it could not learn from all rows ({error.message}); it stays as it was.")
-        return one.learned
-    assert anew is not None, "what is not tolerated is raised"
-    return Learned(one.learned.model, anew.weights, one.learned.valid_scores, whole=True)
-
-
-def _student(search: Search, mixture: Learned, scores: Scores, value: float) -> Learned:
-    """Trees that learn what the mixture says; instead of it where they are no worse by more than chance."""
-    from modelinscale.train._student import STUDENT, taught
-
-    began = time.monotonic()
-    if search.fold is None or search.left < _LEAST_S:
-        search.tell("student: none was taught; that takes folds, so a table of fewer than 20,000 rows that is not split in time, and time that is left.")
-        return mixture
-    n, model = search.n_train, Model.parse(STUDENT)
-    judged = search.rows("valid", model.form)
-    student = taught(search.rows("train", model.form), judged, scores[:n], search.task, search.effort(model, search.left))
-    own, teacher = np.asarray(student.valid_scores), scores[n:]
-    found, there = (loss(one, judged.target, judged.weight, search.task) for one in (own, teacher))
-    gaps = _row_losses(own, judged, search.task) - _row_losses(teacher, judged, search.task)
-    noise = float(gaps.std() / len(gaps) ** 0.5)
-    as_good = float(gaps.mean()) <= noise
-    note = f"student of the mixture, whose loss on the same rows is {there:.4g}; {'kept instead of it' if as_good else 'the mixture is kept'}"
-    search.trials.append(Trial(student.model, time.monotonic() - began, found, note=note))
-    search.tell(f"student: {student.model.type} taught by the mixture: loss {found:.4g}, the mixture {there:.4g}; {'kept' if as_good else 'not kept'}.")
-    return student if as_good else mixture
-
-
-def _row_losses(scores: Scores, judged: Examples, task: Task) -> NDArray[np.float64]:
-    return row_losses(row_shares(scores, judged.target, task), judged.target, task)
 
 
 def row_cost_s(weights: Weights) -> float:

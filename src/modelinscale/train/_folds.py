@@ -16,7 +16,8 @@ from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Model, Scores, Weights
 from modelinscale.train._loss import loss
 from modelinscale.train._rows import together
-from modelinscale.train._trial import Learned, Rows, Trial, attempt
+from modelinscale.train._target import Totals, class_factors
+from modelinscale.train._trial import Rows, Trial, attempt
 
 if TYPE_CHECKING:
     from modelinscale.train import Train
@@ -85,13 +86,8 @@ def crossed(
         cut = cut or bool(trial.note)
     assert scores is not None, "there are two folds at least"
     examples = every.examples(model.form)
+    totals = Totals.of(((block.target, block.weight) for block in examples.blocks()), task)
+    examples = examples.weighed(class_factors(totals, task, settings.class_weight))
     value = loss(scores, examples.target, examples.weight, task)
     note = f"{n_folds} folds" + (", stopped by the budget" if cut else "")
     return Crossed(Trial(model, time.monotonic() - began, value, note=note), scores, tuple(weights))
-
-
-def all_rows(one: Learned, model: Model, every: All, task: Task, layouts: Callable[[Form], dict[str, Layout]], settings: "Train", effort: Effort) -> Learned:
-    """The same family learned from all rows with ``model``, its settings for that; what the old one said of the validation rows stays with it."""
-    _, again = attempt(model, every.whole, task, layouts, settings, effort, tolerant=False)
-    assert again is not None, "what is not tolerated is raised"
-    return Learned(one.model, again.weights, one.valid_scores, whole=True)

@@ -37,7 +37,10 @@ def softened(examples: Examples, scores: Scores, task: Task) -> Examples:
 
 
 def taught(train: Examples, valid: Examples, scores: Scores, task: Task, effort: Effort) -> Learned:
-    """The student of the ``scores`` of the training rows; the validation rows, with their true answers, say when to stop."""
+    """The student of the ``scores`` of the training rows, which nothing made of the validation rows; these, with their true answers, say when to stop.
+
+    Both weigh as they did for the members: ``scores`` know of the classes' weights, rows weigh by their own class.
+    """
     model = Model.parse(STUDENT)
     weights = model.fit(softened(train, scores, task), valid, task, effort)
     own = predict(model, weights, (block.rows for block in valid.blocks(SCORED_ROWS)))

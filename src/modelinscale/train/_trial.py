@@ -32,8 +32,8 @@ class Learned:
     weights: Weights
     valid_scores: Scores | None = None
     """What it says of the validation rows, (N,) or (N, C); None: there were none, or it was read back and is computed when it is needed."""
-    whole: bool = False
-    """Whether the weights have seen the validation rows as well: ``valid_scores`` then are of the same settings while they were held out."""
+    saw_valid: bool = False
+    """Whether weights behind it learned from validation rows: ``valid_scores`` then are of the same settings while those were held out."""
 
 
 @dataclass(frozen=True)
