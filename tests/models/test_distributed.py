@@ -85,6 +85,20 @@ def test_workers_killed_at_random_moments_are_replaced_and_no_row_is_left_out(tm
         assert np.allclose(found.arrays[name], values, rtol=2e-3, atol=2e-3), name
 
 
+def test_processes_of_one_machine_listen_on_loopback_only_and_meet_where_nobody_else_may_look(tmp_path: Path) -> None:
+    train = Recorded.of(rows(480, images=False), tmp_path / "said", slow_s=0.1)
+    thread = threading.Thread(target=learned, args=(train, None), kwargs={"workers": 2})
+    thread.start()
+    until(lambda: len({line["pid"] for line in said(tmp_path / "said")}) == 2, "both learn", within_s=120)
+    found = {address for line in said(tmp_path / "said") for address in _listened(line["pid"])}
+    meetings = {Path(line["group"]) for line in said(tmp_path / "said")}
+    rights = {meeting.parent.stat().st_mode & 0o777 for meeting in meetings}
+    thread.join(120)
+    assert found == {"127.0.0.1"}
+    assert rights == {0o700}
+    assert not any(meeting.parent.exists() for meeting in meetings)
+
+
 def test_a_mistake_in_a_process_is_raised_here_and_nothing_is_left_running(tmp_path: Path) -> None:
     train = Recorded.of(rows(480, images=False), tmp_path / "said")
     numbers = train.rows.blocks["x"]
@@ -173,6 +187,19 @@ def test_fewer_processes_go_on_where_as_many_got_no_further() -> None:
     assert launch.fewer(4, 2) == 3
 
 
+def _listened(pid: int) -> set[str]:
+    """The addresses at which a process listens, as Linux tells them; of more than four bytes as they are written there."""
+    sockets = set()
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            sockets.add(str(file.readlink()))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]]
+    addresses = [line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in sockets]
+    return {socket.inet_ntoa(bytes.fromhex(one)[::-1]) if len(one) == 8 else one for one in addresses}
+
+
 def _signal(file: Path, done: list[int], n: int, chance: random.Random, number: signal.Signals) -> None:
     """Sends one process of each of the next groups a signal, at a random moment after both began to learn."""
     known: set[str] = set()
@@ -181,8 +208,8 @@ def _signal(file: Path, done: list[int], n: int, chance: random.Random, number: 
 
         def learns(group: dict[str, set[int]] = group, known: set[str] = known) -> bool:
             for line in said(file):
-                if line["port"] not in known:
-                    group.setdefault(line["port"], set()).add(line["pid"])
+                if line["group"] not in known:
+                    group.setdefault(line["group"], set()).add(line["pid"])
             return any(len(pids) == 2 for pids in group.values())
 
         try:

@@ -10,7 +10,9 @@ Say = Callable[..., None]
 """Tells who watches, by keywords, in values that JSON has."""
 Work = Callable[[Any, Say, Path | None], Any]
 """What each process does: of what there is to do, a way to tell, and the folder of files that are to be kept. Who it is, the environment says, as `torchrun`
-would: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT. None where it failed; it told why."""
+would: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, and MASTER_PORT or `MEETING`. None where it failed; it told why."""
+MEETING = "MIS_MEETING"
+"""In the environment of processes of one machine: the file by which they find each other, in a folder of this user alone."""
 
 
 @dataclass(frozen=True)

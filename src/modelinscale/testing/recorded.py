@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from modelinscale.compute._crew import MEETING
 from modelinscale.models import Examples
 
 
@@ -32,7 +33,7 @@ class Recorded(Examples):
         return False
 
     def batches(self, seed: int, epoch: int, n_rows: int, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[Examples]:
-        if "MASTER_PORT" not in os.environ:  # none of the processes that learn
+        if "MASTER_ADDR" not in os.environ:  # none of the processes that learn
             yield from super().batches(seed, epoch, n_rows, start, rank=rank, world=world)
             return
         first = start
@@ -40,10 +41,15 @@ class Recorded(Examples):
             ids = np.asarray(batch.rows["number"])[:, 0].astype(int).tolist()
             line = {"at": time.monotonic_ns(), "epoch": epoch, "first": first, "who": os.environ.get("RANK", "0"), "of": os.environ.get("WORLD_SIZE", "1")}
             with self.file.open("a") as out:
-                out.write(json.dumps(line | {"shared": world > 1, "ids": ids, "pid": os.getpid(), "port": os.environ.get("MASTER_PORT")}) + "\n")
+                out.write(json.dumps(line | {"shared": world > 1, "ids": ids, "pid": os.getpid(), "group": _group()}) + "\n")
             time.sleep(self.slow_s)  # a step long enough to be killed in
             yield batch
             first += n_rows
+
+
+def _group() -> str:
+    """Where the processes that learn together met."""
+    return os.environ.get(MEETING) or os.environ["MASTER_PORT"]
 
 
 def said(file: Path) -> list[dict[str, Any]]:
@@ -55,10 +61,10 @@ def said(file: Path) -> list[dict[str, Any]]:
 def history(file: Path, n_rows: int, n_epochs: int) -> list[int]:
     """Of each epoch, how often each row was learned from: 1 for all, or an error. What was done after the last checkpoint is done again, and counts once."""
     lines = said(file)
-    groups = sorted({line["port"] for line in lines}, key=lambda port: min(line["at"] for line in lines if line["port"] == port))
+    groups = sorted({line["group"] for line in lines}, key=lambda group: min(line["at"] for line in lines if line["group"] == group))
     steps: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    for port in groups:
-        mine = [line for line in lines if line["port"] == port]
+    for group in groups:
+        mine = [line for line in lines if line["group"] == group]
         begun = min((line["epoch"], line["first"]) for line in mine)
         steps = {at: done for at, done in steps.items() if at < begun}  # a group goes on from there: what others did beyond is gone
         for line in mine:

@@ -1,22 +1,23 @@
 """Processes of this machine that learn together: each a program with its work at its standard input, begun as `torchrun` would begin it.
 
-They meet at a port of loopback that the system chose. What they have to say comes as lines of JSON through a pipe each; the end of their standard input
-tells them that this process is gone.
+They meet by a file in a folder that only this user may enter, and talk over loopback: PyTorch's own meeting place would listen on every interface, to anyone.
+What they have to say comes as lines of JSON through a pipe each; the end of their standard input tells them that this process is gone.
 """
 
 import json
 import os
 import pickle
 import selectors
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelinscale.compute._crew import Crew, Ended, Group, Work
+from modelinscale.compute._crew import MEETING, Crew, Ended, Group, Work
 from modelinscale.core.files import Scratch
+
+_LOOPBACK = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 
 
 class Processes(Crew):
@@ -33,15 +34,12 @@ class Processes(Crew):
         return f"{n} processes share {cores} processors: each step waits for the last of them, and {cores} would be as quick." if n > cores else ""
 
     def begin(self, work: Work, job: object, n: int, kept: Path | None) -> "_Programs":
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         found = _Programs()
         try:
             travels = pickle.dumps((work, job, kept, found.folder / "result"), protocol=5)
             for rank in range(n):
-                who = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-                found.add({name: str(value) for name, value in who.items()} | {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}, travels)
+                who = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "OMP_NUM_THREADS": 1, MEETING: found.folder / "meeting"} | _LOOPBACK
+                found.add({name: str(value) for name, value in who.items()}, travels)
         except BaseException:
             found.end()
             raise

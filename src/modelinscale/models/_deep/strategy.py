@@ -6,6 +6,7 @@ no chance is in a step; what is drawn in it (dropout, moved images) is drawn by 
 Sources: Li et al., PyTorch Distributed, 2020 (gradients are summed while backward still runs); Ioffe and Szegedy, 2015, for what is normalised over a batch.
 """
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from modelinscale import __version__
+from modelinscale.compute._crew import MEETING
 from modelinscale.core.errors import ComputeError, ModelError
 from modelinscale.models import Device, Examples
 from modelinscale.models._deep.parts import Tensor
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 _MEASURED_STEPS = 12
 """Steps after which it is known how much of them is communication."""
+_WORD_BYTES = 512
+"""Of what processes tell each other of themselves."""
 
 
 class Alone:
@@ -97,10 +101,11 @@ class Parallel(Alone):
         self._share: float | None = None
 
     def told(self, word: str) -> list[str]:
-        """What each process says."""
-        found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, word, group=self._words)
-        return found
+        """What each process says, cut where it is long. As bytes: PyTorch's way to gather objects would unpickle what others send."""
+        mine = torch.frombuffer(bytearray(word.encode()[:_WORD_BYTES].ljust(_WORD_BYTES, b"\0")), dtype=torch.uint8)
+        found = [torch.empty_like(mine) for _ in range(self.world)]
+        dist.all_gather(found, mine, group=self._words)
+        return [bytes(one.numpy()).rstrip(b"\0").decode(errors="replace") for one in found]
 
     def wrapped(self, net: "Net") -> Callable[[Any], Tensor]:
         across_processes(net)
@@ -219,16 +224,19 @@ def agree(told: list[str]) -> None:
 
 
 def join(*, patience_s: float, device: Device = "auto") -> None:
-    """Joins the group that the environment names (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, as `torchrun` sets them).
+    """Joins the group that the environment names: RANK, WORLD_SIZE, and `MEETING` or, as `torchrun` sets them, MASTER_ADDR and MASTER_PORT.
 
     ``patience_s``: how long a process waits for the others before it takes them for lost and raises.
     """
     gpu = device_of(device).type == "cuda" and dist.is_nccl_available()
     if gpu:
-        import os
-
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    dist.init_process_group("nccl" if gpu else "gloo", timeout=timedelta(seconds=patience_s))
+    backend, timeout, world = "nccl" if gpu else "gloo", timedelta(seconds=patience_s), int(os.environ["WORLD_SIZE"])
+    if MEETING in os.environ:
+        store = dist.FileStore(os.environ[MEETING], world)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, timeout=timeout, store=store, rank=int(os.environ["RANK"]), world_size=world)
+    else:
+        dist.init_process_group(backend, timeout=timeout)
 
 
 def across_processes(net: torch.nn.Module) -> None:

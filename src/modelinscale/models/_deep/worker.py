@@ -1,7 +1,7 @@
 """One of several processes that learn a network together: joins the others, learns, and says how it goes.
 
-As a program (`processes` begins it) it reads its work from standard input, and ends when that does: then nobody waits for it. Who it is, RANK, WORLD_SIZE,
-MASTER_ADDR and MASTER_PORT say, there as on a cluster.
+As a program (`processes` begins it) it reads its work from standard input, and ends when that does: then nobody waits for it. Who it is, RANK and
+WORLD_SIZE say, and where the others are a file, or on a cluster MASTER_ADDR and MASTER_PORT.
 """
 
 import json
