@@ -78,6 +78,26 @@ def test_where_folds_are_refused_few_validation_rows_compare_only_families(monke
 
 
 @pytest.mark.usefixtures("few")
+def test_without_validation_rows_folds_tell_models_apart_and_all_rows_are_learned_from() -> None:
+    told: list[str] = []
+    fitted = learn(1200, 0, Train(budget=60, student=True), folded=True, told=told)
+    assert sum("5 folds" in t.note for t in fitted.trials) == 5
+    assert fitted.chosen.valid_scores is None
+    assert not fitted.chosen.saw_valid
+    assert any("from all 1,200 rows." in one for one in told)
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("n_train", [900, 10_500])
+def test_where_nothing_tells_models_apart_trees_are_taken_and_it_is_told(n_train: int) -> None:
+    told: list[str] = []
+    fitted = learn(n_train, 0, Train(budget=60), told=told)
+    assert fitted.chosen.model.type == "trees"
+    assert [t.model.type for t in fitted.trials] == ["linear", "trees"]
+    assert any("nothing was compared, and trees taken unseen" in one for one in told)
+
+
+@pytest.mark.usefixtures("few")
 def test_many_validation_rows_let_a_portfolio_be_tried_and_the_best_be_mixed() -> None:
     fitted = learn(3000, 2000, Train(budget=60))
     assert sum(t.model.type == "trees" for t in fitted.trials) == 4

@@ -95,6 +95,8 @@ class Search:
     trials: list[Trial] = field(default_factory=list)
     learned: list[tuple[float, Learned]] = field(default_factory=list)
     """All that were learned from the training rows alone."""
+    answered: list[Trial] = field(default_factory=list)
+    """The trials of those, whether there were rows to judge them by or not."""
     found: list[Found] = field(default_factory=list)
     """All that answered the N rows, the best first."""
     _mixed: tuple[list[Found], Mixture] | None = None
@@ -152,6 +154,7 @@ class Search:
             self.costs.learn(model, n_rows, trial.seconds, one.weights, cut="budget" in trial.note)
         if one is not None and not part:
             self.learned.append((math.inf if trial.loss is None else trial.loss, one))
+            self.answered.append(trial)
             self._keep(one, trial.loss, one.valid_scores, (one.weights,), trial.seconds, "budget" in trial.note + note)
         return trial
 
@@ -161,7 +164,7 @@ class Search:
         self.trials.append(replace(done.trial, note=", ".join(word for word in (done.trial.note, note) if word)))
         if done.scores is not None:
             n_folds = len(done.weights)
-            one = Learned(model, done.weights[0], np.asarray(done.scores[self.n_train :]), saw_valid=True)
+            one = Learned(model, done.weights[0], np.asarray(done.scores[self.n_train :]) if self.n_valid else None, saw_valid=self.n_valid > 0)
             n_rows = len(self.fold) * (n_folds - 1) // n_folds
             self.costs.learn(model, n_rows, done.trial.seconds / n_folds, done.weights[0], cut="budget" in done.trial.note)
             self._keep(one, done.trial.loss, done.scores, done.weights, done.trial.seconds / n_folds, "budget" in done.trial.note + note)
@@ -232,11 +235,17 @@ def fit(
         wanted = {one.model.type for one in (*first, *more)} - {"network", "random_convolutions"}
         known = [Model.parse(name) for name in ("trees", "catboost", "mlp", "linear") if name in wanted]
         search.costs = probe(rows, known, task, settings.seed, settings.threads, min(PROBE_S, settings.budget / 20), tell)
+    unseen = "network" if shaped else "trees"
     for candidate in first:
+        if not n_valid and search.fold is None and candidate.model.type not in ("linear", unseen):
+            search.skip(candidate.model, "there are no rows to compare it by")
+            continue
         _by_itself(search, candidate, n_train)
-        if small and candidate.model.type == "trees":
+        if small and search.fold is None and candidate.model.type == "trees":
             _fold(search, folds)
-    if more and search.fold is None and n_valid < _TELLING_ROWS:
+    if not n_valid and search.fold is None:
+        more = []
+    elif more and search.fold is None and n_valid < _TELLING_ROWS:
         # There are no folds after all: only families are compared, those too that would have come after the first.
         more, begun_with = [], {candidate.model.type for candidate in first}
         for candidate in families(layouts, more=False, several=bool(task.several)):
@@ -249,7 +258,7 @@ def fit(
             f"No family can learn this: {'; '.join(f'{t.model.type}: {t.note}' for t in search.trials)}.",
             fix="Raise `train.budget`, or name features and a model.",
         )
-    chosen = ended(search)
+    chosen = ended(search) if search.found or n_valid else _unseen(search, unseen)
     linear = next((one for _, one in search.learned if one.model.type == "linear"), None)
     return Fitted(chosen, linear, time.monotonic() - began, tuple(search.trials))
 
@@ -260,22 +269,30 @@ def _by_itself(search: Search, candidate: Candidate, n_train: int) -> None:
     search.attempt(fits or candidate.model, search.left * candidate.share, note=note if fits else "")
 
 
+def _unseen(search: Search, preferred: str) -> Learned:
+    """The one that usually does best, where no rows tell which does here."""
+    learned = [one for _, one in search.learned]
+    chosen = next((one for one in learned if one.model.type == preferred), learned[0])
+    search.tell(f"there are no validation rows, and no folds: nothing was compared, and {chosen.model.type} taken unseen. Set `data.split.valid` above 0.")
+    return chosen
+
+
 def _small(search: Search, n_valid: int, shaped: bool) -> bool:
     """Whether folds may tell more than the validation rows."""
     n = search.n_train + n_valid
-    return search.settings.refit and not search.task.several and not shaped and bool(n_valid) and n < _MANY_ROWS and search.every.held
+    return search.settings.refit and not search.task.several and not shaped and n < _MANY_ROWS and search.every.held
 
 
 def _fold(search: Search, folds: Folds) -> None:
     """Goes on in folds where there are any and the budget lets the families be learned in them; those that were learned are learned again."""
-    seconds = [trial.seconds for trial in search.trials if trial.loss is not None]
+    seconds = [trial.seconds for trial in search.answered]
     if not seconds or 4 * (sum(seconds) + 5 * max(seconds)) > _FOLDED_SHARE * search.left:
         return
     search.fold = folds()
     if search.fold is None:
         return
     search.found = []
-    for model in [trial.model for trial in search.trials if trial.loss is not None]:
+    for model in [trial.model for trial in search.answered]:
         search.attempt(model, search.left * 0.2)
 
 

@@ -150,7 +150,7 @@ def probe(rows: "Rows", models: list[Model], task: Task, seed: int, n_threads: i
         small, large = took[-2:] if len(took) > 1 else (0.0, took[0])
         per_row = max((large - small) / max(1, len(some) - _FEW_ROWS), 0.3 * large / len(some))
         costs.unit[model.type], costs.fixed[model.type] = per_row / costs.work(quick), max(0.0, large - per_row * len(some))
-        if model.type in ("trees", "linear"):
+        if model.type in ("trees", "linear") and len(rows("valid", model.form)):
             value, costs.noise = _judged(quick, weights, _some(rows("valid", model.form), PROBE_ROWS, seed), task)
             told.append(f"{model.type} {value:.4g}")
     if told and costs.noise is not None:
