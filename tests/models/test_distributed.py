@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from modelinscale.compute._crew import MEETING
 from modelinscale.core.encoded import Encoded, Layout
 from modelinscale.core.errors import ComputeError, ModelError, NotSupportedYet
 from modelinscale.core.seeds import generator
@@ -164,6 +165,34 @@ def test_torchrun_begins_the_processes_and_each_gets_the_weights(tmp_path: Path)
     assert all(np.array_equal(values, second.arrays[name]) for name, values in first.arrays.items())
     alone = learned(rows(500, images=False), rows(600, images=False))
     assert [p["valid"] for p in first.meta["curve"]] == pytest.approx([p["valid"] for p in alone.meta["curve"]], rel=TOLERANCE)
+
+
+_ONE_OF_TWO = """
+import importlib.util, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location('told', sys.argv[1])
+told = importlib.util.module_from_spec(spec); spec.loader.exec_module(told)
+told.learned(told.rows(200, images=False), None, checkpoints=Path(sys.argv[2]), patience_s=60.0)
+"""
+
+
+def test_processes_that_find_different_checkpoints_refuse_to_learn(tmp_path: Path) -> None:
+    folders = [tmp_path / "0", tmp_path / "1"]  # as on two disks: only the first process wrote its checkpoints
+    for folder in folders:
+        folder.mkdir()
+    learned(rows(200, images=False), None, checkpoints=folders[0], checkpoint_s=0.0)
+    who = {"WORLD_SIZE": "2", "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", MEETING: str(tmp_path / "meeting")}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", _ONE_OF_TWO, __file__, str(folder)], env=os.environ | who | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+        )
+        for rank, folder in enumerate(folders)
+    ]
+    for one in both:
+        _, error = one.communicate(timeout=150)
+        assert "ComputeError: processes that learn together found different checkpoints: process 0 would begin at step 15 with" in error, error
+        assert "process 1 step 0 with the weights" in error
+        assert "on a disk that all processes see" in error
 
 
 def test_pieces_of_a_step_with_several_processes_are_refused() -> None:

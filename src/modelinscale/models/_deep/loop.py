@@ -26,6 +26,7 @@ from modelinscale.models._deep.net import Net
 from modelinscale.models._deep.parts import Tensor
 from modelinscale.models._deep.plan import Recipe
 from modelinscale.models._deep.precision import CHECKED_STEPS, device_of, is_candidate, is_worth_compiling, objection
+from modelinscale.models._deep.pretrained import digest_of
 from modelinscale.models._deep.saved import Arrays, Checkpoint
 from modelinscale.models._deep.strategy import Alone
 from modelinscale.models._deep.vary import varied
@@ -120,6 +121,7 @@ class Loop:
         self._began = time.monotonic()
         resumed = self._resume()
         at = self.at
+        self.strategy.begins_alike(at.step, lambda: digest_of(self._arrays(self.net)))
         self._began -= at.seconds
         if not resumed:
             at.n_steps = recipe.epochs * self.per_epoch

@@ -51,6 +51,9 @@ class Alone:
         """What is called in place of the network in training; the network's own parameters are those that learn."""
         return net
 
+    def begins_alike(self, step: int, digest: Callable[[], str]) -> None:
+        """Raises `ComputeError` where processes do not begin at the same step with the same weights, which ``digest`` tells apart."""
+
     def batches(self, train: Examples, seed: int, epoch: int, n_rows: int, start: int) -> Iterator[Examples]:
         """This process's rows of each batch of ``n_rows`` rows in all, from row ``start`` of the epoch on."""
         return train.batches(seed, epoch, n_rows, start)
@@ -116,6 +119,9 @@ class Parallel(Alone):
             found = torch.nn.parallel.DistributedDataParallel(net, broadcast_buffers=False, gradient_as_bucket_view=True)
         found.register_comm_hook(self._travel, _sent)
         return found
+
+    def begins_alike(self, step: int, digest: Callable[[], str]) -> None:
+        begin_alike(self.told(f"step {step:,} with the weights {digest()}"))
 
     def batches(self, train: Examples, seed: int, epoch: int, n_rows: int, start: int) -> Iterator[Examples]:
         """A batch of fewer than two rows a process is taken whole by every process, so that none is without: the mean over processes is the same."""
@@ -215,12 +221,25 @@ def versions() -> str:
 
 def agree(told: list[str]) -> None:
     """Raises `ComputeError` where processes have different versions; ``told``: those of each."""
-    others = [f"process {rank} {one}" for rank, one in enumerate(told) if one != told[0]]
-    if others:
+    if others := _others(told):
         raise ComputeError(
             f"processes that learn together have different versions: process 0 {told[0]}; {'; '.join(others[:5])}.",
             fix="Install the same versions on every node (in the image, on Kubernetes).",
         )
+
+
+def begin_alike(told: list[str]) -> None:
+    """Raises `ComputeError` where processes would begin at different places; ``told``: that of each."""
+    if others := _others(told):
+        raise ComputeError(
+            f"processes that learn together found different checkpoints: process 0 would begin at {told[0]}; {'; '.join(others[:5])}.",
+            fix="Only the first process writes checkpoints: put `checkpoints` (the project's `store`) on a disk that all processes see.",
+        )
+
+
+def _others(told: list[str]) -> list[str]:
+    """Which say something else than the first."""
+    return [f"process {rank} {one}" for rank, one in enumerate(told) if one != told[0]]
 
 
 def join(*, patience_s: float, device: Device = "auto") -> None:
@@ -320,4 +339,4 @@ class AcrossProcesses(torch.nn.BatchNorm2d):
         return found
 
 
-__all__ = ["AcrossProcesses", "Alone", "Parallel", "across_processes", "agree", "join", "versions"]
+__all__ = ["AcrossProcesses", "Alone", "Parallel", "across_processes", "agree", "begin_alike", "join", "versions"]
