@@ -7,13 +7,15 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from modelinscale.compute._crew import MEETING
+from modelinscale.compute._crew import MEETING, Crew, Ended, Group
 from modelinscale.core.encoded import Encoded, Layout
 from modelinscale.core.errors import ComputeError, ModelError, NotSupportedYet
 from modelinscale.core.seeds import generator
@@ -21,6 +23,7 @@ from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Weights
 from modelinscale.models._deep import launch
 from modelinscale.models._deep.processes import Processes
+from modelinscale.models._deep.saved import Checkpoint, counted
 from modelinscale.models._deep.strategy import agree, versions
 from modelinscale.models.network import Network
 from modelinscale.testing.recorded import Recorded, history, said
@@ -169,7 +172,9 @@ def test_torchrun_begins_the_processes_and_each_gets_the_weights(tmp_path: Path)
 
 _ONE_OF_TWO = """
 import importlib.util, sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 spec = importlib.util.spec_from_file_location('told', sys.argv[1])
 told = importlib.util.module_from_spec(spec); spec.loader.exec_module(told)
 told.learned(told.rows(200, images=False), None, checkpoints=Path(sys.argv[2]), patience_s=60.0)
@@ -203,6 +208,71 @@ def test_pieces_of_a_step_with_several_processes_are_refused() -> None:
 def test_more_processes_than_processors_are_begun_and_told_of() -> None:
     assert "500 processes share" in Processes().doubts(500)
     assert Processes().doubts(1) == ""
+
+
+@dataclass
+class OnceLost(Crew):
+    """The first group keeps a checkpoint of 30 seconds, and is lost after 40; the second ends well. ``budgets``: what each was given."""
+
+    clock: list[float]
+    of: str = "this"
+    budgets: list[float | None] = field(default_factory=list)
+
+    def room(self, wanted: int) -> int:
+        return wanted
+
+    def asks(self) -> str:
+        return "nothing"
+
+    def doubts(self, n: int) -> str:
+        return ""
+
+    def begin(self, work: Any, job: Any, n: int, kept: Path | None) -> "Ends":
+        self.budgets.append(job.effort.budget_s)
+        if len(self.budgets) > 1:
+            return Ends(n, True)
+        assert kept is not None
+        self.clock[0] += 40
+        kept_now(kept, self.of, counted(kept / "network.npz").seconds + 30 if self.of == "earlier" else 30.0)
+        return Ends(n, False)
+
+
+@dataclass
+class Ends(Group):
+    n: int
+    well: bool
+
+    def news(self, longest_s: float) -> list[dict[str, Any]]:
+        return []
+
+    def ended(self) -> list[Ended | None]:
+        return [Ended(self.well)] * self.n
+
+    def result(self) -> Any:
+        return self.well
+
+    def end(self) -> None:
+        """There is nothing."""
+
+
+def kept_now(folder: Path, of: str, seconds: float) -> None:
+    checkpoint = Checkpoint(folder / "network.npz", of, print)
+    checkpoint.save({}, {"seconds": seconds})
+    checkpoint.close()
+
+
+@pytest.mark.parametrize(("earlier_s", "of", "left_s"), [(None, "this", 60.0), (25.0, "earlier", 35.0), (25.0, "this", 60.0)])
+def test_the_budget_is_kept_over_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier_s: float | None, of: str, left_s: float) -> None:
+    clock = [1_000.0]
+    monkeypatch.setattr(launch, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda seconds: None))
+    if earlier_s is not None:  # a run that was ended: of the same training (its seconds count), or of another
+        kept_now(tmp_path, "earlier", earlier_s)
+    crew = OnceLost(clock, of)
+    launch.fit(MODEL, rows(10, images=False), None, TASK, Effort(workers=2, budget_s=100.0, checkpoints=tmp_path, crew=crew))
+    first, second = crew.budgets
+    assert first == 100.0
+    assert second is not None
+    assert second - counted(tmp_path / "network.npz").seconds == left_s, "the second begins at the seconds that its checkpoint counts"
 
 
 def test_processes_of_different_versions_are_refused_with_each_named() -> None:

@@ -16,6 +16,7 @@ from modelinscale.core.errors import ComputeError, MisError, NotSupportedYet
 from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Weights, unheard
+from modelinscale.models._deep.saved import Counted, counted
 
 if TYPE_CHECKING:
     from modelinscale.models._deep.family import Deep
@@ -62,7 +63,13 @@ def fit(model: "Deep", train: Examples, valid: Examples | None, task: Task, effo
         )
     if not train.held:
         next(iter(train.batches(derive(effort.seed, model.type), 0, 1)), None)  # shuffles rows on disk once, before all would at the same time
-    found: Weights = supervised(work, lambda plain: Job(model.plain(), train, valid, task, plain), effort)
+    file = None if effort.checkpoints is None else effort.checkpoints / f"{model.type}.npz"
+    before = counted(file)
+
+    def job(plain: Effort) -> Job:
+        return Job(model.plain(), train, valid, task, replace(plain, budget_s=allowed(plain.budget_s, before, counted(file))))
+
+    found: Weights = supervised(work, job, effort)
     return found
 
 
@@ -144,7 +151,15 @@ def _kept(effort: Effort) -> list[tuple[str, int]]:
 
 
 def _left(effort: Effort, began: float) -> float | None:
-    return None if effort.budget_s is None else max(effort.budget_s - (time.monotonic() - began), 0.0) if not effort.checkpoints else effort.budget_s
+    return None if effort.budget_s is None else max(effort.budget_s - (time.monotonic() - began), 0.0)
+
+
+def allowed(left_s: float | None, before: Counted, now: Counted) -> float | None:
+    """The budget of a group that takes up the checkpoint there is ``now``, whose seconds it counts as its own, where ``left_s`` are left of the whole.
+
+    ``before``: the checkpoint there was when the first group began. Its seconds, of an earlier run of the same training, are spent.
+    """
+    return None if left_s is None else left_s + now.seconds - (before.seconds if before.of == now.of else 0.0)
 
 
 def _watched(group: Group, effort: Effort, more: Callable[[], bool]) -> _Said:
@@ -215,4 +230,4 @@ def together(model: "Deep", train: Examples, valid: Examples | None, task: Task,
     return found
 
 
-__all__ = ["fewer", "fit", "here", "supervised", "together"]
+__all__ = ["allowed", "fewer", "fit", "here", "supervised", "together"]

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -37,6 +38,33 @@ def fingerprint_of(examples: Examples) -> str:
     return found.hexdigest()[:32]
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What a checkpoint says of the time."""
+
+    of: str = ""
+    """Which training it is of; "": there is none."""
+    seconds: float = 0.0
+    """Of all runs of that training so far."""
+
+
+def counted(file: Path | None) -> Counted:
+    """What the checkpoint in this file says; nothing where there is none. Raises `StoreError` for a file that is damaged."""
+    if file is None or not file.is_file():
+        return Counted()
+    meta = _read(file)[1]
+    return Counted(meta["of"], meta.get("seconds", 0.0))
+
+
+def _read(file: Path) -> tuple[Arrays, dict[str, Any]]:
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
+            arrays = dict(stored)
+        return arrays, json.loads(arrays.pop("meta").tobytes().decode())
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        raise StoreError(f"{file} cannot be read ({error}).", fix="Remove it; training then begins anew.") from error
+
+
 class Checkpoint:
     """The file of one training, and the thread that writes it."""
 
@@ -57,12 +85,7 @@ class Checkpoint:
         """What was saved last, by kind and name; None where there is nothing of this training. Raises `StoreError` for a file that is damaged."""
         if not self.file.is_file():
             return None
-        try:
-            with np.load(io.BytesIO(self.file.read_bytes()), allow_pickle=False) as stored:
-                arrays = dict(stored)
-            meta = json.loads(arrays.pop("meta").tobytes().decode())
-        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-            raise StoreError(f"{self.file} cannot be read ({error}).", fix="Remove it; training then begins anew.") from error
+        arrays, meta = _read(self.file)
         if meta.pop("format") != _FORMAT or meta.pop("of") != self._fingerprint:
             return None  # of other rows or settings, or of an earlier version: begun anew, and overwritten
         kinds: dict[str, Arrays] = {}
