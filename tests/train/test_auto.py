@@ -15,12 +15,13 @@ from modelinscale.models._mixture import Mixture
 from modelinscale.models.ensemble import Ensemble
 from modelinscale.models.trees import Trees, n_rounds
 from modelinscale.testing.models import TASKS
-from modelinscale.train import Fitted, Learned, Train, _auto, _end, fit
+from modelinscale.train import Fitted, Learned, Train, _auto, _end, fit, loss
 from modelinscale.train._costs import Costs, probe
 from modelinscale.train._end import as_good
 from modelinscale.train._folds import All, crossed
 from modelinscale.train._portfolio import Candidate, families, portfolio, variations
 from modelinscale.train._student import softened
+from modelinscale.train._trial import Trial, attempt
 
 TASK: Task = TASKS["binary"]
 Part = Literal["train", "valid"]
@@ -78,13 +79,16 @@ def test_where_folds_are_refused_few_validation_rows_compare_only_families(monke
 
 
 @pytest.mark.usefixtures("few")
-def test_without_validation_rows_folds_tell_models_apart_and_all_rows_are_learned_from() -> None:
+def test_without_validation_rows_folds_tell_models_apart_and_all_rows_are_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     fitted = learn(1200, 0, Train(budget=60, student=True), folded=True, told=told)
     assert sum("5 folds" in t.note for t in fitted.trials) == 5
     assert fitted.chosen.valid_scores is None
     assert not fitted.chosen.saw_valid
     assert any("from all 1,200 rows." in one for one in told)
+    monkeypatch.setattr(Trees, "without_valid", lambda model, learned, task: None)
+    learn(1200, 0, Train(budget=60), folded=True, told=told)
+    assert "trees from all 1,200 rows but one fold" in told[-1]  # never without rows that say when to stop
 
 
 @pytest.mark.usefixtures("few")
@@ -155,6 +159,14 @@ def test_each_row_of_folds_is_answered_by_a_model_that_did_not_see_it() -> None:
         rows = every.without(fold, number)
         again = model.fit(rows("train", "plain"), rows("valid", "plain"), TASK, Effort(n_threads=1))
         np.testing.assert_array_equal(done.scores[fold == number], model.predict(again, rows("valid", "plain").rows))
+
+
+def test_losses_in_folds_count_classes_by_their_weights() -> None:
+    every = All(lambda part, form: made(part, 300 if part == "train" else 100))
+    done = crossed(Trees(rounds=5), every, np.arange(400) % 4, TASK, layouts, Train(class_weight={"yes": 3.0}), Effort(n_threads=1))
+    target = every.examples("plain").target
+    assert done.scores is not None
+    assert done.trial.loss == pytest.approx(loss(done.scores, target, np.where(target == 1, 3.0, 1.0), TASK))
 
 
 @pytest.mark.parametrize("name", ["linear", "trees", "catboost"])
@@ -283,6 +295,51 @@ def test_where_a_student_cannot_be_taught_the_mixture_is_kept_and_it_is_told(mon
     told: list[str] = []
     taught_with(monkeypatch, made("valid", 100), Train(budget=60, student=True), told)
     assert any("student: it could not be taught (there is no chalk); the mixture is kept." in one for one in told)
+
+
+@pytest.mark.usefixtures("halves")
+@pytest.mark.parametrize("folded", [False, True])
+def test_a_member_that_the_budget_ends_while_it_learns_once_more_stays_as_it_was(monkeypatch: pytest.MonkeyPatch, folded: bool) -> None:
+    before = learn(900, 300, Train(budget=60), folded=folded).chosen.weights
+
+    def short(*given: Any, **more: Any) -> tuple[Trial, Learned | None]:
+        trial, one = attempt(*given, **more)
+        return replace(trial, note="stopped by the budget"), one
+
+    monkeypatch.setattr(_end, "attempt", short)
+    told: list[str] = []
+    fitted = learn(900, 300, Train(budget=60), folded=folded, told=told)
+    assert sum("the budget ended it while it learned once more in the end; it stays as it was" in one for one in told) == 2
+    assert not any("from all 1,200 rows;" in one for one in told)
+    assert fitted.chosen.saw_valid == folded
+    assert any("trees from all 1,200 rows but one fold" in one for one in told) == folded
+    assert fitted.chosen.weights.arrays.keys() == before.arrays.keys()
+    assert any(not np.array_equal(array, fitted.chosen.weights.arrays[name]) for name, array in before.arrays.items())
+
+
+@pytest.mark.usefixtures("halves")
+def test_a_member_without_half_as_much_time_again_is_not_begun_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_end, "AGAIN", 1e9)
+    told: list[str] = []
+    assert not learn(900, 300, Train(budget=60), told=told).chosen.saw_valid
+    assert told == ["trees: no time was left to learn once more in the end; it stays as it was."] * 2
+
+
+@pytest.mark.usefixtures("few")
+def test_each_member_is_told_with_the_rows_that_it_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that needs rows held out learns in the end from those of training: what it says of validation rows is then its own."""
+    monkeypatch.setattr(Trees, "without_valid", lambda model, learned, task: None)
+    monkeypatch.setattr(_auto.Search, "mixture", lambda search: Mixture(tuple(1 / len(search.found) for _ in search.found), 0.0, 0.0))
+    monkeypatch.setattr(_auto.Search, "loss", lambda search, scores: -1.0)
+    told: list[str] = []
+    assert learn(600, 300, Train(budget=60), folded=True, told=told).chosen.saw_valid
+    assert any("linear from all 900 rows" in one and "trees from the 600 rows of training" in one for one in told)
+    monkeypatch.setattr(_auto, "families", lambda layouts, *, more, several: [Candidate(Trees(rounds=20), 0.3)])
+    told.clear()
+    fitted = learn(600, 300, Train(budget=60), folded=True, told=told)
+    assert not any("rows" in one for one in told)
+    assert not fitted.chosen.saw_valid
+    np.testing.assert_array_equal(fitted.chosen.model.predict(fitted.chosen.weights, made("valid", 300).rows), fitted.chosen.valid_scores)
 
 
 def test_rows_that_weigh_nothing_do_not_speak_against_a_student() -> None:

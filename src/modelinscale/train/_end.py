@@ -75,7 +75,7 @@ def _finished(search: "Search", one: "Found", later_s: float = 0.0) -> Member:
     if not search.settings.refit or not search.every.held or not (folded or search.n_valid):
         return stays
     again = one.learned.model.without_valid(one.weights, search.task)
-    if again is None and not folded:
+    if again is None and not (folded and search.n_valid):
         return stays  # it needs rows held out to know when to stop
     if search.left < AGAIN * one.seconds:
         search.tell(f"{kind}: no time was left to learn once more in the end; it stays as it was.")
@@ -92,7 +92,7 @@ def _finished(search: "Search", one: "Found", later_s: float = 0.0) -> Member:
         search.tell(f"{kind}: the budget ended it while it learned once more in the end; it stays as it was.")
         return stays
     if again is None:
-        return Member(Learned(one.learned.model, anew.weights, anew.valid_scores), "train" if search.n_valid else "all")
+        return Member(Learned(one.learned.model, anew.weights, anew.valid_scores), "train")
     return Member(Learned(one.learned.model, anew.weights, one.learned.valid_scores, saw_valid=bool(search.n_valid)), "all")
 
 
