@@ -46,7 +46,7 @@ def work(context: Context, folder: Path) -> Facts:
     for which, one in (("model", fitted.chosen), ("linear", linear)):
         (folder / which).mkdir()
         one.weights.save(folder / which)
-        if one.whole and one.valid_scores is not None:
+        if one.saw_valid and one.valid_scores is not None:
             write_array(folder / which / HELD_OUT, one.valid_scores)
         context.remember(which, one)
     context.place.forget_checkpoints(name)
