@@ -113,7 +113,8 @@ def test_auto_tries_three_families_and_keeps_the_best(project: Path) -> None:
     (project / "model.yaml").write_text(SPEC.replace("model: trees", "model: auto") + "train: {budget: 20s}\n")
     outcome = Project(project).run(until="train")
     trials = outcome.steps[2].facts["trials"]
-    assert [t["model"]["type"] for t in trials if t["model"]["type"] != "ensemble"] == ["linear", "trees", "mlp"]
+    tried = dict.fromkeys(t["model"]["type"] for t in trials if t["model"]["type"] != "ensemble")  # where there is time, once more in folds
+    assert list(tried) == ["linear", "trees", "mlp"]
     losses = {t["model"]["type"]: t["loss"] for t in trials if t["loss"] is not None}
     assert outcome.family == min(losses, key=lambda name: losses[name])
 
