@@ -116,12 +116,12 @@ def _there_is_room(crew: Crew, wanted: int, effort: Effort) -> int:
     """For how many there is room, once there is for one."""
     until = time.monotonic() + _WAIT_S
     while not (found := crew.room(wanted)):
+        effort.progress(0.0, f"waiting for room for a process, which asks for {crew.asks()}")
         if time.monotonic() > until:
             raise ComputeError(
                 f"for {_WAIT_S:.0f} s there was no room for a process that learns, which asks for {crew.asks()}.",
                 fix="Ask for less in `compute`, or add a bigger node.",
             )
-        effort.progress(0.0, f"waiting for room for a process, which asks for {crew.asks()}")
         time.sleep(_LOOK_S)
     return found
 
