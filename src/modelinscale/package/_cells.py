@@ -4,6 +4,7 @@ A cell is first read as its column's type says (with the habits found at collect
 graph takes. `read_one` is the rule; the vectorised roads beside it give the same for cells that need no thought. N rows.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ class BadCell(Exception):
         self.row, self.found, self.expected = row, found, expected
 
 
-class ColumnReader:
+class ColumnReader(ABC):
     """Reads one column. Holds no state that changes an answer, so threads may share it."""
 
     def __init__(self, spec: InputColumn) -> None:
@@ -47,12 +48,12 @@ class ColumnReader:
         self.cleans = bool(spec.clean) or self.is_personal
         """Whether a cell may become another one: then no short cut past `read` is right."""
 
+    @abstractmethod
     def read(self, cells: list[Cell], others: Mapping[str, Sequence[Cell]] | None = None) -> NDArray[Any]:
         """(N,) or (N, width) in graph-input form. Raises `BadCell` for the first cell that cannot be read.
 
         ``others``: the columns `beside`, N cells each; one that is not there has no cells.
         """
-        raise NotImplementedError
 
 
 class Reader(ColumnReader):
