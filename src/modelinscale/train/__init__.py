@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,6 +72,10 @@ class Train(Settings):
     student: bool = False
     """For `model: auto`: whether, in small tables, one family is taught by the ensemble, and kept instead of it where it is no worse by more than chance."""
 
+    def effort(self) -> Effort:
+        """What these settings allow every family; time, place and words are its caller's to say."""
+        return Effort(seed=self.seed, n_threads=self.threads, device=self.device, workers=self.workers, compress_above=self.compress_above)
+
 
 def fit(
     model: Model | Literal["auto"],
@@ -99,13 +104,9 @@ def fit(
 
         return _auto.fit(rows, task, layouts, settings, checkpoints=checkpoints, memory=memory, crew=crew, tell=tell, progress=progress, folds=folds)
     start = time.monotonic()
-    effort = Effort(
-        seed=settings.seed,
+    effort = replace(
+        settings.effort(),
         budget_s=settings.budget,
-        n_threads=settings.threads,
-        device=settings.device,
-        workers=settings.workers,
-        compress_above=settings.compress_above,
         crew=crew,
         checkpoints=folder_of(checkpoints, model.type),
         memory=memory,

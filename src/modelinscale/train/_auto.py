@@ -211,13 +211,9 @@ def fit(
         own, first_time = f"{model.type}-{turns}", model.type not in begun
         begun.add(model.type)
         share = (time.monotonic() - began) / max(settings.budget, 1e-9)
-        return Effort(
-            seed=settings.seed,
+        return replace(
+            settings.effort(),
             budget_s=budget_s,
-            n_threads=settings.threads,
-            device=settings.device,
-            workers=settings.workers,
-            compress_above=settings.compress_above,
             crew=crew,
             checkpoints=folder_of(checkpoints, model.type if first_time else own),
             memory=memory,
