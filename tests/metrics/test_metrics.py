@@ -1,5 +1,6 @@
 """Every metric: the shared suite, and equality with scikit-learn."""
 
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.calibration import calibration_curve
 from modelinscale.core.errors import SpecError
 from modelinscale.core.kinds import load, names
 from modelinscale.core.task import TaskType
+from modelinscale.evaluate._bootstrap import Resamples
 from modelinscale.metrics import Answers, Metric
 from modelinscale.metrics.calibration_error import CalibrationError
 from modelinscale.testing import metrics as suite
@@ -160,3 +162,19 @@ def test_a_metric_that_is_no_function_of_few_sums_can_read_the_weights() -> None
     assert sampled.value == np.abs(answers.truth - answers.decision).max()
     assert (sampled.resampled <= sampled.value).all()
     assert 0.3 < (sampled.resampled < sampled.value).mean() < 0.45  # 1/e of resamples lack a given row
+
+
+@pytest.mark.parametrize(("name", "reference"), [("r2", sk.r2_score), ("rmse", sk.root_mean_squared_error)])
+def test_of_many_numbers_it_is_their_mean_and_takes_little_memory_beside_them(name: str, reference: Callable[..., float]) -> None:
+    chance = np.random.default_rng(4)
+    truth = 1e6 + chance.normal(size=(4000, 48)) * np.geomspace(1e-2, 1e2, 48)
+    weight = chance.integers(0, 3, 4000).astype(np.float64)
+    answers, metric = Answers(truth, truth + chance.normal(size=truth.shape), None, weight), Metric.parse(name)
+    tracemalloc.start()
+    try:
+        found, resampled = metric.value(answers), Resamples(4000, n_resamples=50, seed=1).values(metric, answers).value
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == resampled == pytest.approx(reference(truth, answers.decision, sample_weight=weight), rel=1e-9)
+    assert peak < truth.nbytes, f"{peak / truth.nbytes:.1f} times the truth"

@@ -45,21 +45,21 @@ class Resamples:
     def _sum(self, table: Table) -> NDArray[np.float64]:
         n_rows, n_groups = len(self.group), self.counts.shape[1]
         cells = np.zeros(n_rows, np.int64) if table.cells is None else table.cells
-        sums = np.zeros((len(self.counts), table.n_cells, table.terms.shape[1]))
+        sums = np.zeros((len(self.counts), table.n_cells, table.n_terms))
         if n_groups == n_rows:  # each row is drawn by itself: rows by cell, added up piece by piece
             order = np.argsort(cells, kind="stable")
             starts = np.flatnonzero(np.concatenate([[True], np.diff(cells[order]) != 0]))
             counts = self.counts[:, order]
-            for k, term in enumerate(table.terms.T):
+            for k, term in enumerate(table.each()):
                 sums[:, cells[order][starts], k] = np.add.reduceat(counts * term[order], starts, axis=1)
         elif n_groups * table.n_cells <= MAX_GROUP_CELLS:
             place = self.group * table.n_cells + cells
-            for k, term in enumerate(table.terms.T):
+            for k, term in enumerate(table.each()):
                 sums[:, :, k] = self.counts @ np.bincount(place, term, n_groups * table.n_cells).reshape(n_groups, -1)
         else:
             for r, count in enumerate(self.counts):
                 drawn = count[self.group]
-                for k, term in enumerate(table.terms.T):
+                for k, term in enumerate(table.each()):
                     sums[r, :, k] = np.bincount(cells, term * drawn, table.n_cells)
         return sums
 

@@ -5,7 +5,7 @@ and so do its values on hundreds of resamples at the price of one small matrix p
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -76,15 +76,32 @@ class Table:
     cells: NDArray[np.int64] | None
     """(N,) in 0 … n_cells - 1; None: all rows in one cell."""
     n_cells: int
-    terms: NDArray[np.float64]
-    """(N, K), the row's weight multiplied in."""
+    terms: "NDArray[np.float64] | Terms"
+    """(N, K), the row's weight multiplied in; or what makes them one after the other."""
+
+    @property
+    def n_terms(self) -> int:
+        """K."""
+        return self.terms.n if isinstance(self.terms, Terms) else self.terms.shape[1]
+
+    def each(self) -> Iterator[NDArray[np.float64]]:
+        """The K terms, (N,) each."""
+        return iter(self.terms.make() if isinstance(self.terms, Terms) else self.terms.T)
 
     def sums(self) -> NDArray[np.float64]:
         """(1, n_cells, K): the sums over all rows, each once."""
         if self.cells is None:
-            return np.asarray(self.terms.sum(0)[None, None, :])
-        by_term = [np.bincount(self.cells, term, self.n_cells).astype(np.float64) for term in self.terms.T]
+            return np.array([term.sum() for term in self.each()])[None, None, :]
+        by_term = [np.bincount(self.cells, term, self.n_cells).astype(np.float64) for term in self.each()]
         return np.stack(by_term, axis=-1)[None]
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """``n`` terms of each row that are made when they are summed, (N,) at a time: of answers of many numbers all at once would be several times the answers."""
+
+    n: int
+    make: Callable[[], Iterable[NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)

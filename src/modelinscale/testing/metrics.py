@@ -81,7 +81,7 @@ def resamples_agree(metric: Metric) -> None:
         sums = []
         for table in parts.tables:
             cells = np.zeros(len(answers), np.int64) if table.cells is None else table.cells
-            each = [[np.bincount(cells[draw], term[draw], table.n_cells) for term in table.terms.T] for draw in draws]
+            each = [[np.bincount(cells[draw], term[draw], table.n_cells) for term in table.each()] for draw in draws]
             sums.append(np.moveaxis(np.asarray(each, np.float64), 1, 2))  # (R, B, K)
         together = parts.finish(*sums)
         assert together.shape == (len(draws),), f"{metric.type}, {task}: finish gives {together.shape} for {len(draws)} resamples"
