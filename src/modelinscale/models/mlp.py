@@ -4,7 +4,7 @@ K members of the ensemble, C scores. See `_deep` for its parts and their sources
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,9 @@ class Mlp(Deep):
         "layers": Range(1, 4, start=2),
         "members": Range(1, 8, start=4),
         "bins": Range(0, 48, start=16),
+        "waves": Range(0, 48, start=0),
+        "frequency": Range(0.02, 2.0, log=True, start=0.1),
+        "swap": Range(0.0, 0.2, start=0.0),
         "dropout": Range(0.0, 0.5, start=0.1),
         "weight_decay": Range(1e-5, 0.1, log=True, start=3e-4),
         "epochs": None,
@@ -41,9 +44,17 @@ class Mlp(Deep):
     members: int = Field(4, ge=1, le=64)
     """Networks of the ensemble; they share nearly all weights."""
     bins: int = Field(16, ge=0, le=128)
-    """Bins a number is seen through, at quantiles of the training rows; 0: as it is. Beyond 300 columns of numbers there are none."""
+    """Bins a number is seen through; 0: none. Beyond 300 columns of numbers there are none."""
+    borders: Literal["quantiles", "tree"] = "quantiles"
+    """Where bins end: each with as many training rows (quantiles), or where a tree of the column alone would part the answers."""
+    waves: int = Field(0, ge=0, le=128)
+    """Waves a number is seen through besides, cosines whose frequencies are learned; 0: none. Beyond 300 columns of numbers there are none."""
+    frequency: float = Field(0.1, gt=0, le=100)
+    """Deviation of the frequencies at first, in waves for each standard deviation of a number; larger ones see finer steps, and learn more by heart."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Share of hidden units left out at each training step."""
+    swap: float = Field(0.0, ge=0, lt=1)
+    """Share of a training row's columns that are taken from other rows of the step, so that no answer hangs on one column; texts stay."""
     learning_rate: float = Field(3e-3, gt=0)
     """Step size of AdamW."""
     weight_decay: float = Field(3e-4, ge=0)
@@ -68,6 +79,7 @@ class Mlp(Deep):
             warm_steps=_WARM_STEPS,
             patience=self.patience,
             fall="none",
+            swap=self.swap,
         )
 
     def shape(self, kinds: Sequence[Role], n_scores: int) -> Shape:
@@ -76,7 +88,7 @@ class Mlp(Deep):
     def step_bytes(self, n_columns: int, sides: Sequence[int] = (), lengths: Sequence[int] = ()) -> int:
         """Of the whole step: a table's is small. Measured: 66 MiB for 1,024 rows of 44 columns; this says 69."""
         K, H, L = self.members, self.width, self.layers
-        D = n_columns * (1 + _BIN_WIDTH)
-        per_row = 3 * K * D + 8 * K * H * L + 6 * n_columns * self.bins  # what each layer gives, what is kept of it for its gradient, and that
+        D = n_columns * (1 + _BIN_WIDTH * (2 if self.waves else 1))
+        per_row = 3 * K * D + 8 * K * H * L + 6 * n_columns * (self.bins + self.waves)  # what each layer gives, what is kept of it for its gradient, and that
         n_weights = D * H + H * H * (L - 1)
         return 4 * ((self.batch_rows or _MOST_BATCH_ROWS) * per_row + 8 * n_weights)  # now, average, best, judged, gradient, both moments, copied

@@ -32,6 +32,9 @@ class Network(Deep):
         "layers": None,
         "members": None,
         "bins": Range(0, 48, start=16),
+        "waves": Range(0, 48, start=0),
+        "frequency": Range(0.02, 2.0, log=True, start=0.1),
+        "swap": Range(0.0, 0.2, start=0.0),
         "dropout": Range(0.0, 0.5, start=0.1),
         "shift": Range(0.0, 0.3, start=0.1),
         "flip": None,  # what an image means is not for a search to say
@@ -68,9 +71,17 @@ class Network(Deep):
     members: int | None = Field(None, ge=1, le=64)
     """Networks of the ensemble behind the encoders; they share nearly all weights; null: 1 with images, else 4."""
     bins: int = Field(16, ge=0, le=128)
-    """Bins a number is seen through, at quantiles of the training rows; 0: as it is. Beyond 300 columns of numbers there are none."""
+    """Bins a number is seen through; 0: none. Beyond 300 columns of numbers there are none."""
+    borders: Literal["quantiles", "tree"] = "quantiles"
+    """Where bins end: each with as many training rows (quantiles), or where a tree of the column alone would part the answers."""
+    waves: int = Field(0, ge=0, le=128)
+    """Waves a number is seen through besides, cosines whose frequencies are learned; 0: none. Beyond 300 columns of numbers there are none."""
+    frequency: float = Field(0.1, gt=0, le=100)
+    """Deviation of the frequencies at first, in waves for each standard deviation of a number; larger ones see finer steps, and learn more by heart."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Share of hidden units left out at each training step."""
+    swap: float = Field(0.0, ge=0, lt=1)
+    """Share of a training row's columns that are taken from other rows of the step, so that no answer hangs on one column; texts stay."""
     shift: float = Field(0.1, ge=0, le=0.5)
     """How far training images are moved at most, as a share of their side."""
     flip: bool = False
@@ -124,6 +135,7 @@ class Network(Deep):
             flip=self.flip,
             cut_out=self.cut_out,
             mix_up=self.mix_up,
+            swap=self.swap,
             accumulate=self.accumulate,
             precision=self.precision,
         )
@@ -139,9 +151,9 @@ class Network(Deep):
         for kind, n in (("dense", int(n_columns > 0)), ("image", len(sides)), ("steps", len(lengths))):
             kinds += [cast(Role, kind)] * n
         shape, units = self.shape(kinds or ["dense"], 1), self.units
-        n_inputs = n_columns * 9 + len(sides) * 8 * self.maps + len(lengths) * 2 * units
+        n_inputs = n_columns * (17 if self.waves else 9) + len(sides) * 8 * self.maps + len(lengths) * 2 * units
         n_weights = n_inputs * shape.width + shape.width**2 * max(0, shape.layers - 1)
         n_weights += len(sides) * _IMAGE_WEIGHTS * self.maps**2 + len(lengths) * _STEP_WEIGHTS * units**2
-        row = 3 * shape.members * (n_inputs + 3 * shape.width * shape.layers) + 6 * n_columns * self.bins
+        row = 3 * shape.members * (n_inputs + 3 * shape.width * shape.layers) + 6 * n_columns * (self.bins + self.waves)
         row += sum((12 if side < 80 else 4) * side**2 * self.maps for side in sides) + sum(20 * length * units for length in lengths)
         return 4 * (2 * row + 8 * n_weights)

@@ -5,7 +5,7 @@ C scores. Without torch until it learns or answers.
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from modelinscale.core.encoded import Encoded, Layout, Role
 from modelinscale.core.graph import Graph
@@ -19,6 +19,9 @@ class Deep(Model):
 
     if TYPE_CHECKING:  # a field of each family, in its own place among the others
         bins: int
+        borders: Literal["quantiles", "tree"]
+        waves: int
+        frequency: float
     together: ClassVar[bool]
     """Whether all columns of ids have one table and all blocks of words another: a lookup each, which is quicker, instead of an encoder each."""
 

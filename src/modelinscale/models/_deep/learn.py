@@ -12,7 +12,7 @@ from modelinscale.core.identity import identity
 from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Scores, Weights
-from modelinscale.models._borders import BINNED_COLUMNS, borders_of
+from modelinscale.models._borders import BINNED_COLUMNS, borders_of, varied_columns
 from modelinscale.models._deep import launch
 from modelinscale.models._deep.earlier import current
 from modelinscale.models._deep.loop import Loop, load, threads
@@ -108,14 +108,17 @@ def _middle(weights: Weights) -> tuple[Middle, Middle]:
 def _ports(model: "Deep", train: Examples) -> tuple[tuple[Port, ...], Known]:
     """An encoder for each feature, numbers together; and what these have to know of the training rows, by their names."""
     layouts = {name: layout for name, layout in train.layouts.items() if layout.width}
-    seen = train.take(np.arange(0, len(train), max(1, len(train) // _seen_rows(layouts, model.bins)))).rows
+    some = train.take(np.arange(0, len(train), max(1, len(train) // _seen_rows(layouts, model.bins or model.waves))))
+    seen = some.rows
     ports: list[Port] = []
     facts: list[dict[str, NDArray[Any]]] = []
     dense = {name: layout for name, layout in layouts.items() if layout.role == "dense"}
     if dense:
         numbers = np.concatenate([np.asarray(seen[name], np.float32) for name in dense], axis=1)
-        binned, edges = borders_of(numbers, model.bins)
-        more = (("binned", list(binned)), ("n_bins", edges.shape[1] - 1))
+        binned, edges = borders_of(numbers, model.bins, some if model.borders == "tree" else None)
+        more: tuple[tuple[str, Any], ...] = (("binned", list(binned)), ("n_bins", edges.shape[1] - 1))
+        if model.waves:
+            more += (("waved", list(varied_columns(numbers))), ("n_waves", model.waves), ("frequency", model.frequency))
         ports.append(Port("dense", tuple(dense), tuple(layout.width for layout in dense.values()), settings=more))
         facts.append({"edges": edges})
     steps = {name: np.asarray(seen[name]) for name, layout in layouts.items() if layout.role == "steps"}

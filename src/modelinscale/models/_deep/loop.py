@@ -175,7 +175,7 @@ class Loop:
         seed = derive(self.effort.seed, self.name, "step", at.step, *self.strategy.chance)
         # On a processor its generator alone: `torch.manual_seed` also looks for every other device, which takes as long as a small layer.
         (torch.manual_seed if self.device.type != "cpu" else torch.default_generator.manual_seed)(seed)
-        if recipe.shift or recipe.flip or recipe.cut_out or recipe.mix_up:
+        if recipe.varies:
             chance = torch.Generator().manual_seed(derive(self.effort.seed, self.name, "varied", at.step, *self.strategy.chance))
             step = varied(step, self.net, recipe, chance)
         step = step.to(self.device)

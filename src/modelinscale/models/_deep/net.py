@@ -60,7 +60,8 @@ class Port:
         more = dict(self.settings)
         if self.kind == "dense":
             binned, n_bins = tuple(more["binned"]), more["n_bins"]
-            return Numbers(sum(self.widths), binned, known.get("edges", np.zeros((len(binned), n_bins + 1), np.float32)))
+            edges, waved = known.get("edges", np.zeros((len(binned), n_bins + 1), np.float32)), tuple(more.get("waved", ()))
+            return Numbers(sum(self.widths), binned, edges, waved, more.get("n_waves", 0), more.get("frequency", 1.0))
         if self.kind == "ids":
             return Ids(self.widths, more.get("width"))
         if self.kind == "sparse":

@@ -54,9 +54,15 @@ class Recipe:
     flip: bool = False
     cut_out: float = 0.0
     mix_up: float = 0.0
+    swap: float = 0.0
     accumulate: int = 1
     """Pieces that the rows of a step go through the network in; their gradients are added up."""
     precision: Precision = "fp32"
+
+    @property
+    def varies(self) -> bool:
+        """Whether training rows are changed before they are learned from."""
+        return bool(self.shift or self.flip or self.cut_out or self.mix_up or self.swap)
 
     def rate(self, step: int, n_steps: int) -> float:
         """The step size of one step of so many.

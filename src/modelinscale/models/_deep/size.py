@@ -97,6 +97,7 @@ def _full(layouts: dict[str, Layout], n: int) -> Encoded:
 def row_bytes(weights: Weights) -> int:
     """About how many bytes the graph holds of one row at once, beyond the encoded blocks: what each encoder gives, and two layers of every member."""
     meta, arrays = current(weights).meta, current(weights).arrays
-    through = 3 * sum(len(port["settings"]["binned"]) * port["settings"]["n_bins"] for port in meta["ports"] if port["kind"] == "dense")
+    dense = [port["settings"] for port in meta["ports"] if port["kind"] == "dense"]
+    through = 3 * sum(len(one["binned"]) * one["n_bins"] + len(one.get("waved", ())) * one.get("n_waves", 0) for one in dense)
     n_inputs = arrays["signs"].shape[-1]  # numbers by bin: what is over the border, its share, that within 0 and 1
     return int(4 * (through + 2 * n_inputs + meta["shape"]["members"] * (n_inputs + 2 * meta["shape"]["width"])))

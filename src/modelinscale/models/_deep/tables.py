@@ -1,8 +1,9 @@
-"""Encoders of a table's own columns: numbers through bins, ids and words through embeddings.
+"""Encoders of a table's own columns: numbers through bins and waves, ids and words through embeddings.
 
-B rows, X numbers, P numbers seen through bins, T bins, I columns of ids, E width of an embedding.
+B rows, X numbers, P numbers seen through bins, T bins, W numbers seen through waves, F waves, I columns of ids, E width of an embedding.
 
-Source: Gorishniy et al., On Embeddings for Numerical Features in Tabular Deep Learning, 2022 (piecewise-linear bins).
+Sources: Gorishniy et al., On Embeddings for Numerical Features in Tabular Deep Learning, 2022 (piecewise-linear bins; periodic embeddings); Holzmüller et
+al., Better by Default, 2024 (a cosine with a phase in place of sine and cosine).
 """
 
 import math
@@ -19,44 +20,73 @@ from modelinscale.models._deep.parts import Part, Tensor, array
 from modelinscale.models._torch import torch
 from modelinscale.models._words import draw_weigh, weigh
 
-_BIN_WIDTH, ID_WIDTH, _WORD_WIDTH = 8, 12, 48
+_BIN_WIDTH, _WAVE_WIDTH, ID_WIDTH, _WORD_WIDTH = 8, 8, 12, 48
 _OTHER_SHARE = 0.01
 """Share of ids shown as "other" in training, so that the network knows what to make of words it never saw."""
 
 
 class Numbers(Part):
-    """All numbers of a row as they are, and those with enough values also through bins."""
+    """All numbers of a row as they are, and those with enough values also through bins, through waves, or both."""
 
     low: Tensor
     inverse: Tensor
     binned: Tensor
+    waved: Tensor
 
-    def __init__(self, n_numbers: int, binned: tuple[int, ...], edges: NDArray[np.float32]) -> None:
-        """``edges`` (P, T + 1): ascending borders of the bins of the ``binned`` columns; one with fewer bins repeats its last border."""
+    def __init__(
+        self, n_numbers: int, binned: tuple[int, ...], edges: NDArray[np.float32], waved: tuple[int, ...] = (), n_waves: int = 0, frequency: float = 1.0
+    ) -> None:
+        """``edges`` (P, T + 1): ascending borders of the bins of the ``binned`` columns; one with fewer bins repeats its last border.
+        ``frequency``: deviation of the frequencies that the ``waved`` columns begin with, in waves for each unit of a number."""
         super().__init__()
         widths = torch.from_numpy(np.diff(edges, axis=1))
         self.register_buffer("binned", torch.tensor(binned, dtype=torch.int64), persistent=False)
         self.register_buffer("low", torch.from_numpy(edges[:, :-1].copy()))  # (P, T)
         self.register_buffer("inverse", torch.where(widths > 0, 1 / widths.clamp_min(1e-30), torch.zeros(())))  # (P, T)
         self.table = torch.nn.Parameter(torch.randn(len(binned), edges.shape[1] - 1, _BIN_WIDTH) / math.sqrt(max(edges.shape[1] - 1, 1)))
-        self.width = n_numbers + len(binned) * _BIN_WIDTH
+        self.register_buffer("waved", torch.tensor(waved if n_waves else (), dtype=torch.int64), persistent=False)
+        W, F = len(self.waved), n_waves
+        if W:  # flat: weight decay, which is for all that has two axes, would make every wave long
+            self.frequencies = torch.nn.Parameter(torch.randn(W * F) * (2 * math.pi * frequency))
+            self.phases = torch.nn.Parameter((torch.rand(W * F) * 2 - 1) * math.pi)
+            self.wave_table = torch.nn.Parameter(torch.randn(W, F, _WAVE_WIDTH) / math.sqrt(F))
+            self.wave_bias = torch.nn.Parameter(torch.zeros(W * _WAVE_WIDTH))
+        self.width = n_numbers + len(binned) * _BIN_WIDTH + W * _WAVE_WIDTH
 
     def forward(self, x: Tensor) -> Tensor:
-        if not len(self.binned):
-            return x
-        through = ((x[:, self.binned, None] - self.low) * self.inverse).clamp(0, 1)  # (B, P, T): full up to the value's bin, a part of that, then empty
-        return torch.cat([x, (through.transpose(0, 1) @ self.table).transpose(0, 1).flatten(1)], dim=1)
+        found = [x]
+        if len(self.binned):
+            through = ((x[:, self.binned, None] - self.low) * self.inverse).clamp(0, 1)  # (B, P, T): full up to the value's bin, a part of that, then empty
+            found.append((through.transpose(0, 1) @ self.table).transpose(0, 1).flatten(1))
+        if W := len(self.waved):
+            waves = torch.cos(x[:, self.waved, None] * self.frequencies.view(W, -1) + self.phases.view(W, -1))  # (B, W, F)
+            found.append(torch.relu((waves.transpose(0, 1) @ self.wave_table).transpose(0, 1).flatten(1) + self.wave_bias))
+        return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
     def draw(self, graph: Graph, tensor: str) -> str:
-        if not len(self.binned):
-            return tensor
-        chosen = graph.op("Gather", tensor, graph.constant(self.binned.cpu().numpy()), axis=1)
-        through = graph.op("Sub", graph.op("Unsqueeze", chosen, graph.constant([2], np.int64)), graph.constant(array(self.low)))
-        through = graph.op("Mul", through, graph.constant(array(self.inverse)))
-        through = graph.op("Clip", through, graph.constant(0.0, np.float32), graph.constant(1.0, np.float32))  # (N, P, T)
-        embedded = graph.op("MatMul", graph.op("Transpose", through, perm=[1, 0, 2]), graph.constant(array(self.table)))  # (P, N, E)
-        flat = graph.op("Reshape", graph.op("Transpose", embedded, perm=[1, 0, 2]), graph.constant([0, len(self.binned) * _BIN_WIDTH], np.int64))
-        return graph.op("Concat", tensor, flat, axis=1)
+        found = [tensor]
+        if len(self.binned):
+            through = graph.op("Sub", _each(graph, tensor, self.binned), graph.constant(array(self.low)))
+            through = graph.op("Mul", through, graph.constant(array(self.inverse)))
+            through = graph.op("Clip", through, graph.constant(0.0, np.float32), graph.constant(1.0, np.float32))  # (N, P, T)
+            found.append(_draw_embed(graph, through, self.table))
+        if W := len(self.waved):
+            waves = graph.op("Mul", _each(graph, tensor, self.waved), graph.constant(array(self.frequencies).reshape(W, -1)))
+            waves = graph.op("Cos", graph.op("Add", waves, graph.constant(array(self.phases).reshape(W, -1))))  # (N, W, F)
+            found.append(graph.op("Relu", graph.op("Add", _draw_embed(graph, waves, self.wave_table), graph.constant(array(self.wave_bias)))))
+        return tensor if len(found) == 1 else graph.op("Concat", *found, axis=1)
+
+
+def _each(graph: Graph, tensor: str, columns: Tensor) -> str:
+    """Some columns, each by itself: (N, P, 1)."""
+    chosen = graph.op("Gather", tensor, graph.constant(columns.cpu().numpy()), axis=1)
+    return graph.op("Unsqueeze", chosen, graph.constant([2], np.int64))
+
+
+def _draw_embed(graph: Graph, tensor: str, table: Tensor) -> str:
+    """Each column's numbers (N, P, T) through a table of its own (P, T, E), side by side: (N, P * E)."""
+    embedded = graph.op("MatMul", graph.op("Transpose", tensor, perm=[1, 0, 2]), graph.constant(array(table)))  # (P, N, E)
+    return graph.op("Reshape", graph.op("Transpose", embedded, perm=[1, 0, 2]), graph.constant([0, table.shape[0] * table.shape[2]], np.int64))
 
 
 class Ids(Part):

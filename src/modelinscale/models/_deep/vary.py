@@ -1,9 +1,9 @@
-"""Training images as they might have been taken as well: moved, mirrored, a piece covered, two laid over each other.
+"""Training rows as they might have been as well: images moved, mirrored, a piece covered, two laid over each other; cells of a table from other rows.
 
-All chance is drawn from the generator given, so that the same step can be repeated. B images of S x S pixels, C channels.
+All chance is drawn from the generator given, so that the same step can be repeated. B rows, or images of S x S pixels, C channels.
 
 Sources: DeVries, Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017; Zhang et al., mixup: Beyond Empirical Risk
-Minimization, 2018.
+Minimization, 2018; Bahri et al., SCARF, 2022 (cells of other rows).
 """
 
 from dataclasses import replace
@@ -18,7 +18,8 @@ from modelinscale.models._torch import torch
 
 
 def varied(step: Step, net: Net, recipe: Recipe, chance: torch.Generator) -> Step:
-    """The step with other images, and (`mix_up`) with other answers beside its own."""
+    """The step with other images and cells, and (`mix_up`) with other answers beside its own."""
+    step = swapped(step, net, recipe.swap, chance) if recipe.swap else step
     images = {name: port.shape[0] for name, port in zip(net.names, net.ports, strict=True) if port.kind == "image"}
     batch = dict(step.batch)
     for name, side in images.items():
@@ -29,6 +30,22 @@ def varied(step: Step, net: Net, recipe: Recipe, chance: torch.Generator) -> Ste
         batch[name] = covered(image, round(side * recipe.cut_out), blank, chance)
     step = replace(step, batch=batch)
     return mixed(step, tuple(images), recipe.mix_up, chance) if recipe.mix_up and images else step
+
+
+def swapped(step: Step, net: Net, share: float, chance: torch.Generator) -> Step:
+    """A share of the cells taken from any rows of the step: of numbers and ids, all numbers of one feature together."""
+    batch = dict(step.batch)
+    for name, port in zip(net.names, net.ports, strict=True):
+        if port.kind not in ("dense", "ids"):
+            continue
+        x = batch[name]
+        widths = torch.tensor(port.widths if port.kind == "dense" else [1] * len(port.widths))
+        B, n = len(x), len(widths)
+        own = torch.arange(B)[:, None].expand(B, n)
+        rows = torch.where(torch.rand((B, n), generator=chance) < share, torch.randint(B, (B, n), generator=chance), own)
+        rows = rows.repeat_interleave(widths, dim=1).to(x.device)
+        batch[name] = x.view(B, -1).gather(0, rows).view(x.shape)
+    return replace(step, batch=batch)
 
 
 def shifted(x: Tensor, most: int, chance: torch.Generator) -> Tensor:
