@@ -1,5 +1,7 @@
 """What the suite for all families does not say of encoders of sequences and texts: each of them drawn, padded, emptied."""
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -117,3 +119,42 @@ def test_channels_of_one_sequence_may_come_as_columns_of_their_own() -> None:
     model = Model.parse({"type": "network", "epochs": 1, "units": 8, "width": 8})
     weights = model.fit(Examples(Encoded(layouts, {"a": a, "b": b}), target), None, Task(type="binary", target="y", labels=("no", "yes")), Effort())
     assert [(port.features, port.shape) for port in built(weights).ports] == [(("a", "b"), (6, 2))]
+
+
+@pytest.mark.parametrize("sizes", [[9, 1, 4, 0, 7], [3], []], ids=str)
+def test_attention_in_parts_answers_as_attention_at_once(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    from modelinscale.models._deep import along
+
+    torch.manual_seed(7)
+    part, x = Steps(3, 9, kind="transformer", units=16), steps(sizes)
+    whole = drawn(part, x)
+    monkeypatch.setattr(along, "_ASKING", 2)
+    np.testing.assert_allclose(drawn(part, x), whole, atol=1e-6)
+
+
+_TEN_THOUSAND = """
+import resource, sys
+import numpy as np, onnxruntime, torch
+from modelinscale.core.encoded import Layout
+from modelinscale.core.graph import Graph
+from modelinscale.export.proto import to_bytes
+from modelinscale.models._deep.sequences import Steps
+
+torch.manual_seed(7)
+x = np.random.default_rng(7).normal(size=(1, 10_000, 1)).astype(np.float32)
+part, graph = Steps(1, 10_000, kind="transformer", units=16), Graph()
+part.train()(torch.from_numpy(x)).sum().backward()
+graph.output("y", part.eval().draw(graph, graph.block("x", Layout("steps", 10_000, (), x.shape[1:]))), "float32", ("N", part.width))
+found = onnxruntime.InferenceSession(to_bytes(graph, name="part")).run(None, {"x": x})[0]
+with torch.no_grad():
+    np.testing.assert_allclose(found, part(torch.from_numpy(x)).numpy(), atol=1e-4)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_attention_over_ten_thousand_steps_holds_no_square_of_them() -> None:
+    """Ten thousand steps that look at as many would be 1.6 GB for each product."""
+    done = subprocess.run([sys.executable, "-c", _TEN_THOUSAND], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 1_500 << 20

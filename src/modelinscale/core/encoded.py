@@ -44,7 +44,8 @@ class Layout:
     width: int
     """Columns of a dense or sparse block; for ids and tokens the number of them (largest id + 1); for others numbers of a row in all."""
     names: tuple[str, ...]
-    """A name for each column (dense, sparse) or for each id (the words of categories; ids 0 and 1 are "(missing)", "(other)"); none for others."""
+    """A name for each column (dense, sparse) or for each id (the words of categories; ids 0 and 1 are "(missing)", "(other)"); of tokens which tokenizer
+    cut them, where that was learned elsewhere (its SHA-256); none for others."""
     shape: tuple[int, ...] = ()
     """Of a row: image (height, width, channels) · tokens (T,) · steps (T, D) · others ()."""
 

@@ -3,7 +3,7 @@
 `export` turns it into the real file. Names of tensors are unique by construction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -82,6 +82,11 @@ class Graph:
             assert all(i.name != name for i in self.inputs), f"column {name!r} enters as two types"
             self.inputs.append(column)
         return column.tensor
+
+    def beside(self, tensor: str, name: Callable[[str], str], type: TensorType, width: int) -> str:
+        """Declares what the host makes of a raw column, once more beside it; ``name`` makes its name of the column's. Returns its tensor."""
+        column = next(one for one in self.inputs if one.tensor == tensor)
+        return self.input(name(column.name), type, width)
 
     def block(self, name: str, layout: Layout) -> str:
         """Declares an encoded block as an input, as `Feature.graph` would give it: ids and tokens int64, all else float32."""

@@ -114,7 +114,7 @@ def export(
     parts = replace(parts, decision=settled(parts.decision, scores, parts.task, bound / 10))
     model = to_bytes(draw(parts), name=named.name, metadata={"identity": named.identity})
     manifest = _write.manifest(parts, named, schema, clean or {}, personal or {})
-    package = Package(manifest, start(model, n_threads=0))
+    package = Package(manifest, start(model, n_threads=0), tokenizers=_write.tokenizers(parts))
     proof = Proof(package, parts, bound)
     progress(0.2, f"comparing {len(proving.frame):,} rows")
     truth = proof.rows(proving.frame, scores)

@@ -10,6 +10,7 @@ from modelinscale.core.units import show_bytes
 if TYPE_CHECKING:
     from modelinscale.core.decision import Decision
     from modelinscale.package import Manifest
+    from modelinscale.package.manifest import Origin
 
 _MOST_SLICES = 12
 _MOST_IMPORTANCES = 20
@@ -257,6 +258,7 @@ def _lineage(manifest: "Manifest", inside: Inside) -> str:
     }
     proved = (
         f"Before this package was written, the graph decided as the training code did on {parity.n_rows:,} validation rows, {parity.n_odd:,} rows with odd "
+        **{f"learned elsewhere ({one.column})": _origin(one) for one in manifest.origins},
         f"values and {parity.n_edges:,} rows at tree thresholds; the largest difference was {parity.largest_difference:.1e} (allowed {parity.bound:g})."
     )
     if parity.n_edges_left_out:
@@ -265,6 +267,10 @@ def _lineage(manifest: "Manifest", inside: Inside) -> str:
 
 
 # -- pieces of Markdown
+
+
+def _origin(one: "Origin") -> str:
+    return f"{one.architecture} from {one.source}{f' at {one.revision}' if one.revision else ''}, license: {one.license or 'not named'}"
 
 
 def _section(title: str, lines: Iterable[str]) -> str:

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelinscale import __version__
+from modelinscale.core.encoded import forms_of
 from modelinscale.core.files import write_bytes
 from modelinscale.core.personal import Treated
 from modelinscale.core.schema import Column, Schema
+from modelinscale.core.tokenizer import Tokenizer
 from modelinscale.export import _card
+from modelinscale.features import form_of
 from modelinscale.package import InputColumn, Manifest
-from modelinscale.package.manifest import FILES, FileFacts
+from modelinscale.package.manifest import FILES, FileFacts, Origin, Tokens
 
 if TYPE_CHECKING:
     from modelinscale.export import Named, Parts
@@ -42,7 +45,15 @@ def manifest(parts: "Parts", named: "Named", schema: Schema, clean: Clean, perso
         ignored=tuple(name for name in dict.fromkeys([*schema.names, *personal]) if name not in parts.features),
         row_bytes=_row_bytes(parts),
         lineage=named.lineage,
+        origins=tuple(Origin.model_validate(one) for one in parts.model.origins(parts.weights)),
     )
+
+
+def tokenizers(parts: "Parts") -> dict[str, Tokenizer]:
+    """What the host cuts texts with, by column."""
+    forms, states = forms_of(parts.model.form), parts.states
+    found = ((name, feature.hosted(states[name], form_of(feature, one))) for one in forms for name, feature in parts.features.items())
+    return {name: one for name, one in found if one is not None}
 
 
 def _row_bytes(parts: "Parts") -> int:
@@ -58,6 +69,7 @@ def _row_bytes(parts: "Parts") -> int:
 def _input(parts: "Parts", schema: Schema, name: str, clean: "Clean", personal: Treated | None) -> InputColumn:
     column, cleaned = schema[name], clean.get(name, {})
     raw = Column.model_validate(cleaned["raw"]) if cleaned else None
+    cutter = tokenizers(parts).get(name)
     return InputColumn(
         column=column,
         input=parts.features[name].input,
@@ -65,6 +77,7 @@ def _input(parts: "Parts", schema: Schema, name: str, clean: "Clean", personal: 
         raw=None if raw == (personal.before if personal else column) else raw,
         clean=tuple(cleaned.get("steps", ())),
         personal=personal,
+        tokens=None if cutter is None or cutter.longest is None else Tokens(sha256=cutter.sha256, longest=cutter.longest),
     )
 
 

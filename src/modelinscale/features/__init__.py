@@ -11,6 +11,7 @@ from modelinscale.core.encoded import Form, InputType, Layout, Values
 from modelinscale.core.graph import Graph
 from modelinscale.core.kinds import Kind
 from modelinscale.core.schema import Column
+from modelinscale.core.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import polars as pl
@@ -68,6 +69,11 @@ class Feature(Kind):
     def settled(self, state: State) -> State:
         """What `layout`, `encode` and `graph` need of a state, with a summary for reference: what a package keeps. It is not observed or merged further."""
         return state
+
+    def hosted(self, state: State, form: Form) -> Tokenizer | None:
+        """How the host cuts a column's texts before the graph, which then has an input for the tokens besides (`Graph.beside`); None for most: all of it is
+        in the graph."""
+        return None
 
     def notes(self, state: State, form: Form) -> tuple[str, ...]:
         """What a user should know of the training rows' values that this form does not show whole; nothing for most."""

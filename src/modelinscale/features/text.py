@@ -5,21 +5,25 @@ N texts, V terms (words and pairs), M words in all texts.
 
 from collections.abc import Iterator
 from math import ceil
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from modelinscale.core.bins import Bins
+from modelinscale.core.elsewhere import Elsewhere, short
 from modelinscale.core.encoded import Form, InputType, Layout, Sparse, Values
 from modelinscale.core.graph import Graph
 from modelinscale.core.schema import Column
+from modelinscale.core.settings import Also
+from modelinscale.core.tokenizer import Tokenizer, tokenizer, tokens_of
 from modelinscale.features import Feature, State
 from modelinscale.features._lengths import MOST, usual
 from modelinscale.features._pieces import draw_pieces, learned, per_word, piece_tokens
 from modelinscale.features._runs import SIGN, Runs, draw_characters, n_characters, runs
+from modelinscale.features._taught import read_tokenizer
 from modelinscale.features._tokens import draw_tokens, tokens
 from modelinscale.features._words import Words, draw, words
 
@@ -30,6 +34,8 @@ COUNTED = 1_000_000
 """Terms counted at most (see `Text.observe`)."""
 _LEVELS = 33
 _EXACT_BITS = 8
+_FEWEST = 8
+"""Tokens of a text, where nobody says: signs for its beginning and end among them."""
 _NEVER = "."
 """A term that no text has, for a column of zeros where nothing was learned."""
 
@@ -41,6 +47,7 @@ class Text(Feature):
     plain: how often each known term occurs. scaled: ``sqrt(count / n_words) * idf``, where ``idf = 1 + log((1 + n) / (1 + n_with_term))``:
     before the factor idf a row's words have length 1, and a word said twice does not count double. A missing text is all 0.
     deep: as scaled, or with `in_order` the number of each word: 0 behind the end, 1 unseen, from 2 on the known words, the most frequent first.
+    With a `tokenizer` they are that one's numbers and two, cut on the host (`core.tokenizer`), before the graph and in Python alike.
     Python and graph give the same bits (scaled: up to 65,536 occurrences of a term in one text).
 
     >>> import polars as pl
@@ -70,15 +77,25 @@ class Text(Feature):
     """What a text is made of `in_order`: whole words, or pieces of words learned from the training texts, so that a word never seen is no riddle."""
     n_pieces: int = Field(4_000, ge=2, le=60_000)
     """How many `subwords` there are at most."""
+    tokenizer: Annotated[Elsewhere | None, BeforeValidator(short), Also({"type": "string"})] = None
+    """A folder with the ``tokenizer.json`` of an encoder learned elsewhere (``./bert``), or ``{hub: NAME}``: a network is shown the texts in their order, cut
+    as that encoder was taught (`language` of `network`)."""
     longest: int | None = Field(None, ge=1, le=100_000)
     """Words (pieces) of a text that a network is shown `in_order` at most, the first ones; null: from the training texts, at most 512."""
+
+    @model_validator(mode="after")
+    def _cut_one_way(self) -> Self:
+        if self.tokenizer is not None and self.pieces != "words":
+            raise ValueError("give either `tokenizer` (pieces as an encoder was taught) or `pieces: subwords` (learned from these texts)")
+        return self
 
     @classmethod
     def suits(cls, column: Column) -> bool:
         return column.type == "string"
 
     def empty(self) -> State:
-        return {"n": 0, "missing": 0, "level": 0, "samples": [_sample() for _ in range(_LEVELS)], "lengths": Bins.of(np.zeros(0)).plain()}
+        found = {"n": 0, "missing": 0, "level": 0, "samples": [_sample() for _ in range(_LEVELS)], "lengths": Bins.of(np.zeros(0)).plain()}
+        return found if self.tokenizer is None else found | {"tokenizer": None}
 
     def observe(self, state: State, values: "pl.Series") -> State:
         """Counts in how many texts each term occurs.
@@ -103,8 +120,12 @@ class Text(Feature):
             if n_terms > COUNTED and level < _LEVELS - 1:
                 first = level + 1
                 break
-        lengths = Bins.of(found.counts.astype(np.float64)).plain()
-        return self.merge(state, {"n": len(values), "missing": missing, "level": first, "samples": samples[first:], "lengths": lengths})
+        sizes, own = found.counts, {}
+        if self.tokenizer is not None:
+            own = {"tokenizer": state["tokenizer"] or read_tokenizer(self.tokenizer)}
+            sizes = tokenizer(own["tokenizer"]["content"]).sizes(values.to_list())
+        lengths = Bins.of(sizes.astype(np.float64)).plain()
+        return self.merge(state, {"n": len(values), "missing": missing, "level": first, "samples": samples[first:], "lengths": lengths, **own})
 
     def merge(self, a: State, b: State) -> State:
         level = max(a["level"], b["level"])
@@ -112,14 +133,17 @@ class Text(Feature):
         while len(samples) > 1 and sum(len(s["terms"]) for s in samples) > COUNTED:
             level, samples = level + 1, samples[1:]
         lengths = Bins.load(a["lengths"]).merged(Bins.load(b["lengths"])).plain()
-        return {"n": a["n"] + b["n"], "missing": a["missing"] + b["missing"], "level": level, "samples": samples, "lengths": lengths}
+        own = {} if self.tokenizer is None else {"tokenizer": a["tokenizer"] or b["tokenizer"]}
+        return {"n": a["n"] + b["n"], "missing": a["missing"] + b["missing"], "level": level, "samples": samples, "lengths": lengths, **own}
 
     def settled(self, state: State) -> State:
         known = self._known(state)
-        learned = {"pieces": self._pieces(state)} if self._cuts else {}
+        learned = {"pieces": self._pieces(state)} if self._cuts else {} if self.tokenizer is None else {"tokenizer": self._taught(state)}
         return {**state, "level": _LEVELS - 1, "samples": [{"texts": sum(s["texts"] for s in state["samples"]), "terms": known}], **learned}
 
     def layout(self, state: State, form: Form) -> Layout:
+        if (cutter := self.hosted(state, form)) is not None:
+            return Layout("tokens", cutter.n_ids, (cutter.sha256,), (self._longest(state),))
         if form == "deep" and self.in_order:
             n_known = len(self._pieces(state)["known"] if self._cuts else self._words(state))
             return Layout("tokens", n_known + 2, (), (self._longest(state),))
@@ -127,6 +151,8 @@ class Text(Feature):
         return Layout("sparse", len(names), names)
 
     def encode(self, state: State, values: "pl.Series", form: Form) -> Values:
+        if (cutter := self.hosted(state, form)) is not None:
+            return cutter.ids(values.to_list())
         if form == "deep" and self.in_order:
             longest = self._longest(state)
             return piece_tokens(values, self._pieces(state)["known"], longest) if self._cuts else tokens(values, self._words(state), longest)
@@ -155,6 +181,8 @@ class Text(Feature):
         return Sparse(starts, columns.astype(np.int32), numbers, V)
 
     def graph(self, state: State, form: Form, graph: Graph, tensor: str) -> str:
+        if self.hosted(state, form) is not None:
+            return graph.beside(tensor, tokens_of, "int64", self._longest(state))
         if form == "deep" and self.in_order:
             longest = self._longest(state)
             return draw_pieces(graph, tensor, self._pieces(state)["known"], longest) if self._cuts else draw_tokens(graph, tensor, self._words(state), longest)
@@ -168,6 +196,23 @@ class Text(Feature):
         if pieces:
             blocks.append(_draw_terms(graph, draw_characters(graph, tensor), pieces, weights[len(split) :], scaled=scaled))
         return blocks[0] if len(blocks) == 1 else graph.op("Concat", *blocks, axis=1)
+
+    def hosted(self, state: State, form: Form) -> Tokenizer | None:
+        if form != "deep" or self.tokenizer is None:
+            return None
+        return tokenizer(self._taught(state)["content"], self._longest(state))
+
+    def notes(self, state: State, form: Form) -> tuple[str, ...]:
+        if "deep" not in form or not (self.in_order or self.tokenizer):
+            return ()
+        T, lengths, each = self._longest(state), Bins.load(state["lengths"]), self._pieces(state)["per_word"] if self._cuts else 1.0
+        n, most = int(lengths.counts[lengths.middles() * each > T].sum()), int(lengths.quantile(1.0) * each)
+        if not n:
+            return ()
+        what, about = ("words", "") if not (self._cuts or self.tokenizer) else ("tokens", "about " if self._cuts else "")
+        share = n / int(lengths.counts.sum())
+        cut = f"{about}{n:,} texts to learn from ({share:.1%}) are cut to their first {T:,} {what}; the longest has {about}{most:,}."
+        return (f"{cut} `longest` lets a network see more.",)
 
     def examples(self, state: State | None = None) -> list[Any]:
         plain = [None, "", " ", "a", "free entry", "Free entry in 2 a weekly competition!", "the the the the", "don't", "e-mail", "£5 or $10?", "1,234.5"]
@@ -210,6 +255,12 @@ class Text(Feature):
         known = learned(counts, self.n_pieces)
         return {"known": known, "per_word": per_word(counts, known)}
 
+    def _taught(self, state: State) -> dict[str, Any]:
+        """content: of the tokenizer's file; limit: tokens of a text that it is made for, at most."""
+        assert self.tokenizer is not None
+        found: dict[str, Any] = state["tokenizer"] or read_tokenizer(self.tokenizer)
+        return found
+
     def _runs(self, values: "pl.Series") -> Iterator[Runs]:
         return runs(values, self.characters)
 
@@ -217,6 +268,8 @@ class Text(Feature):
         if self.longest is not None:
             return self.longest
         n_words = usual(Bins.load(state["lengths"]))
+        if self.tokenizer is not None:
+            return max(_FEWEST, min(n_words, self._taught(state)["limit"]))
         return min(MOST, ceil(n_words * max(1.0, self._pieces(state)["per_word"]))) if self._cuts else n_words
 
     def _weights(self, state: State, known: dict[str, int]) -> NDArray[np.float32]:

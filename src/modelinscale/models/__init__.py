@@ -203,6 +203,10 @@ class Model(Kind):
         """Values at which the answer may jump, by dense column name (tree thresholds): export tests one ULP either side. None by default."""
         return {}
 
+    def origins(self, weights: Weights) -> tuple[dict[str, Any], ...]:
+        """Weights learned elsewhere that are among these, as a package's manifest names them. None by default."""
+        return ()
+
     def importance(self, weights: Weights, layouts: dict[str, Layout]) -> dict[str, float]:
         """Share of the model's work each feature does, by feature name, summing to 1; empty where the family has no cheap answer."""
         return {}

@@ -48,6 +48,9 @@ class Ensemble(Model):
         """The forms of its members, side by side."""
         return beside(member.form for member in self.members)
 
+    def origins(self, weights: Weights) -> tuple[dict[str, Any], ...]:
+        return tuple(one for member, own in zip(self.members, apart(weights), strict=True) for one in member.origins(own))
+
     def accepts(self, task: Task, layouts: dict[str, Layout]) -> str:
         if task.several:
             return f"it mixes answers of one class or one number, not {task.several}; `network` gives them"

@@ -4,17 +4,19 @@ C scores. See `_deep` for its parts and their sources.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from modelinscale.core.elsewhere import short
 from modelinscale.core.encoded import Form, Layout, Role
+from modelinscale.core.settings import Also
 from modelinscale.core.space import Range, Span
 from modelinscale.core.task import Task
 from modelinscale.models._deep import plan
 from modelinscale.models._deep.family import Deep
 from modelinscale.models._deep.plan import Fall, Precision, Recipe, Shape
-from modelinscale.models._pretrained import Pretrained
+from modelinscale.models._pretrained import Language, Pretrained
 
 _IMAGE_WEIGHTS, _STEP_WEIGHTS = 1_700, 24
 """Weights of an encoder of images (either kind) and of sequences, about, for each product of two maps or units."""
@@ -60,6 +62,9 @@ class Network(Deep):
     """Encoder of sequences: gated recurrent units both ways (rnn), cells with a memory of their own (lstm), convolutions that look ever further, attention."""
     text: Literal["bag", "rnn", "lstm", "tcn", "transformer"] = "rnn"
     """Encoder of texts that come as words in their order (`in_order` of the feature); bag: an embedding a word, whatever the order."""
+    language: Annotated[Language | None, BeforeValidator(short), Also({"type": "string"})] = None
+    """Instead of `text`: an encoder learned elsewhere, a folder as transformers saves it (``./bert``) or ``{hub: NAME, share: 0}``, for texts that are cut by
+    its tokenizer (`tokenizer` of the feature)."""
     units: int = Field(64, ge=8, le=1024)
     """Width of the encoders of sequences and texts."""
     noise: float = Field(0.0, ge=0, le=2)

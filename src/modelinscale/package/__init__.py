@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from modelinscale.core.errors import PackageError, RequestError, did_you_mean
 from modelinscale.core.steps import padded
 from modelinscale.core.task import Label, Task
+from modelinscale.core.tokenizer import Tokenizer, tokenizer, tokens_of
 from modelinscale.package._cells import BadCell
 from modelinscale.package._images import reader_of
 from modelinscale.package.manifest import FILES, FileFacts, InputColumn, Lineage, Manifest, Parity, read_manifest
@@ -53,12 +54,13 @@ class Answer:
 class Package:
     """An opened package. All methods may be called from several threads at once; nothing it holds changes."""
 
-    def __init__(self, manifest: Manifest, session: Any, folder: Path | None = None) -> None:
-        """Takes parts that were checked already: use `open_package`."""
+    def __init__(self, manifest: Manifest, session: Any, folder: Path | None = None, tokenizers: Mapping[str, Tokenizer] | None = None) -> None:
+        """Takes parts that were checked already: use `open_package`. ``tokenizers``: by column, what the host cuts texts with."""
         self.manifest = manifest
         self.folder = folder
         self._session = session
         self._readers = [reader_of(column) for column in manifest.inputs]
+        self._tokenizers = dict(tokenizers or {})
         self._images = [column.name for column in manifest.inputs if column.input == "image"]
         self._sequences = {column.name: column.column.width or 1 for column in manifest.inputs if column.input == "sequence"}
         self._known = frozenset(c.name for c in manifest.inputs) | frozenset(manifest.ignored)
@@ -161,6 +163,7 @@ class Package:
 
     def _run(self, tensors: Mapping[str, NDArray[Any]], n_rows: int) -> Answer:
         """Runs the graph on as many rows at once as fit into `_GRAPH_BYTES`; every row is answered by itself, so the cut changes nothing."""
+        tensors = {**tensors, **{tokens_of(name): one.ids(tensors[name].tolist()).astype(np.int64) for name, one in self._tokenizers.items()}}
         if self._images or self._sequences:
             return self._answer(self._by_size(tensors, n_rows))
         most = self._most_rows(tensors) if n_rows > 1 else 1
@@ -302,10 +305,26 @@ def open_package(folder: Path | str) -> Package:
 
 
 def _opened(manifest: Manifest, folder: Path, model: bytes, golden: bytes) -> Package:
-    package = Package(manifest, start(model), folder)
+    package = Package(manifest, start(model), folder, _tokenizers(manifest, folder))
     _fits(package)
     replay(package, _json(folder / "golden.json", golden))
     return package
+
+
+def _tokenizers(manifest: Manifest, folder: Path) -> dict[str, Tokenizer]:
+    """What the host cuts texts with, by column, from the states of their features."""
+    wanted = {column.name: column.tokens for column in manifest.inputs if column.tokens is not None}
+    if not wanted:
+        return {}
+    states = _json(folder / "reference.json", _verified(folder, "reference.json", manifest.files["reference.json"]))
+    try:
+        found = {name: tokenizer(states["features"][name]["state"]["tokenizer"]["content"], tokens.longest) for name, tokens in wanted.items()}
+    except (KeyError, TypeError) as error:
+        raise PackageError(f"{folder}: reference.json lacks the tokenizer of a column ({error}).", fix=_AGAIN) from error
+    for name, one in found.items():
+        if one.sha256 != wanted[name].sha256:
+            raise PackageError(f"{folder}: the tokenizer of {name!r} is {one.sha256}, the manifest says {wanted[name].sha256}.", fix=_AGAIN)
+    return found
 
 
 def replay(package: Package, golden: Any) -> None:
@@ -362,7 +381,7 @@ def _fits(package: Package) -> None:
     """Refuses a graph that takes or gives other tensors than the manifest says."""
     takes = {i.name for i in package._session.get_inputs()}
     gives = {o.name for o in package._session.get_outputs()}
-    described = {c.name for c in package.inputs}
+    described = {c.name for c in package.inputs} | {tokens_of(c.name) for c in package.inputs if c.tokens is not None}
     if takes != described or not set(package._outputs) <= gives:
         raise PackageError(
             f"{package.folder}: the graph takes {sorted(takes)} and gives {sorted(gives)}; the manifest says {sorted(described)} and {package._outputs}.",

@@ -31,6 +31,32 @@ UPGRADES: dict[int, Upgrade] = {}
 """Format number -> what turns a manifest of that format into the next one. Empty while there has been one format only."""
 
 
+class Tokens(Settings):
+    """How the host cuts a column's texts before the graph, which has an input of their tokens besides (`core.tokenizer`)."""
+
+    sha256: str
+    """Which tokenizer does it, the first 16 digits; it lies in ``reference.json``, in the state of the column's feature."""
+    longest: int = Field(ge=1)
+    """Tokens of a text at most."""
+
+
+class Origin(Settings):
+    """Weights that were learned elsewhere, and of which some are in the graph, as they were or trained further."""
+
+    column: str
+    """The column that they see."""
+    architecture: str
+    """What they are weights of, as timm or transformers call it."""
+    source: str = ""
+    """The name on the hub, of the folder or of the file that they came from."""
+    revision: str | None = None
+    """Which of the hub's revisions was asked for."""
+    license: str = ""
+    """What came with them says so; empty: it says nothing, and nobody may take it to be free."""
+    sha256: str = ""
+    """Of the weights as they came, the first 16 digits."""
+
+
 class InputColumn(Settings):
     """One raw column the graph takes."""
 
@@ -47,6 +73,8 @@ class InputColumn(Settings):
 
     personal: Treated | None = None
     """What is done to a cell after that, where the column is personal; none: nothing."""
+    tokens: Tokens | None = None
+    """A step of the host: how it is cut for an encoder learned elsewhere; none: all that is done with it is in the graph."""
 
     @property
     def accepts(self) -> Column:
@@ -141,6 +169,8 @@ class Manifest(Settings):
     row_bytes: int = Field(0, ge=0)
     """About how many bytes the graph holds for one row while it works, besides the words of a text; 0: not known."""
     lineage: Lineage = Lineage()
+    origins: tuple[Origin, ...] = ()
+    """Weights learned elsewhere that are in the graph: whose licenses hold for this package too."""
     refit: str = ""
     """Why it should be learned again: rows it learned from were erased. Empty: no reason is known."""
     parity: Parity = Parity()
@@ -215,4 +245,4 @@ def _checked(path: Path, found: dict[str, Any]) -> Manifest:
 
 _AGAIN = "Make the package again with `mis run`, or copy the whole folder again from where it came."
 
-__all__ = ["FILES", "FORMAT", "NAME", "UPGRADES", "FileFacts", "InputColumn", "Lineage", "Manifest", "Parity", "read_manifest", "upgraded"]
+__all__ = ["FILES", "FORMAT", "NAME", "UPGRADES", "FileFacts", "InputColumn", "Lineage", "Manifest", "Origin", "Parity", "Tokens", "read_manifest", "upgraded"]

@@ -77,7 +77,7 @@ class Context:
 
         other = Context(self.place, lambda step, share, note: None)
         other.done, other.rows, other._parts = self.done, self.rows, parts
-        other.states = observe(self.features, self.rows, parts, compute=self.spec.compute)
+        other.states = observe(self.place.located(self.features), self.rows, parts, compute=self.spec.compute)
         return other
 
     # -- the table

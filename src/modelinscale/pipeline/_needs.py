@@ -74,7 +74,7 @@ def _step_bytes(spec: ModelSpec, n_columns: int) -> int:
     if learns(spec, "network"):
         named = spec.features.values()
         sides = [one.size for one in named if isinstance(one, Image)]
-        lengths = [one.longest or _USUAL_STEPS for one in named if isinstance(one, Sequence) or (isinstance(one, Text) and one.in_order)]
+        lengths = [one.longest or _USUAL_STEPS for one in named if isinstance(one, Sequence) or (isinstance(one, Text) and (one.in_order or one.tokenizer))]
         model = spec.model if isinstance(spec.model, Network) else Network()
         found.append(model.step_bytes(max(0, n_columns - len(sides) - len(lengths)), sides, lengths))
     return max(found)

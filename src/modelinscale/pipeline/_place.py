@@ -3,15 +3,17 @@
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modelinscale import __version__
+from modelinscale.core.elsewhere import located
 from modelinscale.core.errors import StoreError
 from modelinscale.core.files import sweep, told, write_json
 from modelinscale.core.identity import identity
+from modelinscale.features import Feature
 from modelinscale.spec import ModelSpec
 from modelinscale.store import Store
 
@@ -44,6 +46,10 @@ class Place:
     @classmethod
     def of(cls, spec: ModelSpec, base: Path) -> "Place":
         return cls(spec, base, spec.store_at(base))
+
+    def located(self, features: Mapping[str, Feature]) -> dict[str, Feature]:
+        """Features that learn, with what was taught elsewhere taken from where model.yaml lies. Their states keep it, so that it is looked for once."""
+        return {name: Feature.parse(located(feature.plain(), self.base)) for name, feature in features.items()}
 
     def name(self, step: str, inputs: Facts) -> str:
         """The identity of a step with these inputs, under this version of the code."""

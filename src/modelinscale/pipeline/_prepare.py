@@ -77,7 +77,7 @@ def work(context: Context, folder: Path) -> Facts:
     parts = assign(rows, spec.data.split, **about, **more)
     leaks = guard(rows, parts, spec.data.split, **about, memory=spec.compute.memory)
     context.progress("prepare", 0.4, "what the columns hold")
-    states = observe(roles.features, rows, parts, compute=spec.compute)
+    states = observe(context.place.located(roles.features), rows, parts, compute=spec.compute)
     write_array(folder / "parts.npy", parts)
     if leaks:  # forced: what the split hides is measured once there is a model
         write_array(folder / HONEST, assign(rows, honest(spec.data.split, leaks), **about, **more))

@@ -20,6 +20,7 @@ def inputs(place: Place, done: dict[str, Result]) -> Facts:
 
 
 def work(context: Context, folder: Path) -> Facts:
+    from modelinscale.core.elsewhere import located
     from modelinscale.models import Model
     from modelinscale.models.linear import Linear
     from modelinscale.pipeline._context import HELD_OUT
@@ -30,7 +31,7 @@ def work(context: Context, folder: Path) -> Facts:
     notes: list[str] = []
     memory = None if spec.compute.memory is None else context.room
     fitted = fit(
-        Model.parse(context.facts("tune")["model"]) if "tune" in context.done else spec.model,
+        Model.parse(located(context.facts("tune")["model"], context.place.base)) if "tune" in context.done else spec.model_at(context.place.base),
         context.examples,
         context.task,
         context.layouts,

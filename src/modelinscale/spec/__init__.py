@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from modelinscale.compute import Compute
 from modelinscale.compute.local import Local as LocalCompute
+from modelinscale.core import elsewhere
 from modelinscale.core.access import Access
 from modelinscale.core.bucket import SCHEMES
 from modelinscale.core.errors import SpecError, did_you_mean
@@ -158,8 +159,8 @@ class ModelSpec(Settings):
     """What the model is called: in the registry, in the server's addresses. Letters, digits, ``.``, ``_`` and ``-``."""
     data: Data
     """Where the rows are."""
-    target: str = Field(min_length=1)
-    """The column to predict."""
+    target: Annotated[str | tuple[str, ...], BeforeValidator(_several)] = Field(min_length=1)
+    """The column to predict, or a list of columns that are predicted together: all of them numbers, or all of them flags (``[length, width]``)."""
     positive: Label | None = None
     """For two classes: the one to find. Left out: true, 1, yes, or the rarer of the two."""
     task: TaskType | None = None
@@ -309,6 +310,10 @@ def load(path: Path | str | None = None) -> ModelSpec:
         content = file.read_bytes()
         if len(content) > MAX_BYTES:
             raise SpecError(f"{file}: {len(content)} bytes are too many for a model.yaml.", fix="Is this a data file? Use `mis init` on it.")
+    def model_at(self, base: Path) -> "Model | Literal['auto']":
+        """The model, with weights learned elsewhere taken from ``base``."""
+        return self.model if isinstance(self.model, str) else Model.parse(elsewhere.located(self.model.plain(), base))
+
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1

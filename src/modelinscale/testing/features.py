@@ -15,6 +15,7 @@ from modelinscale.core.encoded import Form, Layout, Sparse, Values
 from modelinscale.core.graph import Graph
 from modelinscale.core.seeds import generator
 from modelinscale.core.steps import padded
+from modelinscale.core.tokenizer import tokens_of
 from modelinscale.features import Feature, State
 
 if TYPE_CHECKING:
@@ -167,7 +168,9 @@ def session(feature: Feature, state: State, form: Form) -> Callable[[NDArray[Any
             return np.concatenate([np.asarray(running.run(["block"], {"x": one[None]})[0]) for one in values])
         if feature.input == "sequence":
             values = padded(values.tolist(), layout.shape[1] if layout.role == "steps" else state["width"])
-        found: NDArray[Any] = running.run(["block"], {"x": values})[0]
+        cutter = feature.hosted(state, form)
+        more = {} if cutter is None else {tokens_of("x"): cutter.ids(values.tolist()).astype(np.int64)}
+        found: NDArray[Any] = running.run(["block"], {"x": values, **more})[0]
         return found
 
     return run

@@ -23,6 +23,8 @@ _KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _HEADS, _BLOCKS = 4, 2
 """Of the encoder with attention."""
 _KERNEL, _MOST_CONVOLUTIONS = 3, 6
+_ASKING = 1024
+"""Steps of a graph that look at all others at once: of ten thousand, looking at as many, a row would hold 1.6 GB a layer."""
 _FAR = -1e9
 """What attention is given for a step that is not there."""
 
@@ -186,19 +188,27 @@ class Block(torch.nn.Module):
         """far: (B, 1, 1, T), 0 for a row's own steps, far below it for others."""
         B, T, W = x.shape
         query, key, value = self.asked(self.first(x)).view(B, T, 3, _HEADS, W // _HEADS).permute(2, 0, 3, 1, 4)  # (B, heads, T, H) each
-        share = torch.softmax(query @ key.transpose(2, 3) / math.sqrt(W // _HEADS) + far, dim=3)
-        x = x + self.mixed((share @ value).transpose(1, 2).reshape(B, T, W))
+        seen = torch.nn.functional.scaled_dot_product_attention(query, key, value, far)  # T x T numbers are never held
+        x = x + self.mixed(seen.transpose(1, 2).reshape(B, T, W))
         found: Tensor = x + self.narrow(torch.relu(self.wide(self.second(x))))
         return found
 
-    def draw(self, graph: Graph, tensor: str, far: str) -> str:
+    def draw(self, graph: Graph, tensor: str, far: str, longest: int) -> str:
+        """``longest``: T at most."""
         W, H = self.width, self.width // _HEADS
         asked = graph.op("Reshape", self.asked.draw(graph, self.first.draw(graph, tensor)), graph.constant([0, 0, 3, _HEADS, H], np.int64))
         asked = graph.op("Transpose", asked, perm=[2, 0, 3, 1, 4])
         query, key, value = (graph.op("Gather", asked, graph.constant(i, np.int64), axis=0) for i in range(3))
-        likeness = graph.op("MatMul", query, graph.op("Transpose", key, perm=[0, 1, 3, 2]))
-        share = graph.op("Softmax", graph.op("Add", graph.op("Div", likeness, graph.constant(np.float32(math.sqrt(H)))), far), axis=3)
-        mixed = graph.op("Reshape", graph.op("Transpose", graph.op("MatMul", share, value), perm=[0, 2, 1, 3]), graph.constant([0, 0, W], np.int64))
+        key = graph.op("Transpose", key, perm=[0, 1, 3, 2])
+        seen = []
+        for start in range(0, longest, _ASKING):
+            asking, axis = query, graph.constant([2], np.int64)
+            if longest > _ASKING:  # of shorter rows the later slices are empty
+                asking = graph.op("Slice", query, graph.constant([start], np.int64), graph.constant([start + _ASKING], np.int64), axis)
+            likeness = graph.op("Div", graph.op("MatMul", asking, key), graph.constant(np.float32(math.sqrt(H))))
+            seen.append(graph.op("MatMul", graph.op("Softmax", graph.op("Add", likeness, far), axis=3), value))
+        whole = seen[0] if len(seen) == 1 else graph.op("Concat", *seen, axis=2)
+        mixed = graph.op("Reshape", graph.op("Transpose", whole, perm=[0, 2, 1, 3]), graph.constant([0, 0, W], np.int64))
         x = graph.op("Add", tensor, self.mixed.draw(graph, mixed))
         return graph.op("Add", x, self.narrow.draw(graph, graph.op("Relu", self.wide.draw(graph, self.second.draw(graph, x)))))
 
@@ -234,8 +244,13 @@ class Transformer(Along):
         far = graph.op("Unsqueeze", graph.op("Transpose", far, perm=[0, 2, 1]), graph.constant([1], np.int64))
         for block in self.blocks:
             assert isinstance(block, Block)
-            x = block.draw(graph, x, far)
+            x = block.draw(graph, x, far, len(self.places))
         return graph.op("Mul", self.last.draw(graph, x), there)
+
+
+def looks(T: int, width: int) -> int:
+    """About how many numbers a graph holds of a row of T steps while they look at each other."""
+    return 2 * _HEADS * min(T, _ASKING) * T + 8 * T * width
 
 
 ALONG: dict[str, type[Along]] = {"rnn": Rnn, "lstm": Lstm, "tcn": Tcn, "transformer": Transformer}

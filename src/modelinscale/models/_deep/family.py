@@ -5,7 +5,7 @@ C scores. Without torch until it learns or answers.
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from modelinscale.core.encoded import Encoded, Layout, Role
 from modelinscale.core.graph import Graph
@@ -61,6 +61,10 @@ class Deep(Model):
         from modelinscale.models._deep.learn import draw
 
         return draw(weights, task, graph, blocks)
+
+    def origins(self, weights: Weights) -> tuple[dict[str, Any], ...]:
+        settings = (port["settings"] for port in weights.meta.get("ports", ()))
+        return tuple({**one["origin"], "sha256": one["digest"]} for one in settings if "origin" in one)
 
     def row_bytes(self, weights: Weights) -> int:
         from modelinscale.models._deep.size import row_bytes

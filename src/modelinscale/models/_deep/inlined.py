@@ -8,8 +8,8 @@ from modelinscale.core.errors import ModelError, needs
 from modelinscale.core.graph import Graph
 
 
-def inlined(graph: Graph, model: Any, tensor: str) -> str:
-    """Calls the model (an `onnx.ModelProto` with one input and one output) on a tensor; returns what it gives.
+def inlined(graph: Graph, model: Any, *tensors: str) -> str:
+    """Calls the model (an `onnx.ModelProto` with one output) on tensors, one for each of its inputs in their order; returns what it gives.
 
     Raises `ModelError` for a model that holds functions, branches or loops of its own.
     """
@@ -17,8 +17,8 @@ def inlined(graph: Graph, model: Any, tensor: str) -> str:
     if model.functions:
         raise ModelError(f"This model has functions of its own ({model.functions[0].name}); only plain nodes become part of a graph.")
     made = model.graph
-    (given,), (wanted,) = made.input, made.output
-    names = {"": "", given.name: tensor}
+    (wanted,) = made.output
+    names = {"": ""} | {given.name: tensor for given, tensor in zip(made.input, tensors, strict=True)}
     for one in made.initializer:
         names[one.name] = graph.constant(np.array(onnx.numpy_helper.to_array(one)))
     for node in made.node:

@@ -150,7 +150,9 @@ def _ports(model: "Deep", train: Examples) -> tuple[tuple[Port, ...], Known]:
 
 def _pretrained(model: "Network", port: Port) -> tuple[Port, dict[str, NDArray[Any]]]:
     """With weights from elsewhere, drawn once: what cannot be exported is not to be trained for hours first."""
-    from modelinscale.models._deep.pretrained import digest_of, weights_of
+        elif layout.role == "tokens" and cast("Network", model).language is not None:
+            ports[-1], facts[-1] = _language(cast("Network", model), ports[-1], layout)
+    from modelinscale.models._deep.pretrained import digest_of, origin_of, weights_of
 
     assert model.pretrained is not None
     known = weights_of(model.pretrained, port.shape[0])
@@ -164,12 +166,25 @@ def _pretrained(model: "Network", port: Port) -> tuple[Port, dict[str, NDArray[A
     port.build(known).draw(Graph(), "pixels")
     return port, known
 
+        "origin": {"column": port.features[0], **origin_of(model.pretrained)},
 
 def _port(model: "Network", name: str, layout: Layout) -> Port:
     settings: tuple[tuple[str, Any], ...] = ()
     if layout.role == "image":
         encoder = model.image if model.image != "auto" else "convnext" if layout.shape[0] >= LARGE_SIDE else "resnet"
         settings = (("encoder", encoder), ("maps", model.maps), ("mirrored", model.flip and model.mirror))
+def _language(model: "Network", port: Port, layout: Layout) -> tuple[Port, dict[str, NDArray[Any]]]:
+    """The same for an encoder of texts."""
+    from modelinscale.models._deep.languages import reader_of
+    from modelinscale.models._deep.pretrained import digest_of
+
+    assert model.language is not None
+    settings, known = reader_of(model.language, port.features[0], layout)
+    port = replace(port, settings=(*settings.items(), ("digest", digest_of(known))))
+    port.build(known).draw(Graph(), "tokens")
+    return port, known
+
+
     if layout.role == "tokens":
         settings = _along(model.text, model)
     return Port(layout.role, (name,), (layout.width,), layout.shape, settings)

@@ -34,6 +34,8 @@ Block = Tensor | Sparse | tuple[NDArray[Any], ...]
 _SCORED_NUMBERS, _STEP_NUMBERS, _MOST_SCORED = 1 << 21, 64, 9
 """Of images and sequences about so many numbers are scored at once, a step counted as 64; at most 512 rows."""
 
+_HELD_SHARE = 8
+"""Of an encoder learned elsewhere: as many of its numbers count as one."""
 
 @dataclass(frozen=True)
 class Port:
@@ -49,6 +51,11 @@ class Port:
     """Sizes besides, by name."""
 
     def plain(self) -> dict[str, Any]:
+    @property
+    def row_numbers(self) -> int:
+        """Numbers that an encoder learned elsewhere holds of one row; 0 for others."""
+        return int(dict(self.settings).get("row_numbers", 0))
+
         return {"kind": self.kind, "features": list(self.features), "widths": list(self.widths), "shape": list(self.shape), "settings": dict(self.settings)}
 
     @classmethod
@@ -69,6 +76,10 @@ class Port:
         if self.kind == "steps":
             return Steps(self.shape[1], self.shape[0], kind=more["encoder"], units=more["units"], noise=more["noise"])
         if self.kind == "tokens":
+        if self.kind == "tokens" and more["encoder"] == "pretrained":
+            from modelinscale.models._deep.languages import Reader
+
+            return Reader(self.shape[0], more["config"], more["share"], dict(known))
             return Tokens(self.widths[0], self.shape[0], kind=more["encoder"], units=more["units"])
         C = self.shape[2]
         mean, deviation = known.get("mean", np.zeros(C, np.float32)), known.get("deviation", np.ones(C, np.float32))
@@ -107,6 +118,7 @@ class Net(torch.nn.Module):
         return 1 << min(_MOST_SCORED, max(0, int(math.log2(_SCORED_NUMBERS / max([1, *sizes])))))
 
     def forward(self, batch: Batch) -> Tensor:
+        sizes += [port.row_numbers // _HELD_SHARE for port in self.ports]
         """(K, B, C)."""
         return self.trunk([self.parts[name](batch[name]) for name in self.names])
 

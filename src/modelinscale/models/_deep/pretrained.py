@@ -6,7 +6,10 @@ Training needs timm; the package does not, as the network becomes part of its gr
 import hashlib
 import logging
 import warnings
+from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -60,31 +63,35 @@ class Body(Images):
         return found
 
     def draw_seen(self, graph: Graph, tensor: str) -> str:
-        """Through torch's own exporter, whose nodes become nodes of this graph. Raises `ModelError` for what it cannot write."""
-        needs("onnxscript", extra="timm")
-        was = self.training
-        self.eval()
-        quiet = logging.getLogger("torch.onnx"), logging.getLogger("onnxscript")
-        levels = [one.level for one in quiet]
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the exporter's, about itself
-                for one in quiet:
-                    one.setLevel(logging.ERROR)
-                example, any_number = torch.zeros(2, 3, self.side, self.side), {0: torch.export.Dim.DYNAMIC}
-                program = torch.onnx.export(
-                    self.body.cpu(), (example,), dynamo=True, opset_version=21, dynamic_shapes=(any_number,), external_data=False, verbose=False
-                )
-                assert program is not None
-                return inlined(graph, program.model_proto, tensor)
-        except torch.onnx.errors.OnnxExporterError as error:
-            raise ModelError(
-                f"{type(self.body).__name__} cannot be written as an ONNX graph ({_first_line(error)}).", fix="Choose another `pretrained.architecture`."
-            ) from error
-        finally:
-            self.train(was)
-            for one, level in zip(quiet, levels, strict=True):
-                one.setLevel(level)
+        """Raises `ModelError` for what torch's own exporter cannot write."""
+        example = torch.zeros(2, 3, self.side, self.side)
+        return exported(self.body, (example,), (1,), graph, tensor, extra="timm", fix="Choose another `pretrained.architecture`.")
+
+
+def exported(body: Any, example: tuple[Tensor, ...], n_any: Sequence[int], graph: Graph, *tensors: str, extra: str, fix: str) -> str:
+    """Calls a module on tensors of a graph, as in evaluation: torch's own exporter writes it, and its nodes become nodes of this graph.
+
+    ``example``: what it may be given; of each, the first ``n_any`` axes may have any size. Raises `ModelError` for what cannot be written.
+    """
+    needs("onnxscript", extra=extra)
+    was = body.training
+    quiet = logging.getLogger("torch.onnx"), logging.getLogger("onnxscript")
+    levels = [one.level for one in quiet]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's, about itself
+            for one in quiet:
+                one.setLevel(logging.ERROR)
+            sizes = tuple(dict.fromkeys(range(n), torch.export.Dim.DYNAMIC) for n in n_any)
+            program = torch.onnx.export(body.eval().cpu(), example, dynamo=True, opset_version=21, dynamic_shapes=sizes, external_data=False, verbose=False)
+            assert program is not None
+            return inlined(graph, program.model_proto, *tensors)
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ModelError(f"{type(body).__name__} cannot be written as an ONNX graph ({_first_line(error)}).", fix=fix) from error
+    finally:
+        body.train(was)
+        for one, level in zip(quiet, levels, strict=True):
+            one.setLevel(level)
 
 
 def weights_of(settings: "Pretrained", side: int) -> dict[str, NDArray[Any]]:
@@ -98,6 +105,14 @@ def weights_of(settings: "Pretrained", side: int) -> dict[str, NDArray[Any]]:
         _fit(body, _read(file), file, settings.architecture)
     mean, deviation = (np.asarray(body.default_cfg[name], np.float32) * 255 for name in ("mean", "std"))
     return {"mean": mean, "deviation": deviation} | {_BODY + name: value.detach().numpy().copy() for name, value in body.state_dict().items()}
+
+
+def origin_of(settings: "Pretrained") -> dict[str, Any]:
+    """Where they are from. Of a file nothing says under which license it came; of the hub's timm knows."""
+    known = _timm().get_pretrained_cfg(settings.architecture) if settings.hub else None
+    hub = (known and known.hf_hub_id) or "the hub"
+    source = Path(settings.path).name if settings.path is not None else hub
+    return {"architecture": settings.architecture, "source": source, "license": (known and known.license) or ""}
 
 
 def digest_of(weights: dict[str, NDArray[Any]]) -> str:
@@ -165,13 +180,21 @@ def _about_size(other: list[str], side: int) -> str:
 
 
 def _timm() -> ModuleType:
+    with_torchvision()
+    return needs("timm", extra="timm")
+
+
+@cache
+def with_torchvision() -> None:
+    """Makes what imports torchvision on its way importable, also where that was built for a GPU and torch was not. Nothing where it is not installed."""
+    if find_spec("torchvision") is None:
+        return
     try:
-        return needs("timm", extra="timm")
+        import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
         _named_operators()
-        return needs("timm", extra="timm")
 
 
 @cache

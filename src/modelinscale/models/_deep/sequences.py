@@ -43,10 +43,10 @@ class Steps(Part):
         return graph.op("Concat", draw_pooled(graph, self.along.draw(graph, tensor, there), there), draw_pooled(graph, tensor, there), axis=1)
 
 
-def cut(graph: Graph, tensor: str, there: str) -> tuple[str, str]:
-    """Without the steps that no row of the call has; one stays. ``there`` (N, T, 1); steps are axis 1 of both."""
+def cut(graph: Graph, tensor: str, there: str, least: int = 1) -> tuple[str, str]:
+    """Without the steps that no row of the call has; ``least`` of them stay. ``there`` (N, T, 1); steps are axis 1 of both."""
     n_steps = graph.op("Reshape", graph.op("ReduceSum", there, graph.constant([1, 2], np.int64), keepdims=0), graph.constant([-1], np.int64))
-    most = graph.op("ReduceMax", graph.op("Concat", n_steps, graph.constant([1.0], np.float32), axis=0), graph.constant([0], np.int64), keepdims=1)
+    most = graph.op("ReduceMax", graph.op("Concat", n_steps, graph.constant([least], np.float32), axis=0), graph.constant([0], np.int64), keepdims=1)
     end, zero, one = graph.op("Cast", most, to=graph.INT64), graph.constant([0], np.int64), graph.constant([1], np.int64)
     return graph.op("Slice", tensor, zero, end, one), graph.op("Slice", there, zero, end, one)
 

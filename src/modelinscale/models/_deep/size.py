@@ -13,6 +13,7 @@ from modelinscale.core.encoded import Encoded, Layout, Sparse, Values
 from modelinscale.core.errors import ModelError
 from modelinscale.core.units import show_bytes
 from modelinscale.models import Effort, Examples, Weights
+from modelinscale.models._deep.along import looks
 from modelinscale.models._deep.earlier import current
 from modelinscale.models._deep.net import Net
 from modelinscale.models._deep.plan import Recipe
@@ -101,3 +102,12 @@ def row_bytes(weights: Weights) -> int:
     through = 3 * sum(len(one["binned"]) * one["n_bins"] + len(one.get("waved", ())) * one.get("n_waves", 0) for one in dense)
     n_inputs = arrays["signs"].shape[-1]  # numbers by bin: what is over the border, its share, that within 0 and 1
     return int(4 * (through + 2 * n_inputs + meta["shape"]["members"] * (n_inputs + 2 * meta["shape"]["width"])))
+def _row_numbers(port: dict[str, Any]) -> int:
+    """What an encoder along steps holds of a row while each step looks at all others, and one learned elsewhere."""
+    settings, T = port["settings"], (port["shape"] or [0])[0]
+    if settings.get("encoder") == "transformer":
+        return looks(T, settings["units"])
+    return int(settings.get("row_numbers", 0))
+
+
+    through += sum(_row_numbers(port) for port in meta["ports"])

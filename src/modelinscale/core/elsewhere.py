@@ -1,0 +1,129 @@
+"""Something that was learned elsewhere: a folder as the Hugging Face hub lays it out, on this machine or (only where asked) fetched from the hub."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from modelinscale.core.errors import ModelError, needs
+from modelinscale.core.settings import Settings
+
+TOKENIZER, CONFIG, WEIGHTS = "tokenizer.json", "config.json", "model.safetensors"
+"""Files of such a folder. Large weights lie in several files, which an index beside them names."""
+INDEX = f"{WEIGHTS}.index.json"
+_ABOUT = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md")
+_WANTED = (TOKENIZER, "tokenizer_config.json", CONFIG, "model*.safetensors", INDEX, *_ABOUT)
+_PLACES = {"path", "hub", "revision"}
+
+
+class Elsewhere(Settings):
+    """Where something learned elsewhere is: a folder, or a name on the hub."""
+
+    path: str | None = None
+    """A folder with ``config.json``, ``model.safetensors`` and ``tokenizer.json``, absolute or from where model.yaml lies; nothing is fetched."""
+    hub: str | None = Field(None, pattern=r"^[\w.-]+(/[\w.-]+)?$")
+    """Its name on the Hugging Face hub (``distilbert/distilbert-base-uncased``), where there is a network; it is fetched once and kept by the hub's library."""
+    revision: str | None = None
+    """With `hub`: a commit, tag or branch; a commit can never become another one."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give either `path` (a folder) or `hub` (a name; it is fetched)")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("`revision` belongs to `hub`")
+        return self
+
+    @property
+    def said(self) -> str:
+        """Where it is from, without what is this machine's own."""
+        return self.hub or Path(self.path or "").name
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Its place alone, without what else may be said about it."""
+        return {name: value for name, value in self.plain().items() if name in _PLACES and value is not None}
+
+    def folder(self) -> Path:
+        """The folder, fetched where it is on the hub. Raises `ModelError` where there is none or the hub cannot be reached."""
+        if self.path is not None:
+            folder = Path(self.path)
+            if not folder.is_dir():
+                raise ModelError(
+                    f"there is no folder {self.path!r} of something learned elsewhere.", fix="Give the folder that `save_pretrained` wrote, or `hub: NAME`."
+                )
+            return folder
+        hub = needs("huggingface_hub", extra="transformers")
+        try:
+            return Path(hub.snapshot_download(self.hub, revision=self.revision, allow_patterns=list(_WANTED)))
+        except (OSError, ValueError, hub.errors.HFValidationError) as error:  # what the hub raises of its own (not found, gated, offline) are OSErrors too
+            at = f" at {self.revision!r}" if self.revision else ""
+            raise ModelError(
+                f"{self.hub!r}{at} cannot be fetched from the hub ({_first_line(error)}).",
+                fix="Fetch it where there is a network, and give its folder: `path`.",
+            ) from error
+
+
+def short(value: Any) -> Any:
+    """``./bert`` for ``{path: ./bert}``."""
+    return {"path": value} if isinstance(value, str) else value
+
+
+def located(value: Any, base: Path) -> Any:
+    """Plain settings with the relative paths of what was learned elsewhere taken from ``base``, the folder of model.yaml."""
+    if isinstance(value, list):
+        return [located(one, base) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {name: _placed(one, base) if name in ("pretrained", "language", "tokenizer") else located(one, base) for name, one in value.items()}
+
+
+def _placed(value: Any, base: Path) -> Any:
+    if isinstance(value, Mapping) and isinstance(value.get("path"), str):
+        return {**value, "path": str(base / value["path"])}
+    return value
+
+
+def read_text(folder: Path, name: str, what: str) -> str:
+    """A text file of such a folder. Raises `ModelError` where it is not there or no text; ``what`` it is for is said then."""
+    try:
+        return (folder / name).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        there = ", ".join(sorted(one.name for one in folder.iterdir())[:8]) or "nothing"
+        fix = "Write it with `transformers`: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)." if name == TOKENIZER else None
+        raise ModelError(f"{str(folder)!r} has no {name}, {what}; there: {there}.", fix=fix or "Give the folder that `save_pretrained` wrote.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{str(folder / name)!r} cannot be read as text ({_first_line(error)}).") from error
+
+
+def read_json(folder: Path, name: str, what: str) -> dict[str, Any]:
+    """The same of a file that holds an object in JSON."""
+    try:
+        found = json.loads(read_text(folder, name, what))
+    except ValueError as error:
+        raise ModelError(f"{str(folder / name)!r} is not whole JSON ({_first_line(error)}).") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{str(folder / name)!r} holds no settings, but {type(found).__name__}.")
+    return found
+
+
+def license_of(folder: Path) -> str:
+    """What the folder says of its license: what its README's head names, else the first line of its LICENSE; empty where it says nothing."""
+    for name in _ABOUT:
+        file = folder / name
+        if not file.is_file():
+            continue
+        lines = [line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
+        if name != "README.md":
+            return next((line[:80] for line in lines if line), "")
+        head = lines[1 : lines.index("---", 1)] if lines[:1] == ["---"] and "---" in lines[1:] else []
+        for line in head:
+            if line.startswith("license:"):
+                return line.removeprefix("license:").strip().strip("'\"")[:80]
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
