@@ -255,10 +255,10 @@ def _lineage(manifest: "Manifest", inside: Inside) -> str:
         "rows and split": lineage.data,
         "seed": "" if lineage.seed is None else str(lineage.seed),
         "graph": f"model.onnx, {show_bytes(inside.size_bytes)}",
+        **{f"learned elsewhere ({one.column})": _origin(one) for one in manifest.origins},
     }
     proved = (
         f"Before this package was written, the graph decided as the training code did on {parity.n_rows:,} validation rows, {parity.n_odd:,} rows with odd "
-        **{f"learned elsewhere ({one.column})": _origin(one) for one in manifest.origins},
         f"values and {parity.n_edges:,} rows at tree thresholds; the largest difference was {parity.largest_difference:.1e} (allowed {parity.bound:g})."
     )
     if parity.n_edges_left_out:
@@ -266,11 +266,11 @@ def _lineage(manifest: "Manifest", inside: Inside) -> str:
     return _section("Lineage", [_table(["", ""], [[k, f"`{_code(v)}`"] for k, v in facts.items() if v], right_from=9), proved])
 
 
-# -- pieces of Markdown
-
-
 def _origin(one: "Origin") -> str:
     return f"{one.architecture} from {one.source}{f' at {one.revision}' if one.revision else ''}, license: {one.license or 'not named'}"
+
+
+# -- pieces of Markdown
 
 
 def _section(title: str, lines: Iterable[str]) -> str:

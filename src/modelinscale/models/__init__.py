@@ -199,13 +199,13 @@ class Model(Kind):
         """About how many bytes its part of the graph holds of one row at once, beyond the encoded blocks. 0 by default."""
         return 0
 
-    def edges(self, weights: Weights) -> dict[str, NDArray[np.float32]]:
-        """Values at which the answer may jump, by dense column name (tree thresholds): export tests one ULP either side. None by default."""
-        return {}
-
     def origins(self, weights: Weights) -> tuple[dict[str, Any], ...]:
         """Weights learned elsewhere that are among these, as a package's manifest names them. None by default."""
         return ()
+
+    def edges(self, weights: Weights) -> dict[str, NDArray[np.float32]]:
+        """Values at which the answer may jump, by dense column name (tree thresholds): export tests one ULP either side. None by default."""
+        return {}
 
     def importance(self, weights: Weights, layouts: dict[str, Layout]) -> dict[str, float]:
         """Share of the model's work each feature does, by feature name, summing to 1; empty where the family has no cheap answer."""

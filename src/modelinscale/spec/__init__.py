@@ -286,6 +286,10 @@ class ModelSpec(Settings):
             settings["memory"] = max(1 << 16, min(settings["memory"], budget // 4))
         return Source.parse(settings)
 
+    def model_at(self, base: Path) -> "Model | Literal['auto']":
+        """The model, with weights learned elsewhere taken from ``base``."""
+        return self.model if isinstance(self.model, str) else Model.parse(elsewhere.located(self.model.plain(), base))
+
     def store_at(self, base: Path) -> Store:
         """The store with relative folders taken from ``base``."""
         settings = anchored(self.store.plain(), base)
@@ -310,10 +314,6 @@ def load(path: Path | str | None = None) -> ModelSpec:
         content = file.read_bytes()
         if len(content) > MAX_BYTES:
             raise SpecError(f"{file}: {len(content)} bytes are too many for a model.yaml.", fix="Is this a data file? Use `mis init` on it.")
-    def model_at(self, base: Path) -> "Model | Literal['auto']":
-        """The model, with weights learned elsewhere taken from ``base``."""
-        return self.model if isinstance(self.model, str) else Model.parse(elsewhere.located(self.model.plain(), base))
-
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1

@@ -145,13 +145,13 @@ def _ports(model: "Deep", train: Examples) -> tuple[tuple[Port, ...], Known]:
                 continue
             values = np.asarray(seen[name], np.float32)
             facts[-1] = {"mean": values.mean((0, 1, 2)), "deviation": np.maximum(values.std((0, 1, 2)), np.float32(1))}
+        elif layout.role == "tokens" and cast("Network", model).language is not None:
+            ports[-1], facts[-1] = _language(cast("Network", model), ports[-1], layout)
     return tuple(ports), {f"{port.kind}{i}": fact for i, (port, fact) in enumerate(zip(ports, facts, strict=True))}
 
 
 def _pretrained(model: "Network", port: Port) -> tuple[Port, dict[str, NDArray[Any]]]:
     """With weights from elsewhere, drawn once: what cannot be exported is not to be trained for hours first."""
-        elif layout.role == "tokens" and cast("Network", model).language is not None:
-            ports[-1], facts[-1] = _language(cast("Network", model), ports[-1], layout)
     from modelinscale.models._deep.pretrained import digest_of, origin_of, weights_of
 
     assert model.pretrained is not None
@@ -161,18 +161,13 @@ def _pretrained(model: "Network", port: Port) -> tuple[Port, dict[str, NDArray[A
         "architecture": model.pretrained.architecture,
         "share": model.pretrained.share,
         "mirrored": dict(port.settings)["mirrored"],
+        "origin": {"column": port.features[0], **origin_of(model.pretrained)},
     }
     port = replace(port, settings=(*settings.items(), ("digest", digest_of(known))))
     port.build(known).draw(Graph(), "pixels")
     return port, known
 
-        "origin": {"column": port.features[0], **origin_of(model.pretrained)},
 
-def _port(model: "Network", name: str, layout: Layout) -> Port:
-    settings: tuple[tuple[str, Any], ...] = ()
-    if layout.role == "image":
-        encoder = model.image if model.image != "auto" else "convnext" if layout.shape[0] >= LARGE_SIDE else "resnet"
-        settings = (("encoder", encoder), ("maps", model.maps), ("mirrored", model.flip and model.mirror))
 def _language(model: "Network", port: Port, layout: Layout) -> tuple[Port, dict[str, NDArray[Any]]]:
     """The same for an encoder of texts."""
     from modelinscale.models._deep.languages import reader_of
@@ -185,6 +180,11 @@ def _language(model: "Network", port: Port, layout: Layout) -> tuple[Port, dict[
     return port, known
 
 
+def _port(model: "Network", name: str, layout: Layout) -> Port:
+    settings: tuple[tuple[str, Any], ...] = ()
+    if layout.role == "image":
+        encoder = model.image if model.image != "auto" else "convnext" if layout.shape[0] >= LARGE_SIDE else "resnet"
+        settings = (("encoder", encoder), ("maps", model.maps), ("mirrored", model.flip and model.mirror))
     if layout.role == "tokens":
         settings = _along(model.text, model)
     return Port(layout.role, (name,), (layout.width,), layout.shape, settings)

@@ -33,9 +33,9 @@ Block = Tensor | Sparse | tuple[NDArray[Any], ...]
 
 _SCORED_NUMBERS, _STEP_NUMBERS, _MOST_SCORED = 1 << 21, 64, 9
 """Of images and sequences about so many numbers are scored at once, a step counted as 64; at most 512 rows."""
-
 _HELD_SHARE = 8
 """Of an encoder learned elsewhere: as many of its numbers count as one."""
+
 
 @dataclass(frozen=True)
 class Port:
@@ -50,12 +50,12 @@ class Port:
     settings: tuple[tuple[str, Any], ...] = ()
     """Sizes besides, by name."""
 
-    def plain(self) -> dict[str, Any]:
     @property
     def row_numbers(self) -> int:
         """Numbers that an encoder learned elsewhere holds of one row; 0 for others."""
         return int(dict(self.settings).get("row_numbers", 0))
 
+    def plain(self) -> dict[str, Any]:
         return {"kind": self.kind, "features": list(self.features), "widths": list(self.widths), "shape": list(self.shape), "settings": dict(self.settings)}
 
     @classmethod
@@ -75,11 +75,11 @@ class Port:
             return Words(self.widths, known.get("rarity", np.zeros(sum(self.widths))))
         if self.kind == "steps":
             return Steps(self.shape[1], self.shape[0], kind=more["encoder"], units=more["units"], noise=more["noise"])
-        if self.kind == "tokens":
         if self.kind == "tokens" and more["encoder"] == "pretrained":
             from modelinscale.models._deep.languages import Reader
 
             return Reader(self.shape[0], more["config"], more["share"], dict(known))
+        if self.kind == "tokens":
             return Tokens(self.widths[0], self.shape[0], kind=more["encoder"], units=more["units"])
         C = self.shape[2]
         mean, deviation = known.get("mean", np.zeros(C, np.float32)), known.get("deviation", np.ones(C, np.float32))
@@ -115,10 +115,10 @@ class Net(torch.nn.Module):
     def scored_rows(self) -> int:
         """Rows scored at once: a power of two, fewer where a row is large, always as many for one network, so that the last bits of a score are the same."""
         sizes = [math.prod(port.shape) if port.kind == "image" else port.shape[0] * _STEP_NUMBERS for port in self.ports if port.shape]
+        sizes += [port.row_numbers // _HELD_SHARE for port in self.ports]
         return 1 << min(_MOST_SCORED, max(0, int(math.log2(_SCORED_NUMBERS / max([1, *sizes])))))
 
     def forward(self, batch: Batch) -> Tensor:
-        sizes += [port.row_numbers // _HELD_SHARE for port in self.ports]
         """(K, B, C)."""
         return self.trunk([self.parts[name](batch[name]) for name in self.names])
 

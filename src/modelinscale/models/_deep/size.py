@@ -95,13 +95,6 @@ def _full(layouts: dict[str, Layout], n: int) -> Encoded:
     return Encoded(layouts, blocks)
 
 
-def row_bytes(weights: Weights) -> int:
-    """About how many bytes the graph holds of one row at once, beyond the encoded blocks: what each encoder gives, and two layers of every member."""
-    meta, arrays = current(weights).meta, current(weights).arrays
-    dense = [port["settings"] for port in meta["ports"] if port["kind"] == "dense"]
-    through = 3 * sum(len(one["binned"]) * one["n_bins"] + len(one.get("waved", ())) * one.get("n_waves", 0) for one in dense)
-    n_inputs = arrays["signs"].shape[-1]  # numbers by bin: what is over the border, its share, that within 0 and 1
-    return int(4 * (through + 2 * n_inputs + meta["shape"]["members"] * (n_inputs + 2 * meta["shape"]["width"])))
 def _row_numbers(port: dict[str, Any]) -> int:
     """What an encoder along steps holds of a row while each step looks at all others, and one learned elsewhere."""
     settings, T = port["settings"], (port["shape"] or [0])[0]
@@ -110,4 +103,11 @@ def _row_numbers(port: dict[str, Any]) -> int:
     return int(settings.get("row_numbers", 0))
 
 
+def row_bytes(weights: Weights) -> int:
+    """About how many bytes the graph holds of one row at once, beyond the encoded blocks: what each encoder gives, and two layers of every member."""
+    meta, arrays = current(weights).meta, current(weights).arrays
+    dense = [port["settings"] for port in meta["ports"] if port["kind"] == "dense"]
+    through = 3 * sum(len(one["binned"]) * one["n_bins"] + len(one.get("waved", ())) * one.get("n_waves", 0) for one in dense)
     through += sum(_row_numbers(port) for port in meta["ports"])
+    n_inputs = arrays["signs"].shape[-1]  # numbers by bin: what is over the border, its share, that within 0 and 1
+    return int(4 * (through + 2 * n_inputs + meta["shape"]["members"] * (n_inputs + 2 * meta["shape"]["width"])))
