@@ -1,11 +1,17 @@
 """Long tables as sequences: rows grouped by key and ordered by time, and windows to forecast what comes next."""
 
 import math
+import os
 import random
 import sqlite3
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -14,6 +20,9 @@ from modelinscale.core.errors import SourceError, SpecError
 from modelinscale.core.schema import Schema
 from modelinscale.data.clean import clean
 from modelinscale.data.sources import Cursor, Source
+from modelinscale.data.sources._sequences import Wanted
+from modelinscale.data.sources._sequences.steps import ranked
+from modelinscale.data.sources.sequences import Sequences
 from modelinscale.spec._source import settings_of
 from modelinscale.testing import sources as suite
 
@@ -280,11 +289,174 @@ def test_a_key_of_too_many_rows_is_told(mixed: Path) -> None:
         ({"by": []}, "grouped `by` nothing"),
         ({"history": 3}, "a window needs `history` and `horizon`"),
         ({"step": 3}, "`step` is for windows"),
+        ({"past": ["pressure"]}, "`past` and `ahead` are for windows"),
+        ({"history": 2, "horizon": 1, "values": ["value"], "ahead": ["label"]}, "'label' is string, and lists are made of numbers and flags"),
+        ({"history": 2, "horizon": 1, "values": ["value"], "ahead": ["pressure"], "past": ["pressure"]}, "a column is named twice"),
+        ({"history": 2, "horizon": 1, "ahead": ["holiday"]}, "no column 'holiday'"),
+        ({"memory": "1KiB"}, "memory"),
     ],
 )
 def test_settings_that_cannot_be_are_told(mixed: Path, more: dict[str, Any], said: str) -> None:
     with pytest.raises((SpecError, ValidationError), match=f"(?s){said}"):
         sequences(str(mixed), **more).columns()
+
+
+def test_windows_have_what_is_known_ahead_whole_and_of_other_columns_only_what_was(tmp_path: Path) -> None:
+    rows_of = [(f"s{k}", at, 10 * k + at, 100 + at, "ab"[k]) for k in range(2) for at in range(7)]
+    file = tmp_path / "shops.csv"
+    file.write_text(
+        "shop,day,sales,visitors,kind,holiday\n"
+        + "".join(f"{shop},{day},{sales},{n},{kind},{str(day % 3 == 0).lower()}\n" for shop, day, sales, n, kind in rows_of)
+    )
+    more = {"by": ["shop"], "order_by": "day", "values": ["sales"], "keep": ["kind"], "past": ["visitors"], "ahead": ["holiday"], "history": 3, "horizon": 2}
+    source = sequences(str(file), **more)
+    assert [(c.name, c.type, c.width) for c in source.columns().columns] == [
+        ("shop", "string", None),
+        ("day", "int", None),
+        ("kind", "string", None),
+        ("history", "vector", 3),
+        ("visitors", "vector", 3),
+        ("holiday", "vector", 5),
+        ("future", "vector", 2),
+    ]
+    found, _ = rows(source)
+    assert len(found) == 2 * 3
+    assert found[4] == {
+        "shop": "s1",
+        "day": 3,
+        "kind": "b",
+        "history": [11, 12, 13],
+        "visitors": [101, 102, 103],
+        "holiday": [0, 0, 1, 0, 0],
+        "future": [14, 15],
+    }
+
+
+def test_what_comes_in_a_column_that_is_not_known_ahead_changes_no_window(tmp_path: Path) -> None:
+    """The truth of the future is in no column but the one to be forecast, and those that are said to be known."""
+
+    def windows(last: int) -> list[dict[str, Any]]:
+        file = tmp_path / "shops.csv"
+        file.write_text("day,sales,visitors,price\n" + "".join(f"{day},{day},{last if day == 5 else day},{last if day == 5 else day}\n" for day in range(6)))
+        more = {"by": [], "order_by": "day", "values": ["sales"], "past": ["visitors"], "ahead": ["price"], "history": 3, "horizon": 3}
+        return rows(sequences(str(file), **more))[0]
+
+    (one,), (other,) = windows(5), windows(99)
+    assert one["visitors"] == other["visitors"] == [0, 1, 2]
+    assert (one["price"][-1], other["price"][-1]) == (5, 99)
+    assert {**one, "price": None} == {**other, "price": None}
+
+
+def test_a_value_that_a_series_does_not_keep_is_told(tmp_path: Path) -> None:
+    file = written(tmp_path / "readings.csv", [("s1", at, at, 0, "ab"[at == 4]) for at in range(6)])
+    with pytest.raises(SourceError, match="1 keys have several 'label'"):
+        rows(sequences(str(file), history=2, horizon=1, keep=["label"]))
+
+
+def many(folder: Path, n_keys: int = 37, seed: int = 5) -> Path:
+    """Rows in any order, of keys of very different lengths, one of them longer than all others together."""
+    chance = random.Random(seed)
+    found = [
+        (f"s{key}", at, round(chance.gauss(0, 1), 3), at % 7, "ab"[key % 2])
+        for key in range(n_keys)
+        for at in range(2000 if key == 3 else chance.randrange(1, 60))
+    ]
+    chance.shuffle(found)
+    return written(folder / "many.csv", found)
+
+
+class Small(Sequences):
+    """So little memory that a few rows fill it."""
+
+    @classmethod
+    def of(cls, source: Source) -> "Small":
+        return cls.model_validate({name: getattr(source, name) for name in type(source).model_fields})
+
+    @property
+    def _wanted(self) -> Wanted:
+        return replace(super()._wanted, memory=40_000)
+
+
+@pytest.mark.parametrize("more", [{"keep": ["label"]}, {"history": 5, "horizon": 2, "keep": ["label"], "every": 3}], ids=["keys", "windows"])
+def test_rows_that_do_not_fit_give_the_same_sequences_in_the_same_order(tmp_path: Path, more: dict[str, Any]) -> None:
+    held = sequences({"type": "csv", "path": str(many(tmp_path)), "block": 4096}, **more)
+    small = Small.of(held)
+    (whole, end), (cut, other) = rows(held), rows(small)
+    assert len(whole) > 30
+    assert list(map(str, cut)) == list(map(str, whole))  # numbers that are missing are equal as words
+    assert other == end
+    assert not list(Path(tempfile.gettempdir()).glob(f"mis-sequences-{os.getpid()}*"))
+    with (tmp_path / "many.csv").open("a") as out:
+        out.write("s3,2000,1.5,0,b\ns99,1,1.0,0,b\n")
+    for one in (rows(held, end), rows(small, end)):
+        assert list(map(str, one[0])) == list(map(str, rows(held, end)[0]))
+    first = next(small.but(rows=3).read(None, small.columns()))
+    assert list(map(str, rows(held, first.cursor)[0])) == list(map(str, rows(held.but(rows=7), first.cursor)[0]))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("s3,5,0,0,b\n", "1 rows have the same sensor and at as another"),
+        (",2,0,0,b\n", "1 rows have no 'sensor'"),
+        ("s3,-9,0,0,a\n", "1 keys have several 'label'"),
+    ],
+)
+def test_rows_without_a_place_are_told_also_where_they_do_not_fit(tmp_path: Path, row: str, said: str) -> None:
+    file = many(tmp_path)
+    with file.open("a") as out:
+        out.write(row)
+    small = Small.of(sequences({"type": "csv", "path": str(file), "block": 4096}, keep=["label"]))
+    with pytest.raises(SourceError, match=said):
+        rows(small)
+
+
+def test_the_budget_of_a_collect_bounds_the_rows_that_are_held(mixed: Path) -> None:
+    source = sequences(str(mixed))
+    less = source.within(1 << 18, source.columns())
+    assert less.memory == 4 << 20  # type: ignore[attr-defined]
+    assert less.feed() == source.feed()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 1001])
+def test_the_middle_step_of_a_long_series_is_that_of_a_sorted_list(n: int) -> None:
+    apart = np.random.default_rng(n).exponential(size=n)
+    apart[: n // 3] = apart[-1]
+    for rank in {0, (n - 1) // 2, n // 2, n - 1}:
+        assert ranked(lambda: np.array_split(apart, 3), rank) == np.sort(apart)[rank]
+
+
+@pytest.mark.slow
+def test_what_is_held_follows_the_memory_and_not_the_rows(tmp_path: Path) -> None:
+    code = """
+import sys, threading
+import numpy as np, polars as pl
+from modelinscale.core import memory
+from modelinscale.data.sources import Source
+n, path = int(sys.argv[1]), sys.argv[2]
+chance = np.random.default_rng(1)
+at = chance.permutation(n)
+pl.DataFrame({"key": at // 4000, "at": at % 4000, "x": chance.normal(size=n), "y": chance.normal(size=n)}).write_parquet(path, row_group_size=50_000)
+del at
+inner = {"type": "parquet", "path": path}
+source = Source.parse({"type": "sequences", "source": inner, "by": ["key"], "order_by": "at", "values": ["x", "y"]})
+schema = source.columns()
+source = source.within(2 << 20, schema)
+assert source.memory == 32 << 20
+memory.give_back()
+guard = memory.Guard(1 << 60)
+before = memory.held()
+threading.Thread(target=guard.watch, daemon=True).start()
+total = sum(len(v) for chunk in source.read(None, schema) for v in chunk.batch.column("x").to_numpy(zero_copy_only=False))
+print(total, guard.peak - before)
+"""
+    peaks = {}
+    for n in (400_000, 3_200_000):
+        done = subprocess.run([sys.executable, "-c", code, str(n), str(tmp_path / "rows.parquet")], capture_output=True, text=True, check=True)
+        total, peaks[n] = map(int, done.stdout.split())
+        assert total == n
+    assert max(peaks.values()) < 160 << 20, peaks  # twice the budget, and what reading and Arrow's pool keep
+    assert peaks[3_200_000] < 1.5 * peaks[400_000] + (32 << 20), peaks
 
 
 @pytest.mark.slow

@@ -68,3 +68,85 @@ def test_the_graph_forecasts_as_python_does_with_gaps_and_without_any_number(wid
 
 def test_a_history_that_is_no_list_is_refused_by_name() -> None:
     assert Forecast(history="pasd").accepts(TASK, examples(waves(5)).layouts) == "there is no column 'pasd' that holds a list of numbers"
+
+
+def with_holidays(n_rows: int = 500, seed: int = 11, effect: float = -2.0) -> tuple[Examples, NDArray[np.bool_]]:
+    """Waves that some days move by ``effect`` heights, and a list that says on which of all T + H steps; (N, H) which of those to come."""
+    chance, both = np.random.default_rng(seed), waves(n_rows, seed)
+    days = chance.random((n_rows, T + H)) < 0.1
+    height = both[:, :T].std(axis=1, keepdims=True)
+    both = both + effect * height * days
+    x, known = both[:, :T].astype(np.float32), days.astype(np.float32)
+    layouts = {name: Layout("dense", T + H if "holiday" in name else T, tuple(map(str, range(T + H if "holiday" in name else T)))) for name in BLOCKS}
+    scaled = (known - known.mean(0)) / np.maximum(known.std(0), 0.1)
+    blocks = {"plain/history": x, "scaled/history": x, "plain/holiday": known, "scaled/holiday": scaled.astype(np.float32)}
+    return Examples(Encoded(layouts, blocks), both[:, T:]), days[:, T:]
+
+
+BLOCKS = ("plain/history", "scaled/history", "plain/holiday", "scaled/holiday")
+
+
+def without_days_to_come(given: Examples) -> Examples:
+    """The same with no such day to come."""
+    blocks = {name: np.array(block) for name, block in given.rows.items()}
+    blocks["plain/holiday"][:, T:] = 0
+    return Examples(Encoded(given.rows.layouts, blocks), given.target)
+
+
+def test_what_is_known_ahead_of_a_step_moves_the_forecast_of_that_step_and_no_other() -> None:
+    train, _ = with_holidays()
+    test, days = with_holidays(200, seed=12)
+    model = Forecast()
+    weights = model.fit(train, None, TASK, Effort())
+    height = np.asarray(test.rows["plain/history"]).std(axis=1, keepdims=True)
+    told, untold = model.predict(weights, test.rows), model.predict(weights, without_days_to_come(test).rows)
+    moved = (told - untold) / height
+    assert np.abs(moved[~days]).max() < 1e-9
+    assert moved[days].mean() == pytest.approx(-1.6, abs=0.4)  # in deviations of histories that such days have widened
+    assert ((told - test.target) ** 2 / height**2).mean() < 0.3 * ((untold - test.target) ** 2 / height**2).mean()
+    assert 0.01 < model.importance(weights, train.layouts)["holiday"] < 0.9
+
+
+def test_a_forecast_never_looks_at_what_comes_in_a_column_that_is_not_known_ahead() -> None:
+    train, _ = with_holidays()
+    layouts = {name: Layout("dense", T, tuple(map(str, range(T)))) for name in BLOCKS}
+    past = Examples(Encoded(layouts, {name: np.asarray(block)[:, :T] for name, block in train.rows.items()}), train.target)
+    weights = Forecast().fit(past, None, TASK, Effort())
+    assert "ahead" not in weights.meta
+
+
+@pytest.mark.parametrize("width", [H, None], ids=["several", "one"])
+def test_the_graph_adds_what_is_known_ahead_as_python_does(width: int | None) -> None:
+    task, model = TASK.but(width=width), Forecast()
+    train, _ = with_holidays()
+    if not width:  # the list then ends with the one step to come
+        layouts = {name: Layout("dense", T + ("holiday" in name), tuple(map(str, range(T + ("holiday" in name))))) for name in BLOCKS}
+        blocks = {name: np.asarray(block)[:, : layouts[name].width] for name, block in train.rows.items()}
+        train = Examples(Encoded(layouts, blocks), train.target[:, 0])
+    weights = model.fit(train, train, task, Effort())
+    assert weights.meta["ahead"] == ["holiday"]
+    weights = model.update(weights, train, None, task, Effort())
+    rows = train.rows.slice(0, 30)
+    feeds = {name: np.array(block) for name, block in rows.items()}
+    feeds["plain/holiday"][0], feeds["plain/holiday"][1, -2:], feeds["plain/history"][2] = np.nan, np.inf, np.nan
+    rows = Encoded(rows.layouts, feeds)
+    graph = Graph()
+    blocks_of = {name: graph.block(name, layout) for name, layout in rows.layouts.items()}
+    graph.output("scores", model.graph(weights, task, rows.layouts, graph, blocks_of), "float32", ("N", H) if width else ("N",))
+    session = onnxruntime.InferenceSession(to_bytes(graph, name="model"))
+    drawn = session.run(None, {i.name: feeds[i.name] for i in session.get_inputs()})[0]
+    found = model.predict(weights, rows)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(drawn, found, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize(("ahead", "task"), [(("history",), TASK), (("holiday",), TASK.but(width=H + 1)), (("hollyday",), TASK)])
+def test_a_column_that_does_not_reach_over_the_steps_to_come_is_refused_as_known_ahead(ahead: tuple[str, ...], task: Task) -> None:
+    train, _ = with_holidays(30)
+    why = Forecast(history="history", ahead=ahead).accepts(task, train.layouts)
+    assert why == f"the column {ahead[0]!r} is known ahead and needs lists of {T} + {task.width} numbers, those of the history and of the steps to come"
+
+
+def test_ahead_is_for_forecasts_of_numbers() -> None:
+    task = Task(type="binary", target="y", labels=(False, True))
+    assert Forecast(ahead=("holiday",)).accepts(task, with_holidays(30)[0].layouts) == "`ahead` is for numbers that are forecast"
