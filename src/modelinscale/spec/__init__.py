@@ -159,8 +159,8 @@ class ModelSpec(Settings):
     """What the model is called: in the registry, in the server's addresses. Letters, digits, ``.``, ``_`` and ``-``."""
     data: Data
     """Where the rows are."""
-    target: Annotated[str | tuple[str, ...], BeforeValidator(_several)] = Field(min_length=1)
-    """The column to predict, or a list of columns that are predicted together: all of them numbers, or all of them flags (``[length, width]``)."""
+    target: str = Field(min_length=1)
+    """The column to predict."""
     positive: Label | None = None
     """For two classes: the one to find. Left out: true, 1, yes, or the rarer of the two."""
     task: TaskType | None = None
