@@ -62,7 +62,7 @@ class Checked:
         """What becomes of a column, in a word or two."""
         if column in self.features:
             return str(self.features[column]["type"])
-        if column == self.target["column"]:
+        if column in self.target["columns"]:
             return f"target ({self.target['task']})"
         return f"left out: {self.left_out[column]}" if column in self.left_out else "not used"
 

@@ -12,8 +12,20 @@ TaskType = Literal["binary", "multiclass", "multilabel", "regression", "quantile
 """binary, multiclass: each row is of one class · multilabel: each row has any number of labels · regression: a number, or a list of as many in each row ·
 quantiles: a number, answered by what it stays below with given probabilities."""
 Label = bool | int | str
+Targets = str | tuple[str, ...]
+"""The column to predict, or several."""
 LEVELS = (0.05, 0.5, 0.95)
 """The levels of quantiles when none are named."""
+
+
+def names_of(targets: Targets) -> tuple[str, ...]:
+    """The columns to predict, also where it is one."""
+    return (targets,) if isinstance(targets, str) else targets
+
+
+def words_of(targets: Targets) -> str:
+    """The columns to predict as they stand in sentences."""
+    return ", ".join(names_of(targets))
 
 
 class Task(Settings):
@@ -21,7 +33,9 @@ class Task(Settings):
 
     type: TaskType
     target: str
-    """The column to predict."""
+    """The column to predict; of several their names, as they stand in sentences."""
+    targets: tuple[str, ...] = ()
+    """Of several target columns their names, in the order of an answer's numbers or labels; empty: the one column ``target``."""
     labels: tuple[Label, ...] = ()
     """Classes in score order; for binary (negative, positive). Empty for numbers."""
     width: int | None = None
@@ -37,6 +51,8 @@ class Task(Settings):
             raise DataError(f"a {self.type} task cannot have {n} classes ({self.labels[:5]}).")
         if self.width is not None and (self.type != "regression" or self.width < 2):
             raise DataError(f"a {self.type} task cannot have answers of {self.width} numbers.")
+        if self.targets and len(self.targets) != self.target_width:
+            raise DataError(f"a {self.type} task cannot have the {len(self.targets)} target columns {list(self.targets)}.")
         if bool(self.levels) != (self.type == "quantiles") or any(not 0 < q < 1 for q in self.levels) or any(b <= a for a, b in pairwise(self.levels)):
             raise DataError(f"a {self.type} task cannot have the levels {list(self.levels)}.", fix="Levels lie between 0 and 1, rising, and are for quantiles.")
         return self
@@ -66,6 +82,16 @@ class Task(Settings):
         if self.levels:
             return f"the quantiles {', '.join(self.level_keys)}"
         return f"{self.width} numbers at once" if self.width else ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the table that hold it."""
+        return self.targets or (self.target,)
+
+    @property
+    def answer_keys(self) -> tuple[str, ...]:
+        """What the numbers of an answer are called, as JSON keys: levels, or target columns; empty where they are a list, or one."""
+        return self.level_keys or (self.targets if self.numbers else ())
 
     @property
     def level_keys(self) -> tuple[str, ...]:

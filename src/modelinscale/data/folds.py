@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.seeds import derive
+from modelinscale.core.task import Targets, names_of
 from modelinscale.data._drawn import Draw
 from modelinscale.data._parts import TRAIN, VALID, Parts
 from modelinscale.data.split import Split
@@ -18,7 +19,7 @@ _LEAST_SHARE = 0.4
 """A fold may be as much smaller than the others; else there are too few groups to fold."""
 
 
-def folds(rows: "Rows", parts: Parts, split: Split, *, time: str | None, content: Sequence[str], target: str, n: int = 5) -> NDArray[np.int8] | None:
+def folds(rows: "Rows", parts: Parts, split: Split, *, time: str | None, content: Sequence[str], target: Targets, n: int = 5) -> NDArray[np.int8] | None:
     """(M,): the fold of each row of training, then of each row of validation; None where folds would learn from what only the future, or another part
     that a person drew, would tell. Equal rows, and rows of one group, are in one fold.
 
@@ -27,10 +28,10 @@ def folds(rows: "Rows", parts: Parts, split: Split, *, time: str | None, content
     kind = split.resolved(time)
     if kind == "time" or (kind == "column" and (time is not None or _given(rows, parts, split))):
         return None
-    by = split.group if kind == "group" else tuple(sorted({*content, target}))
+    by = split.group if kind == "group" else tuple(sorted({*content, *names_of(target)}))
     draw = Draw("random" if kind == "random" else "group" if kind == "group" else "hash", by, derive(split.seed, "folds") % (1 << 31))
     found = np.zeros(len(parts), np.int8)
-    for start, block in rows.blocks(list(by) if kind != "random" else [target]):
+    for start, block in rows.blocks(list(by) if kind != "random" else names_of(target)[:1]):
         # Not the numbers' own bounds: those of the parts may not show in the folds.
         found[start : start + len(block)] = (draw.numbers(start, block) >> np.uint64(7)) % np.uint64(n)
     chosen = np.concatenate([found[parts == TRAIN], found[parts == VALID]])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from modelinscale.core.errors import DataError
 from modelinscale.core.memory import room
 from modelinscale.core.schema import NESTED, Column, Schema
+from modelinscale.core.task import Targets, names_of
 from modelinscale.data._parts import TEST, TRAIN, VALID, Parts
 from modelinscale.data.split import Split, held_rows, table_of
 
@@ -51,7 +52,7 @@ def guard(
     parts: Parts,
     split: Split,
     *,
-    target: str,
+    target: Targets,
     content: Sequence[str],
     time: str | None = None,
     memory: int | None = None,
@@ -76,7 +77,7 @@ def find_leaks(
     parts: Parts,
     split: Split,
     *,
-    target: str,
+    target: Targets,
     content: Sequence[str],
     time: str | None = None,
     memory: int | None = None,
@@ -89,7 +90,7 @@ def find_leaks(
     kind = split.resolved(time)
     if kind not in ("hash", "random"):
         return ()
-    names = sorted({*content, target})
+    names = sorted({*content, *names_of(target)})
     table = held_rows(rows, list(dict.fromkeys([*(names if kind == "random" else ()), *split.group, *((time,) if time else ())])))
     n_held, found = sum(int(((some == TEST) | (some == VALID)).sum()) for some in _stretches(parts)), []
     if kind == "random":

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from modelinscale.core.errors import DataError, SpecError, did_you_mean
 from modelinscale.core.settings import Settings
+from modelinscale.core.task import Targets, names_of, words_of
 from modelinscale.core.units import seconds, show_seconds
 from modelinscale.data._drawn import Draw, by_draw
 from modelinscale.data._in_time import by_time
@@ -130,18 +131,18 @@ class Split(Settings):
         return "group" if self.group else "time" if time else "hash"
 
 
-def columns_of(split: Split, *, time: str | None, content: Sequence[str], target: str) -> tuple[str, ...]:
+def columns_of(split: Split, *, time: str | None, content: Sequence[str], target: Targets) -> tuple[str, ...]:
     """The columns `assign` needs, each once: what pays to be read from the lake."""
     kind = split.resolved(time)
     needed = {"hash": content, "random": (), "time": (), "group": split.group, "column": (split.column or "", *content)}[kind]
-    return tuple(dict.fromkeys([*needed, target, *([time] if time and kind in ("time", "column") else [])]))
+    return tuple(dict.fromkeys([*needed, *names_of(target), *([time] if time and kind in ("time", "column") else [])]))
 
 
 def assign(
     rows: "Rows | pa.Table | pl.DataFrame",
     split: Split,
     *,
-    target: str,
+    target: Targets,
     content: Sequence[str],
     time: str | None = None,
     label_delay: float = 0.0,
@@ -160,24 +161,29 @@ def assign(
     kind = split.resolved(time)
     if kind == "time" and time is None:
         raise DataError("a split in time needs a time column.", fix="Write `time: COLUMN` under `data`.")
-    parts = np.full(len(table), UNUSED, dtype=np.int8)
-    for start, block in table.blocks([target]):
-        parts[start : start + len(block)][block[target].is_not_null().to_numpy()] = TO_SAY
+    parts = np.full(len(table), TO_SAY, dtype=np.int8)
+    names = names_of(target)
+    for start, block in table.blocks(names):
+        for name in names:
+            parts[start : start + len(block)][block[name].is_null().to_numpy()] = UNUSED
     if not (parts == TO_SAY).any():
-        raise DataError(f"the target {target!r} is missing in every row.", fix="Name the right `target`.")
+        raise DataError(f"the target {words_of(target)!r} is missing in every row.", fix="Name the right `target`.")
+    of_class = names[0] if classes else None
     if kind == "time":
         assert time is not None
         by_time(parts, table, time, split.valid, split.test, label_delay)
     elif kind == "column":
-        _by_column(parts, table, split, target, content, time, label_delay, classes)
+        _by_column(parts, table, split, names, content, time, label_delay, of_class)
     else:
-        draw = Draw(kind, split.group if kind == "group" else tuple(sorted({*content, target})), split.seed)  # sorted: the order of features must not matter
-        by_draw(parts, table, draw, share_of(split.valid), share_of(split.test), target if classes else None)
-    _refuse_empty(parts, split, kind, label_delay, target if classes else None)
+        draw = Draw(kind, split.group if kind == "group" else tuple(sorted({*content, *names})), split.seed)  # sorted: the order of features must not matter
+        by_draw(parts, table, draw, share_of(split.valid), share_of(split.test), of_class)
+    _refuse_empty(parts, split, kind, label_delay, of_class)
     return parts
 
 
-def _by_column(parts: Parts, table: "Rows", split: Split, target: str, content: Sequence[str], time: str | None, label_delay: float, classes: bool) -> None:
+def _by_column(
+    parts: Parts, table: "Rows", split: Split, names: tuple[str, ...], content: Sequence[str], time: str | None, label_delay: float, of_class: str | None
+) -> None:
     """What the column says; where it names no row to choose, a part of train does."""
     assert split.column is not None, "settings were checked"
     known: dict[Any, int] = {}
@@ -213,7 +219,7 @@ def _by_column(parts: Parts, table: "Rows", split: Split, target: str, content: 
             f"`valid: {split.valid}` is a duration, but no time column is declared.", fix="Write a share, `valid: 0.15`, or `time: COLUMN` under `data`."
         )
     else:
-        by_draw(parts, table, Draw("hash", tuple(sorted({*content, target})), split.seed), split.valid, 0.0, target if classes else None)
+        by_draw(parts, table, Draw("hash", tuple(sorted({*content, *names})), split.seed), split.valid, 0.0, of_class)
 
 
 def _said(values: "pl.Series", known: Mapping[Any, int]) -> Parts:

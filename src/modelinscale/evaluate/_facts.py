@@ -160,6 +160,8 @@ class Evaluation(Settings):
     """The same metrics for the baselines."""
     differences: dict[str, dict[str, Estimate]]
     """Model minus baseline, on the same resamples: an interval without 0 in it is a difference that is no accident."""
+    targets: dict[str, dict[str, Estimate]] = {}
+    """Several target columns of numbers: the metrics of each by itself."""
     slices: tuple[Slice, ...] = ()
     """The main metric by slice, the worst first."""
     confusion: Confusion | None = None

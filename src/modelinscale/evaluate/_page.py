@@ -61,7 +61,15 @@ def _metrics(found: Evaluation, about: About) -> str:
     for name, value in found.metrics.items():
         beside = [p.number(found.baselines[other][name].value) for other in others]
         rows.append([name, p.number(value.value), _range(value), *beside, *(_sure(found, other, name) for other in others)])
-    return p.section("How good it is", p.table(header, rows, marked=[0]), note="Differences are judged on the same resamples of the test rows.")
+    note = "Differences are judged on the same resamples of the test rows."
+    return p.section("How good it is", p.table(header, rows, marked=[0]), _targets(found), note=note)
+
+
+def _targets(found: Evaluation) -> str:
+    """Several target columns: each by itself."""
+    if not found.targets:
+        return ""
+    return p.table(["target", *found.metrics], [[name, *(p.number(of[m].value) for m in found.metrics)] for name, of in found.targets.items()])
 
 
 def _sure(found: Evaluation, other: str, name: str) -> str:

@@ -61,6 +61,7 @@ def evaluate(
         metrics=estimates(own),
         baselines={name: estimates(sampled) for name, sampled in others.items()},
         differences={name: {m: (own[m] - s).estimate(settings.confidence) for m, s in sampled.items()} for name, sampled in others.items()},
+        targets={name: estimates({m.type: resamples.values(m, one) for m in metrics}) for name, one in _each(answers, task)},
         slices=_slices(answers, settings, metrics[0], own[metrics[0].type].value, found),
         confusion=None if not task.one_class or len(task.labels) > MAX_CLASSES_SHOWN else _confusion(answers, task),
         reliability=_bins(answers, task, settings.confidence),
@@ -71,6 +72,13 @@ def evaluate(
         conformal=conformal,
         notes=(*_notes(answers, task, metrics, own), *_uncovered(conformal), *apart, *_without(task, settings)),
     )
+
+
+def _each(answers: Answers, task: Task) -> list[tuple[str, Answers]]:
+    """Of several target columns of numbers each by itself."""
+    if not (task.targets and task.numbers):
+        return []
+    return [(name, Answers(answers.truth[:, k], answers.decision[:, k], None, answers.weight)) for k, name in enumerate(task.targets)]
 
 
 def _constant(answers: Answers, constant: Sequence[float]) -> Answers:

@@ -112,6 +112,9 @@ def _quality(manifest: "Manifest", story: Story) -> str:
         if main and main.get("low") is not None:
             sure = "no accident" if main["low"] * main["high"] > 0 else "may be chance"
             lines.append(f"Against the {name} baseline, {manifest.main} differs by {number(main['value'])} ({_range(main)}): {sure}.")
+    if targets := found.get("targets"):
+        each = [[f"`{_code(name)}`", *(number(of[m].get("value")) for m in metrics)] for name, of in targets.items()]
+        lines.append(_table(["target", *metrics], each, right_from=1))
     if story.trials:
         lines.append("Tried: " + "; ".join(_trial(t) for t in story.trials) + ".")
     return _section("How good it is", lines)

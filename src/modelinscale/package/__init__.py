@@ -139,8 +139,8 @@ class Package:
         return self._run({c.name: tensors[c.name] for c in self.manifest.inputs}, n_rows)
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """For every row ``{"prediction": label or number, "probabilities": {label: p}}`` (for numbers no probabilities; of several numbers a list, of
-        quantiles ``{level: number}``, of several labels the list of those that are given), JSON-ready."""
+        """For every row ``{"prediction": label or number, "probabilities": {label: p}}`` (for numbers no probabilities; of several numbers a list, or an object with the
+        names of their columns, of quantiles ``{level: number}``, of several labels the list of those that are given), JSON-ready."""
         tensors = self.tensors(rows)
         if not len(rows):
             return []
@@ -150,7 +150,7 @@ class Package:
         """An answer as JSON-ready rows."""
         predictions = answer.prediction.tolist()
         if answer.probability is None:
-            keys = self.task.level_keys
+            keys = self.task.answer_keys
             return [{"prediction": dict(zip(keys, p, strict=True)) if keys else p} for p in predictions]
         labels = self._labels
         if self.task.type == "multilabel":

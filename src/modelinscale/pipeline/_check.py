@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from modelinscale.core.errors import MisError, SpecError
+from modelinscale.core.task import words_of
 from modelinscale.pipeline._collect import source_of, treatments_of
 from modelinscale.pipeline._look import look, named
 from modelinscale.pipeline._personal import look_personal
@@ -20,12 +21,12 @@ def check(spec: ModelSpec, base: Path) -> dict[str, Any]:
     from modelinscale.data.contract import contract
     from modelinscale.data.split import assign
     from modelinscale.evaluate import check as suits
-    from modelinscale.train import find_task, row_weights
+    from modelinscale.train import find_task, row_weights, see
 
     place = Place.of(spec, base)
     seen = look(source_of(place), spec.data.columns, spec.target, treatments_of(place), as_text(spec.data.clean))
     named(spec, seen.schema)
-    task = find_task(seen.frame[spec.target], spec.target, spec.task, spec.positive, spec.levels)
+    task = find_task(see([seen.frame], spec.target), spec.target, spec.task, spec.positive, spec.levels)
     suits(spec.evaluate, task)
     roles = resolve(spec, seen.schema, seen.frame, seen.profiles)
     contract(seen.schema, spec.data.checks, spec.data.key)
@@ -47,7 +48,7 @@ def check(spec: ModelSpec, base: Path) -> dict[str, Any]:
         classes=task.one_class,
     )
     notes = [] if seen.exact else [f"seen: the first {seen.n_rows:,} rows"]
-    for one in look_personal(seen.frame, seen.schema, {spec.target, *spec.data.personal}):
+    for one in look_personal(seen.frame, seen.schema, {*spec.targets, *spec.data.personal}):
         what = "holds" if one.sure else "may hold (by its name)"
         notes.append(f"{one.column!r} {what} {one.words} and has no rule: `data: {{personal: {{{one.column}: {one.rule.type}}}}}`, or another one.")
     if spec.model != "auto":
@@ -56,6 +57,6 @@ def check(spec: ModelSpec, base: Path) -> dict[str, Any]:
         "columns": [{"name": c.name, "type": c.type} for c in seen.schema.columns],
         "features": {name: feature.plain() for name, feature in roles.features.items()},
         "left_out": roles.left_out,
-        "target": {"column": spec.target, "task": task.type, "labels": list(task.labels)},
+        "target": {"column": words_of(spec.target), "columns": list(spec.targets), "task": task.type, "labels": list(task.labels)},
         "notes": tuple(notes),
     }

@@ -161,7 +161,7 @@ class Context:
 
         split = self.spec.data.split
         content = list(self.facts("prepare")["features"])
-        return folds(self.rows, np.asarray(self.parts), split, time=self.spec.data.time, content=content, target=self.task.target)
+        return folds(self.rows, np.asarray(self.parts), split, time=self.spec.data.time, content=content, target=self.task.columns)
 
     @cached_property
     def task(self) -> Task:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from modelinscale.core.task import words_of
 from modelinscale.core.units import show_bytes
 from modelinscale.pipeline import _collect, _register
 from modelinscale.pipeline._place import Place
@@ -74,8 +75,8 @@ def _project(place: Place) -> Described:
     if table:
         notes.insert(0, f"table {table['table']}: {table['n_rows']:,} rows in version {table['version']}")
     return Described(
-        f"{spec.name}: predicts {spec.target}",
-        {"name": spec.name, "target": spec.target, "table": table, "versions": versions, "refit": refit},
+        f"{spec.name}: predicts {words_of(spec.target)}",
+        {"name": spec.name, "target": words_of(spec.target), "table": table, "versions": versions, "refit": refit},
         [Table("", ("version", "alias", "made", "on test rows", "package"), rows)],
         notes,
     )

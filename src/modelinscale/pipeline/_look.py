@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from modelinscale.core.errors import SourceError, SpecError, did_you_mean
 from modelinscale.core.schema import NESTED, Column, ColumnType, Schema
+from modelinscale.core.task import Targets
 from modelinscale.data.sources import Source
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Look:
         return len(self.frame)
 
 
-def look(source: Source, force: Mapping[str, ColumnType], target: str, treatments: Sequence[Treatment] = (), text: Collection[str] = ()) -> Look:
+def look(source: Source, force: Mapping[str, ColumnType], target: Targets, treatments: Sequence[Treatment] = (), text: Collection[str] = ()) -> Look:
     """The first rows of a source, typed, treated and profiled; the types as `schema_of` says. Raises `SourceError` when there are no rows."""
     import polars as pl
     import pyarrow as pa
@@ -66,11 +67,11 @@ def look(source: Source, force: Mapping[str, ColumnType], target: str, treatment
     return Look(treated, frame, profile(table), exact)
 
 
-def schema_of(source: Source, force: Mapping[str, ColumnType], target: str, text: Collection[str] = ()) -> Schema:
+def schema_of(source: Source, force: Mapping[str, ColumnType], target: Targets, text: Collection[str] = ()) -> Schema:
     """The columns of a source, some types held by force. Raises `SpecError` for forced columns that are not there.
 
     ``text``: columns whose cells are cleaned as they were written, so they are read as text wherever the source has text.
-    A target written in two words (``yes`` / ``no``) stays text: answers are given in the words they were learned from.
+    A target written in two words (``yes`` / ``no``) stays text: answers are given in the words they were learned from. Several targets are flags then.
     """
     from modelinscale.data.arrow import is_text
     from modelinscale.data.infer import infer
@@ -80,7 +81,7 @@ def schema_of(source: Source, force: Mapping[str, ColumnType], target: str, text
     if unknown:
         raise SpecError(_unknown("data.columns", unknown, schema), fix=_all(schema))
     held = dict(force)
-    if target in schema and target not in force and schema[target].type == "bool" and set(schema[target].true_words) - {"true"}:
+    if isinstance(target, str) and target in schema and target not in force and schema[target].type == "bool" and set(schema[target].true_words) - {"true"}:
         held[target] = "string"
     both = [f"{name} ({force[name]})" for name in text if force.get(name, "string") != "string"]
     if both:
@@ -106,7 +107,7 @@ def _as(column: Column, type: ColumnType) -> Column:
 def named(spec: ModelSpec, schema: Schema) -> None:
     """Refuses, all at once, columns that model.yaml names and the data does not have."""
     places: list[tuple[str, list[str]]] = [
-        ("target", [spec.target]),
+        ("target", list(spec.targets)),
         ("data.key", list(spec.data.key)),
         ("data.time", [spec.data.time] if spec.data.time else []),
         ("data.person", [spec.data.person] if spec.data.person else []),

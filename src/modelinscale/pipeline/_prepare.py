@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -11,12 +10,12 @@ import numpy as np
 
 from modelinscale.core.errors import DataError
 from modelinscale.core.files import write_array, write_bytes
+from modelinscale.core.task import Targets, names_of, words_of
 from modelinscale.pipeline._place import Facts, Place, Result
 
 if TYPE_CHECKING:
     from modelinscale.data.partitions import Rows
     from modelinscale.pipeline._context import Context
-    from modelinscale.train import Seen
 
 PROFILE_ROWS = 200_000
 """Rows from which features are inferred where the file names none."""
@@ -26,7 +25,7 @@ HONEST = "honest.npy"
 
 
 class _About(TypedDict):
-    target: str
+    target: Targets
     content: tuple[str, ...]
     time: str | None
 
@@ -61,13 +60,13 @@ def work(context: Context, folder: Path) -> Facts:
     from modelinscale.encode import observe
     from modelinscale.evaluate import check as suits
     from modelinscale.pipeline._resolve import resolve
-    from modelinscale.train import find_task
+    from modelinscale.train import find_task, see
 
     spec, rows = context.spec, context.rows
     if not len(rows):
         raise DataError("the table has no rows.", fix="See `mis show quarantine`: did every row break the contract?")
     context.progress("prepare", 0.0, "which rows learn, choose and test")
-    seen = _seen(rows, spec.target)
+    seen = see((block for _, block in rows.blocks(spec.targets)), spec.target)
     task = find_task(seen, spec.target, spec.task, spec.positive, spec.levels)
     suits(spec.evaluate, task)
     head = rows.head(head_rows(rows.row_bytes, context.room))
@@ -99,16 +98,11 @@ def head_rows(row_bytes: float, room: int) -> int:
     return max(1_000, min(PROFILE_ROWS, int(room / 8 / max(row_bytes, 1.0))))
 
 
-def _seen(rows: Rows, target: str) -> Seen:
-    """What the target column holds."""
-    from modelinscale.train import Seen
-
-    return reduce(Seen.merged, (Seen.of(block[target]) for _, block in rows.blocks([target])))
-
-
-def _unlabelled(rows: Rows, target: str) -> list[str]:
-    n = sum(block[target].null_count() for _, block in rows.blocks([target]))
-    return [f"{n:,} of {len(rows):,} rows have no {target!r}: they stay in the table and are not learned from."] if n else []
+def _unlabelled(rows: Rows, target: Targets) -> list[str]:
+    names = names_of(target)
+    n = sum(len(block) - len(block.drop_nulls(names)) for _, block in rows.blocks(names))
+    lack = f"have no {names[0]!r}" if len(names) == 1 else f"lack one of {words_of(target)}"
+    return [f"{n:,} of {len(rows):,} rows {lack}: they stay in the table and are not learned from."] if n else []
 
 
 def words(facts: Facts) -> str:

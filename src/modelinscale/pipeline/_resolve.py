@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from modelinscale.core.errors import DataError, SpecError
 from modelinscale.core.schema import Schema
+from modelinscale.core.task import words_of
 from modelinscale.pipeline._roles import Roles, choose
 
 if TYPE_CHECKING:
@@ -26,10 +27,10 @@ def resolve(spec: ModelSpec, schema: Schema, frame: pl.DataFrame, profiles: Mapp
         ]
         if wrong:
             raise SpecError("features do not fit their columns:\n  " + "\n  ".join(wrong), fix="See `mis kinds features`, or leave `features` out.")
-        return Roles(dict(spec.features), {n: "not named in `features`" for n in schema.names if n not in spec.features and n != spec.target})
+        return Roles(dict(spec.features), {n: "not named in `features`" for n in schema.names if n not in spec.features and n not in spec.targets})
     from modelinscale.data.leaks import suspects
 
-    taken = {spec.target: ""}
+    taken = dict.fromkeys(spec.targets, "")
     taken |= dict.fromkeys(spec.data.key, "names the row (`data.key`)")
     taken |= dict.fromkeys(spec.data.leave_out, "in `data.leave_out`")
     taken |= {name: "a pseudonym names one person (`data.personal`)" for name, rule in spec.data.personal.items() if rule.type == "pseudonym"}
@@ -38,9 +39,12 @@ def resolve(spec: ModelSpec, schema: Schema, frame: pl.DataFrame, profiles: Mapp
     taken |= dict.fromkeys(spec.data.split.group, "the group of the split")
     if spec.train.weight:
         taken[spec.train.weight] = "the row weight"
-    found = {k: v for k, v in suspects(frame, spec.target, schema).items() if k not in taken}
+    found: dict[str, str] = {}
+    for target in spec.targets:
+        alone = frame.drop([other for other in spec.targets if other != target])
+        found |= {k: v for k, v in suspects(alone, target, schema).items() if k not in taken}
     roles = choose(schema, profiles, taken, found)
     if not roles.features:
         reasons = "; ".join(f"{c}: {why}" for c, why in roles.left_out.items())
-        raise DataError(f"no column is left to predict {spec.target!r} from ({reasons}).", fix="Name columns under `features`.")
+        raise DataError(f"no column is left to predict {words_of(spec.target)!r} from ({reasons}).", fix="Name columns under `features`.")
     return roles

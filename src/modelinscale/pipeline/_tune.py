@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from modelinscale.core.errors import DataError, NotSupportedYet
 from modelinscale.core.files import write_bytes, write_json
 from modelinscale.core.identity import identity
+from modelinscale.core.task import words_of
 from modelinscale.core.memory import room
 from modelinscale.pipeline._place import Facts, Place, Result
 
@@ -68,7 +69,7 @@ def work(context: Context, folder: Path) -> Facts:
         rows, context.task, spec.train.seed, spec.train.class_weight, spec.train.threads or 1, _share(budget, settings.workers, spec), by=settings.prune.by
     )
     _refuse_large(context, settings.workers, fitter)
-    about = About(spec.name, spec.target, {name: feature.plain() for name, feature in context.features.items()})
+    about = About(spec.name, words_of(spec.target), {name: feature.plain() for name, feature in context.features.items()})
     scratch = place.store.path("work", f"tune-{name}")
     found = search(
         settings,

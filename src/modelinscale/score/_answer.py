@@ -65,8 +65,8 @@ class Predictor:
         import pyarrow as pa
 
         labels, task = self._package.task.labels, self._package.task
-        if task.levels:
-            return pa.schema([(f"prediction_{key}", pa.float32()) for key in task.level_keys])
+        if task.answer_keys:
+            return pa.schema([(f"prediction_{key}", pa.float32()) for key in task.answer_keys])
         if task.type == "multilabel":
             return pa.schema([("prediction", pa.list_(pa.string())), *((f"probability_{key}", pa.float32()) for key in self._package.label_keys)])
         if task.numbers and task.several:
@@ -105,7 +105,7 @@ class Predictor:
 
         schema = self.schema
         said: Any = answer.prediction
-        if self._package.task.levels:
+        if self._package.task.answer_keys:
             return pa.record_batch([pa.array(np.ascontiguousarray(column)) for column in said.T], schema=schema)
         if self._package.task.type == "multilabel":
             said = np.array([None, *map(self._package.given, said.tolist())], object)[1:]  # an array of lists, whatever their lengths

@@ -160,8 +160,8 @@ def _answer(package: "Package") -> Schema:
     task = package.manifest.task
     if task.numbers:
         said: Schema = {"type": ["number", "null"]}
-        if task.levels:
-            keys = task.level_keys
+        if task.answer_keys:
+            keys = task.answer_keys
             said = {"type": "object", "properties": dict.fromkeys(keys, said), "required": list(keys)}
         elif task.several:
             said = {"type": "array", "items": said, "minItems": task.n_scores, "maxItems": task.n_scores}

@@ -18,7 +18,7 @@ from modelinscale.core.personal import Rule, short
 from modelinscale.core.schema import ColumnType
 from modelinscale.core.secrets import Reference, anchored
 from modelinscale.core.settings import Also, Settings
-from modelinscale.core.task import LEVELS, Label, TaskType
+from modelinscale.core.task import LEVELS, Label, TaskType, names_of
 from modelinscale.core.units import Duration
 from modelinscale.data.checks import Check
 from modelinscale.data.cleaners import Cleaner
@@ -55,6 +55,10 @@ def _one_or_many(value: Any) -> Any:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many), Also({"type": "string"})]
 """A column name, or a list of them."""
+
+
+def _several(value: Any) -> Any:
+    return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
 
 
 def _short_kinds(folder: str, *more: str) -> dict[str, Any]:
@@ -159,8 +163,8 @@ class ModelSpec(Settings):
     """What the model is called: in the registry, in the server's addresses. Letters, digits, ``.``, ``_`` and ``-``."""
     data: Data
     """Where the rows are."""
-    target: str = Field(min_length=1)
-    """The column to predict."""
+    target: Annotated[str | tuple[str, ...], BeforeValidator(_several)] = Field(min_length=1)
+    """The column to predict, or a list of columns that are predicted together: all of them numbers, or all of them flags (``[length, width]``)."""
     positive: Label | None = None
     """For two classes: the one to find. Left out: true, 1, yes, or the rarer of the two."""
     task: TaskType | None = None
@@ -218,17 +222,17 @@ class ModelSpec(Settings):
 
     @model_validator(mode="after")
     def _the_target_is_no_feature(self) -> Self:
-        if self.target in self.features:
-            raise SpecError(
-                f"the target {self.target!r} is also a feature: the model would see its own answer.", fix=f"Remove {self.target!r} from `features`."
-            )
-        if self.target in self.data.leave_out:
-            raise SpecError(f"the target {self.target!r} is in `data.leave_out`.", fix="Remove it there.")
+        for target in self.targets:
+            if target in self.features:
+                raise SpecError(f"the target {target!r} is also a feature: the model would see its own answer.", fix=f"Remove {target!r} from `features`.")
+            if target in self.data.leave_out:
+                raise SpecError(f"the target {target!r} is in `data.leave_out`.", fix="Remove it there.")
+        self._several_targets_fit()
         data = self.data
         others = {"data.key": data.key, "data.time": (data.time,), "data.split.column": (data.split.column,), "train.weight": (self.train.weight,)}
-        used = [place for place, columns in others.items() if self.target in columns]
+        used = [(place, target) for place, columns in others.items() for target in self.targets if target in columns]
         if used:
-            raise SpecError(f"the target {self.target!r} is also `{used[0]}`.", fix="Name another column there.")
+            raise SpecError(f"the target {used[0][1]!r} is also `{used[0][0]}`.", fix="Name another column there.")
         if self.train.weight in self.features:
             raise SpecError(f"`train.weight` {self.train.weight!r} is also a feature: a weight is not known of a new row.", fix="Remove it from `features`.")
         self._personal_columns_stay_out(others)
@@ -238,11 +242,25 @@ class ModelSpec(Settings):
             raise SpecError(f"{', '.join(both)}: named in `features` and in `data.leave_out`.", fix="Keep one of the two.")
         return self
 
+    def _several_targets_fit(self) -> None:
+        """Raises `SpecError` for several targets with settings of one."""
+        if isinstance(self.target, str):
+            return
+        if len(set(self.target)) < len(self.target) or not all(self.target):
+            raise SpecError(f"`target` names a column twice, or none: {list(self.target)}.", fix="Name each column once.")
+        if self.task not in (None, "regression", "multilabel"):
+            raise SpecError(
+                f"`task: {self.task}` is for one target, and `target` names {len(self.target)}.",
+                fix="Predict numbers together (`task: regression`) or flags (`task: multilabel`), and anything else in a model.yaml of its own.",
+            )
+        if self.positive is not None:
+            raise SpecError("`positive` is for one target of two classes, and `target` names several.", fix="Leave `positive` out.")
+
     def _fills_tell_nothing(self) -> None:
         """Raises `SpecError` where a cell is filled from the target, or from or into a personal column."""
         for name, steps in self.data.clean.items():
             for other in (o for step in steps for o in step.beside):
-                if self.target == other:
+                if other in self.targets:
                     raise SpecError(f"`data.clean` fills {name!r} from the target: the answer is not known of a new row.", fix="Name another column.")
                 personal = [n for n in (name, other) if n in self.data.personal]
                 if personal:
@@ -254,8 +272,9 @@ class ModelSpec(Settings):
     def _personal_columns_stay_out(self, others: dict[str, Any]) -> None:
         """Raises `SpecError` where a personal column is used as what it will not be any more."""
         data, rules = self.data, self.data.personal
-        if self.target in rules:
-            raise SpecError(f"the target {self.target!r} is in `data.personal`: answers would tell it.", fix="Predict another column.")
+        for target in self.targets:
+            if target in rules:
+                raise SpecError(f"the target {target!r} is in `data.personal`: answers would tell it.", fix="Predict another column.")
         dropped = {name for name, rule in rules.items() if rule.type == "drop"}
         uses = {"features": tuple(self.features), "data.person": (data.person,), "data.checks": tuple(data.checks), "data.split.group": data.split.group}
         used = [f"`{place}`" for place, names in {**uses, **others}.items() if dropped.intersection(n for n in names if n)]
@@ -271,18 +290,23 @@ class ModelSpec(Settings):
             if masked:
                 raise SpecError(f"`{place}` {masked[0]!r} is masked: many rows share a masked value.", fix="Use `pseudonym`.")
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns to predict, also where it is one."""
+        return names_of(self.target)
+
     @cached_property
     def needed(self) -> tuple[str, ...]:
         """The columns whose cells training and evaluation look at, each once, besides features that are inferred."""
         data, split = self.data, self.data.split
-        found = [self.target, *self.features, *data.key, *self.evaluate.slices, *self.evaluate.cost_columns, *split.group]
+        found = [*self.targets, *self.features, *data.key, *self.evaluate.slices, *self.evaluate.cost_columns, *split.group]
         found += [name for name in (data.time, split.column, self.train.weight) if name]
         return tuple(dict.fromkeys(found))
 
     def source_at(self, base: Path) -> Source:
         """The source with relative paths taken from ``base``, the folder of the file; what it holds in memory is within the budget of `compute`."""
         settings, budget = located(self.data.source.plain(), base), self.compute.memory
-        if settings["type"] == "joined" and budget:
+        if settings["type"] in ("joined", "sequences") and budget:
             settings["memory"] = max(1 << 16, min(settings["memory"], budget // 4))
         return Source.parse(settings)
 

@@ -18,7 +18,7 @@ from modelinscale.models import Device, Effort, Model
 from modelinscale.train._loss import loss
 from modelinscale.train._rows import Maker, predict
 from modelinscale.train._scores import Lot, Scorer, lots
-from modelinscale.train._target import Seen, Totals, class_factors, encode_target, find_task, row_weights
+from modelinscale.train._target import Seen, Totals, class_factors, encode_target, encode_targets, find_task, row_weights, see
 from modelinscale.train._trial import Fitted, Learned, Rows, Trial, attempt, folder_of, part_of
 
 __all__ = [
@@ -34,12 +34,14 @@ __all__ = [
     "Trial",
     "class_factors",
     "encode_target",
+    "encode_targets",
     "find_task",
     "fit",
     "loss",
     "lots",
     "predict",
     "row_weights",
+    "see",
 ]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from modelinscale.core.encoded import Encoded, joined
 from modelinscale.core.task import Task
 from modelinscale.models import Examples, Model, Scores, Weights
-from modelinscale.train._target import encode_target, row_weights
+from modelinscale.train._target import encode_targets, row_weights
 
 if TYPE_CHECKING:
     from modelinscale.data.partitions import Chosen
@@ -29,16 +29,16 @@ class Maker:
     def examples(self, piece: "Chosen") -> Examples:
         """Features, target and weight, read together."""
         features = list(self.encoder.features)
-        more = [self.task.target, *([self.weight] if self.weight else [])]
+        more = [*self.task.columns, *([self.weight] if self.weight else [])]
         frame, coded = piece.read_coded(list(dict.fromkeys([*features, *more])), [name for name in self.encoder.tallied if name not in more])
         weight = row_weights(frame[self.weight], whole=False) if self.weight else None
-        return Examples(self.encoder.encode(frame, coded), encode_target(frame[self.task.target], self.task), weight)
+        return Examples(self.encoder.encode(frame, coded), encode_targets(frame, self.task), weight)
 
     def answers(self, piece: "Chosen") -> tuple[NDArray[Any], NDArray[np.float64] | None]:
         """Target and weight alone."""
-        frame = piece.read(list(dict.fromkeys([self.task.target, *([self.weight] if self.weight else [])])))
+        frame = piece.read(list(dict.fromkeys([*self.task.columns, *([self.weight] if self.weight else [])])))
         weight = row_weights(frame[self.weight], whole=False) if self.weight else None
-        return encode_target(frame[self.task.target], self.task), weight
+        return encode_targets(frame, self.task), weight
 
 
 def together(parts: list[Examples]) -> Examples:

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.errors import DataError, did_you_mean
-from modelinscale.core.task import LEVELS, Label, Task, TaskType
+from modelinscale.core.task import LEVELS, Label, Targets, Task, TaskType, names_of
+from modelinscale.train._columns import Columns, encode_columns, find_columns
 from modelinscale.train._lists import Lists, encode_lists, find_lists
 from modelinscale.train._sets import Sets, encode_sets, find_sets, holds_sets
 
@@ -77,16 +79,27 @@ COUNTED = 100_000
 """Different values of a target that are counted; more than `MAX_CLASSES` are no classes anyway."""
 
 
+def see(blocks: "Iterable[pl.DataFrame]", targets: Targets) -> "Seen | Columns":
+    """What the target columns hold in a table that comes in blocks; one at least."""
+    names = names_of(targets)
+    if len(names) > 1:
+        return reduce(Columns.merged, (Columns.of(block, names) for block in blocks))
+    return reduce(Seen.merged, (Seen.of(block[names[0]]) for block in blocks))
+
+
 def find_task(
-    values: "pl.Series | Seen", target: str, declared: TaskType | None = None, positive: Label | None = None, levels: tuple[float, ...] = LEVELS
+    values: "pl.Series | Seen | Columns", target: Targets, declared: TaskType | None = None, positive: Label | None = None, levels: tuple[float, ...] = LEVELS
 ) -> Task:
     """The task a target column asks for; ``declared`` and ``positive`` are what the user said, if anything, ``levels`` those of quantiles.
 
     Two different values: binary. Text, or few different whole numbers: multiclass. Other numbers, and lists of as many: regression. Lists of words:
-    multilabel. Missing cells do not count. The
+    multilabel. Several columns: multilabel where all are flags, else regression. Missing cells do not count. The
     positive class is the one declared, else the one whose name says so (true, 1, yes, spam, …), else the rarer. Classes are in sorted order,
     for binary (negative, positive). Raises `DataError` where there is nothing to learn or what was declared cannot be.
     """
+    if isinstance(values, Columns):
+        return find_columns(values, declared)
+    assert isinstance(target, str), "several targets are seen as several columns"
     seen = values if isinstance(values, Seen) else Seen.of(values)
     _check_kind(seen, target)
     if seen.lists is not None:
@@ -126,6 +139,11 @@ def find_task(
         return Task(type="multiclass", target=target, labels=tuple(labels))
     yes = _positive(labels, seen.counts["n"].to_list(), target, positive)
     return Task(type="binary", target=target, labels=(labels[1 - yes], labels[yes]))
+
+
+def encode_targets(frame: "pl.DataFrame", task: Task) -> NDArray[np.float64] | NDArray[np.int64]:
+    """The answers of rows of the table, from one column or several: as `encode_target`."""
+    return encode_columns(frame, task) if task.targets else encode_target(frame[task.target], task)
 
 
 def encode_target(values: "pl.Series", task: Task) -> NDArray[np.float64] | NDArray[np.int64]:
