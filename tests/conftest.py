@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from modelinscale.core import secrets
-from modelinscale.testing import brokers, clusters, disks
+from modelinscale.testing import brokers, clusters, disks, sources
+from modelinscale.testing.examples import examples
 
 # No test may fail because the machine was busy: what a draw or an example takes is not judged by the clock. Nor by chance: each run tries the same examples;
 # `--hypothesis-profile explore` tries others.
@@ -23,6 +24,7 @@ settings.register_profile("explore", **_ANY, derandomize=False)
 def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("--hypothesis-profile"):
         settings.load_profile("fast" if config.option.markexpr == "not slow" else "any machine")
+    sources.MOST_CURSORS = examples(sources.MOST_CURSORS)
 
 
 @pytest.hookimpl(wrapper=True)

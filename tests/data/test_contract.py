@@ -173,7 +173,7 @@ def test_an_index_equals_a_set(tmp_path: Path, make: Any, filtered: bool, monkey
     kind = "int" if make is ints else "string"
     index = open_index(tmp_path, (Column(name="k", type=kind),), None)
     generator, known = np.random.default_rng(7), set[int]()
-    for commit in range(1, 90):
+    for commit in range(1, 46):
         asked = generator.integers(-5000, 5000, generator.integers(1, 300))
         keys = make(*asked.tolist())
         assert found_in(index, keys) == [int(v) in known for v in asked]

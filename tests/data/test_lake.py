@@ -205,7 +205,7 @@ def test_rows_of_later_commits_can_be_dropped(uri: str) -> None:
     assert numbers(open_table(uri).append(rows(4), batch="4")) == [1, 4]
 
 
-@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(s, marks=pytest.mark.slow) for s in range(3, 7))])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(s, marks=pytest.mark.slow) for s in range(2, 7))])
 def test_random_histories_equal_a_list(uri: str, seed: int) -> None:
     chance = random.Random(seed)
     table, known, count = create_table(uri, SCHEMA, batch="0", cursor={"row": 0}), {1: [0, 0]}, 0
@@ -357,7 +357,7 @@ import test_lake as t
 table = t.create_table(sys.argv[1], t.SCHEMA, t.rows(1), batch="1")
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    table.append(t.rows(*range(50_000)), batch="2")
+    table.append(t.rows(*range(10_000)), batch="2")
 except t.StoreError as error:
     print(error)
 print(t.numbers(t.open_table(sys.argv[1])))

@@ -17,6 +17,7 @@ from modelinscale.data import shuffle as shuffling
 from modelinscale.data.loader import LANES, Loader
 from modelinscale.data.rowfile import ITEM, Held, Ragged, RowFile, Rows, RowWriter, joined
 from modelinscale.data.shuffle import Shuffled, disk_bytes, run_rows, shuffle
+from modelinscale.testing.examples import examples
 
 RECORD = np.dtype([("row", "<i8"), ("words", "<f4", (3,)), ("target", "<f8")])
 
@@ -110,7 +111,7 @@ def test_rows_joined_and_taken_keep_their_ragged_fields() -> None:
 # -- the order
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(n=st.integers(0, 700), batch=st.integers(1, 300), world=st.integers(1, 7), seed=st.integers(0, 5), ragged=st.booleans())
 def test_every_row_comes_once_an_epoch_whoever_reads(n: int, batch: int, world: int, seed: int, ragged: bool) -> None:
     source = Held(rows(n, ragged=ragged))
@@ -126,7 +127,7 @@ def test_every_row_comes_once_an_epoch_whoever_reads(n: int, batch: int, world: 
         assert {s.n_all for s in shares} == {len(one.rows)}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(n=st.integers(1, 700), batch=st.integers(1, 200), data=st.data())
 def test_an_epoch_entered_at_any_row_gives_the_rest(n: int, batch: int, data: st.DataObject) -> None:
     source = Held(rows(n, ragged=True))
@@ -146,16 +147,16 @@ def test_a_file_and_rows_in_memory_give_the_same_batches(tmp_path: Path) -> None
 @pytest.mark.parametrize("is_shuffled", [False, True])
 def test_workers_may_come_and_go_within_an_epoch(tmp_path: Path, is_shuffled: bool) -> None:
     """Over five epochs 1, 2, 3 and again 1 workers, stopped at random: every row exactly once an epoch."""
-    chance, n = random.Random(3), 30_007
+    chance, n = random.Random(3), 10_007
     with shuffled_file(tmp_path, n, 5) if is_shuffled else file_of(tmp_path / "rows", n) as file:
         orders = []
         for epoch in range(5):
             seen: list[NDArray[np.int64]] = []
             at = 0
             for world in [1, 2, 3, 1] * 50:
-                until = n if chance.random() < 0.05 else min(n, at + chance.randrange(1, 6000))
+                until = n if chance.random() < 0.05 else min(n, at + chance.randrange(1, 2000))
                 # What a worker did after the last state that was kept is lost with it, and done again.
-                shares = [list(Loader(file, 11, 500, rank, world).epoch(epoch, at)) for rank in range(world)]
+                shares = [list(Loader(file, 11, 170, rank, world).epoch(epoch, at)) for rank in range(world)]
                 kept = [b for share in shares for b in share if b.after <= until]
                 seen.append(numbers(kept))
                 at = max([at, *(b.after for b in kept)])
@@ -253,7 +254,7 @@ def test_runs_are_merged_as_often_as_it_takes(tmp_path: Path, monkeypatch: pytes
     assert (out.fixed["row"] == shuffled(5_000, 9)).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(seed=st.integers(0, 2**40), first=st.integers(0, 2**50), n=st.integers(0, 50_000))
 def test_a_key_tells_its_row(seed: int, first: int, n: int) -> None:
     assert (rows_of(seed, keys(seed, first, n)) == np.arange(first, first + n)).all()

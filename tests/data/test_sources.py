@@ -123,9 +123,10 @@ ELSEWHERE = {
 """Sources that need more than a folder: they go through the suite where their servers are started."""
 
 
-@pytest.fixture(params=MAKERS)
-def source(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
-    return MAKERS[request.param](tmp_path)
+@pytest.fixture(scope="module", params=MAKERS)
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """To be read only: made once for all tests."""
+    return MAKERS[request.param](tmp_path_factory.mktemp(request.param))
 
 
 @pytest.mark.parametrize("name", names("data.sources"))
