@@ -29,8 +29,10 @@ class Sorter:
         """``folder``: where runs are kept; whoever made it removes it."""
         self._order, self._budget, self._folder = list(order), budget_bytes, folder
         self._waiting: list[pl.DataFrame] = []
-        self._n_bytes = self._n_runs = 0
+        self._n_bytes = 0
         self._runs: list[Stored] = []
+        self.n_runs = 0
+        """Written so far."""
 
     @property
     def on_disk(self) -> bool:
@@ -70,9 +72,9 @@ class Sorter:
         return found
 
     def _stored(self, blocks: "Iterator[pl.DataFrame]") -> Stored:
-        self._n_runs += 1
+        self.n_runs += 1
         # While runs are merged two blocks of each are held, twice over while they are sorted.
-        return Stored.write(self._folder / f"run-{self._n_runs}.arrow", blocks, self._budget // (4 * _SHARE * _MERGED), _LEAST_ROWS)
+        return Stored.write(self._folder / f"run-{self.n_runs}.arrow", blocks, self._budget // (4 * _SHARE * _MERGED), _LEAST_ROWS)
 
 
 def merged(runs: "Sequence[Iterator[pl.DataFrame]]", order: list[str]) -> "Iterator[pl.DataFrame]":
