@@ -1,5 +1,6 @@
 """A network learned by several processes: the same curve as by one, no row left out or twice whatever is killed, nothing left running."""
 
+import json
 import os
 import random
 import signal
@@ -198,6 +199,32 @@ def test_processes_that_find_different_checkpoints_refuse_to_learn(tmp_path: Pat
         assert "ComputeError: processes that learn together found different checkpoints: process 0 would begin at step 15 with" in error, error
         assert "process 1 step 0 with the weights" in error
         assert "on a disk that all processes see" in error
+
+
+_MEETS = """
+import importlib.util, json, os, sys
+import torch.distributed as dist
+from modelinscale.models._deep.strategy import join
+spec = importlib.util.spec_from_file_location('told', sys.argv[1])
+told = importlib.util.module_from_spec(spec); spec.loader.exec_module(told)
+join(patience_s=60.0, device='cpu')
+dist.barrier()
+print(json.dumps(sorted(told._listened(os.getpid()))), flush=True)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_processes_of_nodes_meet_at_the_first_ones_address_only() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    who = {"WORLD_SIZE": "2", "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    both = [
+        subprocess.Popen([sys.executable, "-c", _MEETS, __file__], env=os.environ | who | {"RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    assert [json.loads(one.communicate(timeout=150)[0].splitlines()[-1]) for one in both] == [["127.0.0.1"]] * 2
 
 
 def test_pieces_of_a_step_with_several_processes_are_refused() -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from modelinscale.core.errors import InUse, StoreError
 from modelinscale.core.units import show_bytes
@@ -55,13 +55,20 @@ def told(path: Path, doing: str) -> Iterator[None]:
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
     """Writes a file so that a reader sees the old or the new content, never a part."""
+    with replaced(path, durable=durable) as file:
+        file.write(content)
+
+
+@contextmanager
+def replaced(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
+    """A file to write; when the block ends well it stands at ``path`` in one step, otherwise what was there stays."""
     with told(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, side = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 os.fchmod(handle, 0o644)  # a temporary file is for its owner only; what we write may be read by others
-                file.write(content)
+                yield file
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())

@@ -123,6 +123,8 @@ def unheard(*said: object) -> None:
 
 Device = Literal["auto", "cpu", "gpu"]
 """auto: on a GPU where there is one."""
+Strategy = Literal["auto", "data_parallel", "fully_sharded"]
+"""data_parallel: all of them in each process · fully_sharded: a part of each in each process · auto: parts where the whole does not fit into its memory."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,8 @@ class Effort:
     """Processes that a network of parts learns in, together."""
     compress_above: float | None = None
     """Of several processes: gradients travel in 16 bits where more than this share of the first steps was their way; None: always in full."""
+    strategy: Strategy = "auto"
+    """What each of several processes holds of the weights."""
     checkpoint_s: float = 10.0
     """Seconds between two checkpoints, at least."""
     patience_s: float = 300.0

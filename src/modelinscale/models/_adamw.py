@@ -4,7 +4,7 @@
 every bit of the weights, is the same. Source: Loshchilov, Hutter, Decoupled Weight Decay Regularization, 2019.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from modelinscale.models._torch import torch
@@ -24,9 +24,11 @@ class Moments:
 class AdamW:
     """Steps of the parameters along their gradients. A parameter that never had a gradient is left alone and has no moments."""
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], weight_decay: float, share: float = 1.0) -> None:
-        """``share``: how much of the step size they move by."""
-        self._parameters, self._weight_decay, self._share = list(parameters), weight_decay, share
+    def __init__(
+        self, parameters: Iterable[torch.nn.Parameter], weight_decay: float, share: float = 1.0, own: Callable[[torch.Tensor], torch.Tensor] = lambda one: one
+    ) -> None:
+        """``share``: how much of the step size they move by; ``own``: what this process holds of a parameter or gradient, where several hold a part each."""
+        self._parameters, self._weight_decay, self._share, self._own = list(parameters), weight_decay, share, own
         self._known = set(self._parameters)
         self.moments: dict[torch.nn.Parameter, Moments] = {}
 
@@ -37,15 +39,16 @@ class AdamW:
     def step(self, rate: float) -> None:
         """Moves every parameter that has a gradient by up to about ``rate``, and lets go of the gradients."""
         moved = [p for p in self._parameters if p.grad is not None]
-        for p in moved:
+        held = [self._own(p) for p in moved]
+        for p, mine in zip(moved, held, strict=True):
             if p not in self.moments:
-                self.moments[p] = Moments(torch.zeros((), device=p.device), torch.zeros_like(p), torch.zeros_like(p))
+                self.moments[p] = Moments(torch.zeros((), device=p.device), torch.zeros_like(mine), torch.zeros_like(mine))
         known = [self.moments[p] for p in moved]
         with torch.no_grad():
             torch._foreach_add_([one.step for one in known], 1)
             torch._fused_adamw_(
-                list[torch.Tensor](moved),
-                [p.grad for p in moved if p.grad is not None],
+                held,
+                [self._own(p.grad) for p in moved if p.grad is not None],
                 [one.first for one in known],
                 [one.second for one in known],
                 [],

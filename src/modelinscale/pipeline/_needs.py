@@ -23,6 +23,8 @@ _STATE_BYTES = 1 << 19
 """What is learned of a column, usually: bins of numbers, a few thousand words."""
 _LEARN_BYTES, _JUDGE_BYTES = 100 << 20, 8 << 20
 """The least that a family learns with, and that answers are judged with."""
+_COPIES = 8
+"""Of its weights, what a step of a network holds."""
 _USUAL_STEPS = 32
 """Of a sequence or text whose length only the rows can tell."""
 _FEWER = "Name fewer columns under `features`, or lower `compute.workers`."
@@ -80,6 +82,12 @@ def _step_bytes(spec: ModelSpec, n_columns: int) -> int:
     return max(found)
 
 
+def _step_share(spec: ModelSpec) -> float:
+    """Of a step's bytes, the least that each of several processes holds that learn together: a part of every weight, all of them once at the beginning."""
+    parts = 1 if spec.train.strategy == "data_parallel" else spec.train.workers
+    return 1.0 if parts == 1 else max(1 / parts, (1 + 2 / parts) / _COPIES)
+
+
 def needs(spec: ModelSpec, size: Size) -> dict[str, Need]:
     """The least that each step takes: below it nothing helps. Steps cut their work to what there is above that."""
     from modelinscale.data.partitions import LEAST_ROWS, SHARE, WORK
@@ -89,7 +97,7 @@ def needs(spec: ModelSpec, size: Size) -> dict[str, Need]:
     state = size.n_columns * _STATE_BYTES
     rows = f"{size.n_rows:,} rows x {size.n_columns} columns, {show_bytes(size.row_bytes)} a row" if size.n_columns else "of any table"
     torch = libraries(spec)
-    learn = max(_LEARN_BYTES, _FEED_BYTES + _step_bytes(spec, size.n_columns))
+    learn = max(_LEARN_BYTES, _FEED_BYTES + int(_step_bytes(spec, size.n_columns) * _step_share(spec)))
     fewer = _FEWER.replace("features`,", "features`, choose a smaller network,") if torch else _FEWER
     network = "what a network needs, " if torch else ""
     return {

@@ -4,17 +4,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from modelinscale.compute._crew import Crew
 from modelinscale.core.encoded import Form, Layout
 from modelinscale.core.settings import Settings
 from modelinscale.core.task import Label, Task
 from modelinscale.core.units import Duration
-from modelinscale.models import Device, Effort, Model
+from modelinscale.models import Device, Effort, Model, Strategy
 from modelinscale.train._loss import loss
 from modelinscale.train._rows import Maker, predict
 from modelinscale.train._scores import Lot, Scorer, lots
@@ -64,6 +64,9 @@ class Train(Settings):
     workers: int = Field(1, ge=1, le=32)
     """Processes that `network` and `mlp` learn in, together, here or with `compute: ray` on the nodes of the cluster: each takes its share of every batch.
     Encoded rows of `network` then lie on disk, those of a cluster only where memory does not do; `trees` of many rows learn on its nodes too."""
+    strategy: Strategy = "auto"
+    """With several workers: each holds all weights of the network (data_parallel) or a part of them, for networks that do not fit one process (fully_sharded);
+    auto: parts where a step with all of them needs more than `compute.memory` leaves."""
     compress_above: float | None = Field(None, ge=0, le=1)
     """With several workers: gradients travel in 16 bits where their way took more than this share of the first steps; null: always in full."""
     latency: Duration = 0.001
@@ -74,9 +77,19 @@ class Train(Settings):
     student: bool = False
     """For `model: auto`: whether, in small tables, one family is taught by the ensemble, and kept instead of it where it is no worse by more than chance."""
 
+    @model_validator(mode="after")
+    def _parts_for_several(self) -> Self:
+        if self.strategy == "fully_sharded" and self.workers == 1:
+            raise ValueError("`strategy: fully_sharded` lays parts of the weights on several processes; set `workers: 2` or more, or leave `strategy` out")
+        if self.strategy == "fully_sharded" and self.compress_above is not None:
+            raise ValueError("`compress_above` is not there for `strategy: fully_sharded`; leave it out: gradients then travel in full")
+        return self
+
     def effort(self) -> Effort:
         """What these settings allow every family; time, place and words are its caller's to say."""
-        return Effort(seed=self.seed, n_threads=self.threads, device=self.device, workers=self.workers, compress_above=self.compress_above)
+        return Effort(
+            seed=self.seed, n_threads=self.threads, device=self.device, workers=self.workers, compress_above=self.compress_above, strategy=self.strategy
+        )
 
 
 def fit(

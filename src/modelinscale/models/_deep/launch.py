@@ -220,7 +220,7 @@ def together(model: "Deep", train: Examples, valid: Examples | None, task: Task,
 
     if not dist.is_initialized():
         join(patience_s=effort.patience_s, device=effort.device)
-    strategy = Parallel(compress_above=effort.compress_above)
+    strategy = Parallel(compress_above=effort.compress_above, everyone=True)
     if not train.held:  # rows on disk are shuffled once, before all would at the same time
         if strategy.leader:
             next(iter(train.batches(derive(effort.seed, model.type), 0, 1)), None)

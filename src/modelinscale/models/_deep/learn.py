@@ -20,7 +20,7 @@ from modelinscale.models._deep.net import Net, Port, ready, slice_of
 from modelinscale.models._deep.plan import LARGE_SIDE, Recipe, Shape
 from modelinscale.models._deep.saved import fingerprint_of
 from modelinscale.models._deep.sequences import in_step
-from modelinscale.models._deep.size import fitting
+from modelinscale.models._deep.size import fitting, shards
 from modelinscale.models._deep.strategy import Alone
 from modelinscale.models._deep.tables import ID_WIDTH
 from modelinscale.models._torch import torch
@@ -54,10 +54,15 @@ def fit(model: "Deep", train: Examples, valid: Examples | None, task: Task, effo
         torch.manual_seed(derive(effort.seed, model.type, "start"))
         net = Net(ports, shape, known)
     _start_at_base_rate(net, train, task)
-    recipe = fitting(recipe, net, train, effort, strategy.world if strategy else 1)
+    strategy = strategy or Alone()
+    if strategy.leads(float(shards(recipe, net, train, effort, strategy.world))):
+        strategy.shard()
+        recipe = fitting(recipe, net, train, effort, strategy.world, parts=strategy.world)
+    else:
+        recipe = fitting(recipe, net, train, effort, strategy.world)
     with threads(_n_threads(net, recipe, effort)):
         fingerprint = identity(model, task, effort.seed, meta, fingerprint_of(train) if effort.checkpoints else "")
-        loop = Loop(net, recipe, task, effort, train, valid, center, scale, fingerprint, strategy or Alone(), name=model.type)
+        loop = Loop(net, recipe, task, effort, train, valid, center, scale, fingerprint, strategy, name=model.type)
         best = loop.run()
     return Weights(dict(best), meta | {"curve": loop.at.curve})
 

@@ -5,7 +5,7 @@ B rows of a batch, K members, C scores.
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
@@ -26,7 +26,6 @@ from modelinscale.models._deep.net import Net
 from modelinscale.models._deep.parts import Tensor
 from modelinscale.models._deep.plan import Recipe
 from modelinscale.models._deep.precision import CHECKED_STEPS, device_of, is_candidate, is_worth_compiling, objection
-from modelinscale.models._deep.pretrained import digest_of
 from modelinscale.models._deep.saved import Arrays, Checkpoint
 from modelinscale.models._deep.strategy import Alone
 from modelinscale.models._deep.vary import varied
@@ -88,17 +87,15 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.device = device_of(self.effort.device)
-        self.net = self.net.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self.judge = copy.deepcopy(self.net).eval().requires_grad_(False)  # holds the moving average
-        self.learner: Callable[[Any], Tensor] = self.strategy.wrapped(self.net)
+        self.held, self.learner = self.strategy.holds(self.net, self.device)
+        self.net = self.held.net
         self.parameters = [p for p in self.net.parameters() if p.requires_grad]
         shares, groups = self.net.shares(), dict[tuple[float, float], list[torch.nn.Parameter]]()
         for p in self.parameters:
             groups.setdefault((self.recipe.weight_decay if p.ndim > 1 else 0.0, shares.get(p, 1.0)), []).append(p)
-        self.optimizers = [AdamW(group, decay, share) for (decay, share), group in groups.items()]
-        state, averaged = self.net.state_dict(), self.judge.state_dict()
-        moving = [name for name, value in state.items() if value.dtype == torch.float32]
-        self._now, self._average = [state[name] for name in moving], [averaged[name] for name in moving]
+        self.optimizers = [AdamW(group, decay, share, self.held.own) for (decay, share), group in groups.items()]
+        moving = [name for name, value in self.held.now.items() if value.dtype == torch.float32]
+        self._now, self._average = [self.held.now[name] for name in moving], [self.held.average[name] for name in moving]
         self.rows = feed(self.train, self.net, self.task, self.center, self.scale)
         self.held_out = None if self.valid is None else feed(self.valid, self.net, self.task, self.center, self.scale)
         folder = self.effort.checkpoints
@@ -111,7 +108,9 @@ class Loop:
     def run(self, *, keep_start: bool = False) -> Arrays:
         """The best weights found. ``keep_start``: those it began with count as a candidate."""
         try:
-            return self._run(keep_start)
+            best = self._run(keep_start)
+            self.optimizers, self._now, self._average = [], [], []
+            return self.held.whole(best)
         finally:
             if self.checkpoint is not None:
                 self.checkpoint.close()
@@ -121,11 +120,11 @@ class Loop:
         self._began = time.monotonic()
         resumed = self._resume()
         at = self.at
-        self.strategy.begins_alike(at.step, lambda: digest_of(self._arrays(self.net)))
+        self.strategy.begins_alike(at.step, self.held.digest)
         self._began -= at.seconds
         if not resumed:
             at.n_steps = recipe.epochs * self.per_epoch
-            self.best = self._arrays(self.judge)
+            self.best = self._averaged()
             at.precision = at.precision or self._precision()
             if keep_start and self.held_out is not None:
                 at.best_loss = self.judged()
@@ -150,7 +149,7 @@ class Loop:
                 elif now - told >= _TELL_S:
                     self._tell(f"train loss {at.loss_sum / max(1, at.loss_steps):.4g}", len(step) / max(median(times), 1e-9))
                     told = now
-                if now - saved >= self.effort.checkpoint_s:
+                if self.strategy.saves(now - saved >= self.effort.checkpoint_s):
                     self._save()
                     saved = now
                 if over or at.step >= at.n_steps or self._stale():
@@ -180,8 +179,8 @@ class Loop:
             step = varied(step, self.net, recipe, chance)
         step = step.to(self.device)
         loss = self._backward(step)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = clipped(gradients)
+        gradients = [self.held.own(p.grad) for p in self.parameters if p.grad is not None]
+        norm = clipped(gradients, self.held.length)
         losses = self._watch.seen(at.step, step, loss, norm)
         at.loss_sum += sum(losses)
         at.loss_steps += len(losses)
@@ -276,13 +275,13 @@ class Loop:
         at.loss_sum, at.loss_steps = 0.0, 0
         note = f"train loss {point['train']:.4g}"
         if self.held_out is None:
-            self.best = self._arrays(self.judge)
+            self.best = self._averaged()
         else:
             loss = self.judged()
             point["valid"] = loss if np.isfinite(loss) else float(np.finfo(np.float32).max)
             if at.best_loss is None or loss < at.best_loss:
                 at.best_loss, at.best_look = loss, at.looks
-                self.best = self._arrays(self.judge)
+                self.best = self._averaged()
             note += f", valid loss {at.best_loss:.4g}"
         at.curve.append(point)
         self._tell(note, rows_s)
@@ -298,14 +297,17 @@ class Loop:
         """Mean loss of the averaged weights on the validation rows."""
         assert self.held_out is not None
         sums = np.zeros((-(-self.held_out.n_rows // self.net.scored_rows), 2))
-        for number, block in enumerate(self.held_out.blocks()):
-            if not self.strategy.judges(number):
-                continue
-            block = block.to(self.device)
-            weight = float(len(block) if block.weight is None else block.weight.sum())
-            with torch.no_grad():
-                scores = self.judge(block.batch).mean(0, keepdim=True)
-                sums[number] = float(loss_of(scores, block.target, block.weight, self.task)) * weight, weight
+        with self.held.judging() as judge:
+            for number, block in enumerate(self.held_out.blocks()):
+                judges = self.strategy.judges(number, len(sums))
+                if judges == "not":
+                    continue
+                block = block.to(self.device)
+                weight = float(len(block) if block.weight is None else block.weight.sum())
+                with torch.no_grad():
+                    scores = judge(block.batch).mean(0, keepdim=True)
+                    if judges == "counts":
+                        sums[number] = float(loss_of(scores, block.target, block.weight, self.task)) * weight, weight
         total, weights = (sum(column) for column in self.strategy.summed(sums).T.tolist())
         loss = total / max(weights, 1e-12)
         return loss if np.isfinite(loss) else float("inf")
@@ -314,37 +316,38 @@ class Loop:
         return self.held_out is not None and self.at.looks > 0 and self.at.looks - self.at.best_look >= self.recipe.patience
 
     def _save(self) -> None:
-        if self.checkpoint is None or not self.strategy.leader:
+        if self.checkpoint is None:
             return
         moments = {p: found for optimizer in self.optimizers for p, found in optimizer.moments.items()}
-        known = {name: moments[p] for name, p in self.net.named_parameters() if p in moments}
-        kinds = {"now": self._arrays(self.net), "average": self._arrays(self.judge), "best": self.best}
-        kinds |= {"first": {name: _copied(one.first) for name, one in known.items()}, "second": {name: _copied(one.second) for name, one in known.items()}}
+        known = {name: moments[p] for name, p in self.held.parameters().items() if p in moments}
+        kinds: dict[str, Mapping[str, Tensor | NDArray[Any]]] = {"now": self.held.now, "average": self.held.average, "best": self.best}
+        kinds |= {"first": {name: one.first for name, one in known.items()}, "second": {name: one.second for name, one in known.items()}}
         at = asdict(self.at)
-        self.checkpoint.save(kinds, at | {"best_loss": None if self.at.best_loss in (None, float("inf")) else self.at.best_loss})
+        self.held.save(self.checkpoint, kinds, at | {"best_loss": None if self.at.best_loss in (None, float("inf")) else self.at.best_loss})
 
     def _resume(self) -> bool:
         """Takes up a checkpoint of the very same training, if there is one."""
-        found = None if self.checkpoint is None else self.checkpoint.load()
+        found = None if self.checkpoint is None else self.checkpoint.load(self.held.part)
         if found is None:
             return False
         kinds, at = found
         self.at = _Progress(**at)
-        load(self.net, kinds["now"])
-        load(self.judge, kinds["average"])
+        for kind, held in (("now", self.held.now), ("average", self.held.average)):
+            for name, value in held.items():
+                value.copy_(torch.from_numpy(kinds[kind].pop(name)))
         self.best = kinds["best"]
-        parameters = dict(self.net.named_parameters())
+        parameters = self.held.parameters()
         for optimizer in self.optimizers:
-            for name in kinds.get("first", {}):
+            for name in list(kinds.get("first", {})):
                 p = parameters[name]
                 if optimizer.moves(p):
-                    first, second = (_like(p, kinds[kind][name]) for kind in ("first", "second"))
+                    first, second = (_like(self.held.own(p), kinds[kind].pop(name)) for kind in ("first", "second"))
                     optimizer.moments[p] = Moments(torch.tensor(float(self.at.step), device=p.device), first, second)
         return True
 
-    @staticmethod
-    def _arrays(net: Net) -> Arrays:
-        return {name: _copied(value) for name, value in net.state_dict().items()}
+    def _averaged(self) -> Arrays:
+        """What this process holds of the average, copied."""
+        return {name: _copied(value) for name, value in self.held.average.items()}
 
 
 def load(net: Net, arrays: Arrays) -> None:

@@ -3,6 +3,8 @@
 B rows of a batch, K members, C scores, W numbers of an answer.
 """
 
+from collections.abc import Callable
+
 from modelinscale.core.task import Task
 from modelinscale.models._deep.parts import Tensor
 from modelinscale.models._torch import torch
@@ -38,8 +40,9 @@ def losses_of(scores: Tensor, target: Tensor, task: Task, smoothing: float = 0.0
     return (scores[..., 0] - target) ** 2
 
 
-def clipped(gradients: list[Tensor]) -> Tensor:
-    """Shortens the gradients, together one vector, to a length of at most 1; returns the length they had."""
-    length: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+def clipped(gradients: list[Tensor], of_all: Callable[[Tensor], Tensor]) -> Tensor:
+    """Shortens the gradients, together one vector, to a length of at most 1; returns the length they had. ``of_all``: the length of the vector that these
+    are a part of, from theirs."""
+    length = of_all(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
     torch._foreach_mul_(gradients, (_LONGEST / (length + 1e-6)).clamp(max=1.0))
     return length

@@ -8,6 +8,7 @@ Source of the members: Gorishniy et al., TabM, 2025 (one network whose members d
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -108,6 +109,8 @@ class Net(torch.nn.Module):
         sizes = [D, *[shape.width] * shape.layers]
         self.weights = torch.nn.ParameterList([torch.nn.Parameter(torch.randn(a, b) * math.sqrt(2 / a)) for a, b in pairwise(sizes)])
         self.biases = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(b)) for b in sizes[1:]])
+        self.apart = torch.nn.ModuleList()
+        """Hidden layers that have the weights and biases themselves, while a process holds a part of each only (`held`)."""
         self.head = torch.nn.Parameter(torch.randn(K, sizes[-1], C) / math.sqrt(sizes[-1]))
         self.head_bias = torch.nn.Parameter(torch.zeros(K, 1, C))
 
@@ -126,9 +129,8 @@ class Net(torch.nn.Module):
         """(K, B, C) of what the encoders give, (B, D) in all."""
         x = torch.cat(parts, dim=1)
         x = torch.nn.functional.dropout(x, self.shape.dropout, self.training and not self.shape.layers) * self.signs  # (K, B, D)
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            x = torch.relu(x @ weight + bias)  # (K, B, H)
-            x = torch.nn.functional.dropout(x, self.shape.dropout, self.training)
+        for hidden in self.apart or [partial(_hidden, *both) for both in zip(self.weights, self.biases, strict=True)]:
+            x = torch.nn.functional.dropout(hidden(x), self.shape.dropout, self.training)  # (K, B, H)
         return x @ self.head + self.head_bias  # (K, B, C)
 
     def batch(self, rows: Encoded) -> Batch:
@@ -184,6 +186,21 @@ class Net(torch.nn.Module):
             raise ModelError(f"These rows are not encoded as those the model learned from: {'; '.join(wrong)}.", fix="Train again with these features.")
 
 
+def _hidden(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+    return torch.relu(x @ weight + bias)
+
+
+class Hidden(torch.nn.Module):
+    """A hidden layer by itself."""
+
+    def __init__(self, weight: torch.nn.Parameter, bias: torch.nn.Parameter) -> None:
+        super().__init__()
+        self.weight, self.bias = weight, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _hidden(self.weight, self.bias, x)
+
+
 def ready(blocks: Mapping[str, Block]) -> Batch:
     """Rows of one batch as encoders take them: whole numbers of 64 bits, words as columns, values and where each row starts, sequences as long as needed."""
     found: Batch = {}
@@ -217,4 +234,4 @@ def tensor_of(values: Any) -> Tensor:
     return torch.from_numpy(values if values.flags.writeable else values.copy())
 
 
-__all__ = ["Batch", "Block", "Net", "Port", "Shape", "ready", "rows_of", "slice_of", "tensor_of"]
+__all__ = ["Batch", "Block", "Hidden", "Net", "Port", "Shape", "ready", "rows_of", "slice_of", "tensor_of"]

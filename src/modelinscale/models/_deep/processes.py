@@ -100,7 +100,8 @@ class _Programs(Group):
         return [None if code is None else Ended(code == 0) for code in codes]
 
     def result(self) -> Any:
-        return pickle.loads((self.folder / "result").read_bytes())  # noqa: S301  # from a process that this one began
+        with (self.folder / "result").open("rb") as file:
+            return pickle.load(file)  # noqa: S301  # from a process that this one began
 
     def end(self) -> None:
         self._ready.close()

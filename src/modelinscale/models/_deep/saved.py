@@ -3,19 +3,20 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.encoded import Sparse
 from modelinscale.core.errors import StoreError
-from modelinscale.core.files import write_bytes
+from modelinscale.core.files import replaced, write_bytes
 from modelinscale.models import Examples
 
 Arrays = dict[str, NDArray[Any]]
@@ -52,15 +53,16 @@ def counted(file: Path | None) -> Counted:
     """What the checkpoint in this file says; nothing where there is none. Raises `StoreError` for a file that is damaged."""
     if file is None or not file.is_file():
         return Counted()
-    meta = _read(file)[1]
-    return Counted(meta["of"], meta.get("seconds", 0.0))
+    with _read(file) as (_, meta):
+        return Counted(meta["of"], meta.get("seconds", 0.0))
 
 
-def _read(file: Path) -> tuple[Arrays, dict[str, Any]]:
+@contextmanager
+def _read(file: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Its arrays, each read when it is asked for, and what it says of itself."""
     try:
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
-            arrays = dict(stored)
-        return arrays, json.loads(arrays.pop("meta").tobytes().decode())
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
+            yield stored, json.loads(stored["meta"].tobytes().decode())
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise StoreError(f"{file} cannot be read ({error}).", fix="Remove it; training then begins anew.") from error
 
@@ -78,21 +80,38 @@ class Checkpoint:
     def save(self, kinds: dict[str, Arrays], at: dict[str, Any]) -> None:
         """Begins to write; waits for the one before. The arrays must not change afterwards. A disk that refuses is told of once, and the training goes on."""
         self._done()
-        meta = json.dumps({"format": _FORMAT, "of": self._fingerprint, **at})
-        self._saving = self._saver.submit(self._write, kinds, meta)
+        self._saving = self._saver.submit(self._write, kinds, self._meta(at))
 
-    def load(self) -> tuple[dict[str, Arrays], dict[str, Any]] | None:
-        """What was saved last, by kind and name; None where there is nothing of this training. Raises `StoreError` for a file that is damaged."""
+    def write(self, arrays: Iterator[tuple[str, NDArray[Any] | None]], at: dict[str, Any], *, writes: bool) -> None:
+        """Writes one array after the other, named ``kind/name``, before it returns, and keeps none. All are gone through in any case: other processes wait
+        at each. ``writes``: whether it is this process that does."""
+        self._done()
+        try:
+            if writes:
+                meta = np.frombuffer(self._meta(at).encode(), np.uint8)
+                with replaced(self.file) as side, ZipFile(side, "w") as stored:
+                    _put(stored, "meta", meta)
+                    for key, array in arrays:
+                        _put(stored, key, np.asarray(array))
+        except StoreError as error:
+            self._refused(error)
+        for _ in arrays:
+            continue
+
+    def load(self, part: Callable[[str, str, NDArray[Any]], NDArray[Any]]) -> tuple[dict[str, Arrays], dict[str, Any]] | None:
+        """What was saved last, by kind and name; None where there is nothing of this training. ``part`` says what is kept of an array, by kind and name,
+        which come in order, one at a time. Raises `StoreError` for a file that is damaged."""
         if not self.file.is_file():
             return None
-        arrays, meta = _read(self.file)
-        if meta.pop("format") != _FORMAT or meta.pop("of") != self._fingerprint:
-            return None  # of other rows or settings, or of an earlier version: begun anew, and overwritten
-        kinds: dict[str, Arrays] = {}
-        for key, value in arrays.items():
-            kind, _, name = key.partition("/")
-            kinds.setdefault(kind, {})[name] = value
-        return kinds, meta
+        with _read(self.file) as (stored, meta):
+            if meta.pop("format") != _FORMAT or meta.pop("of") != self._fingerprint:
+                return None  # of other rows or settings, or of an earlier version: begun anew, and overwritten
+            kinds: dict[str, Arrays] = {}
+            for key in sorted(stored.files):
+                kind, _, name = key.partition("/")
+                if name:
+                    kinds.setdefault(kind, {})[name] = part(kind, name, stored[key])
+            return kinds, meta
 
     def close(self) -> None:
         """Waits for what is being written."""
@@ -103,12 +122,24 @@ class Checkpoint:
         try:
             self._saving.result()
         except StoreError as error:
-            if not self._told:
-                self._tell(f"A checkpoint could not be written, and training goes on without: killed now, it would begin at the one before. {error}")
-            self._told = True
+            self._refused(error)
+
+    def _refused(self, error: StoreError) -> None:
+        if not self._told:
+            self._tell(f"A checkpoint could not be written, and training goes on without: killed now, it would begin at the one before. {error}")
+        self._told = True
+
+    def _meta(self, at: dict[str, Any]) -> str:
+        return json.dumps({"format": _FORMAT, "of": self._fingerprint, **at})
 
     def _write(self, kinds: dict[str, Arrays], meta: str) -> None:
         file = io.BytesIO()
         flat = {f"{kind}/{name}": array for kind, arrays in kinds.items() for name, array in arrays.items()}
         np.savez(file, meta=np.frombuffer(meta.encode(), np.uint8), **flat)  # type: ignore[arg-type]
         write_bytes(self.file, file.getvalue())
+
+
+def _put(stored: ZipFile, key: str, array: NDArray[Any]) -> None:
+    """As `np.savez` would."""
+    with stored.open(f"{key}.npy", "w", force_zip64=True) as entry:
+        np.lib.format.write_array(entry, array, allow_pickle=False)

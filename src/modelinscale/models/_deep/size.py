@@ -15,15 +15,20 @@ from modelinscale.core.units import show_bytes
 from modelinscale.models import Effort, Examples, Weights
 from modelinscale.models._deep.along import looks
 from modelinscale.models._deep.earlier import current
+from modelinscale.models._deep.held import together_bytes
 from modelinscale.models._deep.net import Net
 from modelinscale.models._deep.plan import Recipe
 from modelinscale.models._torch import torch
 
 _COPIES = 8
 """Of the weights: as they are now, their average, the best, the gradient, both moments, and what a checkpoint copies."""
+_MOVED = _COPIES - 1
+"""Of these, those of which several processes may hold a part each (`held.Shards`); nothing is copied there for a checkpoint."""
 _BESIDE = 1.5
 """Times what is kept for the gradients of a row, with what passes. With `_PASSING`, what is said is 0.9 (recurrent, 128 rows of 100 steps) to 2.2 times
 (8 images of 224 x 224) what was held."""
+_TOGETHER = 4
+"""Copies of what comes together of weights that lie in parts: as it came, as it is used, and the same of its gradient."""
 _PASSING = 40 << 20
 """Rows on their way, and what torch and its allocator hold besides."""
 _SHARE = 0.85
@@ -32,15 +37,33 @@ _FEWEST_ROWS = 2
 """A piece of fewer rows has nothing to normalise over."""
 
 
-def fitting(recipe: Recipe, net: Net, train: Examples, effort: Effort, world: int) -> Recipe:
+def shards(recipe: Recipe, net: Net, train: Examples, effort: Effort, world: int) -> bool:
+    """Whether each of ``world`` processes is to hold a part of every weight: as the user says, or where a step with all of them does not fit."""
+    if world == 1 or effort.strategy == "data_parallel" or (effort.strategy == "auto" and effort.memory is None):
+        return False
+    if effort.strategy == "fully_sharded":
+        return True
+    (fixed, row), rows = measured(net, train), -(-recipe.batch_rows // world)
+    there = _left(effort, train)
+    if fixed + rows * row <= there:
+        return False
+    effort.tell(
+        f"a step needs about {show_bytes(fixed + rows * row)} in each process that holds all weights, and {show_bytes(max(there, 0))} are left for it: each of "
+        f"{world} holds a part of them (`train.strategy: fully_sharded`)."
+    )
+    return True
+
+
+def fitting(recipe: Recipe, net: Net, train: Examples, effort: Effort, world: int, *, parts: int = 1) -> Recipe:
     """The recipe with as many pieces a step as bring it within ``effort.memory``, which the user is told; as it is where there is no limit.
 
-    What a row takes is measured by going through the network with two and four of them. Raises `ModelError` where not even pieces of two rows fit.
+    ``parts``: in how many the weights lie. What a row takes is measured by going through the network with two and four of them. Raises `ModelError` where
+    not even pieces of two rows fit.
     """
     if effort.memory is None or len(train) < 2 * _FEWEST_ROWS:
         return recipe
-    fixed, row = measured(net, train)
-    there = effort.memory * _SHARE - (len(train) * train.encoded_bytes if train.held else 0)
+    fixed, row = measured(net, train, parts)
+    there = _left(effort, train)
     rows, fits = -(-recipe.batch_rows // world), int((there - fixed) / max(row, 1.0))
     pieces = -(-rows // max(fits, 1))
     if pieces <= recipe.accumulate:
@@ -49,22 +72,28 @@ def fitting(recipe: Recipe, net: Net, train: Examples, effort: Effort, world: in
     if fits < _FEWEST_ROWS or world > 1:
         raise ModelError(
             f"{needs}; {show_bytes(max(there, 0))} are left for it.",
-            fix="Lower `batch_rows` or the size of the network, or raise `compute.memory`.",
+            fix=f"Lower `batch_rows` or the size of the network, or raise `compute.memory`{' or `train.workers`' if world > 1 else ''}.",
         )
     effort.tell(f"{needs}: within `compute.memory` each goes through the network in {pieces} pieces.")
     return replace(recipe, accumulate=pieces)
 
 
-def measured(net: Net, train: Examples) -> tuple[float, float]:
-    """Bytes of training: whatever the batch, and for each row of it."""
+def _left(effort: Effort, train: Examples) -> float:
+    """Bytes that a step may take."""
+    return (effort.memory or 0) * _SHARE - (len(train) * train.encoded_bytes if train.held else 0)
+
+
+def measured(net: Net, train: Examples, parts: int = 1) -> tuple[float, float]:
+    """Bytes of training: whatever the batch, and for each row of it. ``parts``: in how many the weights lie, which are whole at the beginning all the same."""
     few, more = (_kept(net, train.layouts, n) for n in (_FEWEST_ROWS, 2 * _FEWEST_ROWS))
     weights = sum(value.numel() * value.element_size() for value in net.state_dict().values())
-    return float(_PASSING + _COPIES * weights), _BESIDE * max(0.0, more - few) / _FEWEST_ROWS + train.encoded_bytes
+    copies = _COPIES * weights if parts == 1 else max((1 + 2 / parts) * weights, _MOVED * weights / parts + _TOGETHER * together_bytes(net))
+    return float(_PASSING + copies), _BESIDE * max(0.0, more - few) / _FEWEST_ROWS + train.encoded_bytes
 
 
 def _kept(net: Net, layouts: dict[str, Layout], n_rows: int) -> int:
     """Bytes that are kept for the gradients of so many rows, sequences as long as they may be."""
-    copied = copy.deepcopy(net).train()
+    copied = copy.deepcopy(net, {id(p): p for p in net.parameters()}).train()  # its own buffers: what it knows of batches stays as it is
     own = {value.untyped_storage().data_ptr() for value in (*copied.parameters(), *copied.buffers())}
     kept: dict[int, int] = {}
 

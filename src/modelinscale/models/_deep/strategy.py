@@ -6,13 +6,16 @@ no chance is in a step; what is drawn in it (dropout, moved images) is drawn by 
 Sources: Li et al., PyTorch Distributed, 2020 (gradients are summed while backward still runs); Ioffe and Szegedy, 2015, for what is normalised over a batch.
 """
 
+import errno
+import ipaddress
 import os
+import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 import torch.distributed as dist
@@ -22,17 +25,20 @@ from modelinscale import __version__
 from modelinscale.compute._crew import MEETING
 from modelinscale.core.errors import ComputeError, ModelError
 from modelinscale.models import Device, Examples
+from modelinscale.models._deep.held import Shards, Whole, called
+from modelinscale.models._deep.net import Net
 from modelinscale.models._deep.parts import Tensor
 from modelinscale.models._deep.precision import device_of
 from modelinscale.models._torch import torch
-
-if TYPE_CHECKING:
-    from modelinscale.models._deep.net import Net
 
 _MEASURED_STEPS = 12
 """Steps after which it is known how much of them is communication."""
 _WORD_BYTES = 512
 """Of what processes tell each other of themselves."""
+
+
+Judges = Literal["counts", "only goes through", "not"]
+"""only goes through: so that weights that lie in parts come together in all processes as often; what it finds is another's to count."""
 
 
 class Alone:
@@ -47,9 +53,13 @@ class Alone:
         """Whether this process writes checkpoints and tells how it goes."""
         return self.rank == 0
 
-    def wrapped(self, net: "Net") -> Callable[[Any], Tensor]:
-        """What is called in place of the network in training; the network's own parameters are those that learn."""
-        return net
+    def holds(self, net: Net, device: "torch.device") -> tuple[Whole, Callable[[Any], Tensor]]:
+        """What this process holds of the network, and what is called in its place in training; the network's own parameters are those that learn."""
+        held = Whole(net, device)
+        return held, held.net
+
+    def shard(self) -> None:
+        """From now on each process holds a part of every weight. For several processes only."""
 
     def begins_alike(self, step: int, digest: Callable[[], str]) -> None:
         """Raises `ComputeError` where processes do not begin at the same step with the same weights, which ``digest`` tells apart."""
@@ -74,9 +84,13 @@ class Alone:
         """The mean over the processes."""
         return value
 
-    def judges(self, block: int) -> bool:
-        """Whether this process judges the block of validation rows with this number."""
-        return True
+    def saves(self, due: bool) -> bool:
+        """Whether this process takes part in a checkpoint now, where one is ``due`` by its clock."""
+        return due
+
+    def judges(self, block: int, n_blocks: int) -> Judges:
+        """What this process does with a block of validation rows."""
+        return "counts"
 
     def summed(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n_blocks, 2): what every process found of its blocks, the others being 0."""
@@ -90,15 +104,17 @@ class Alone:
 class Parallel(Alone):
     """One of several processes of a group that is made already (`join`): PyTorch's data parallel, over NCCL on GPUs and gloo elsewhere."""
 
-    def __init__(self, *, compress_above: float | None = None, beat: Callable[[int], None] = lambda steps: None) -> None:
-        """``compress_above``: gradients travel in 16 bits once communication is found to take a larger share of a step; None: never.
-        ``beat`` is called with the steps taken so far, at every step and block: who waits for this process sees that it is not stuck."""
+    def __init__(self, *, compress_above: float | None = None, everyone: bool = False, beat: Callable[[int], None] = lambda steps: None) -> None:
+        """``compress_above``: gradients travel in 16 bits once communication is found to take a larger share of a step; None: never. ``everyone``: each
+        process wants the answer; else the first does. ``beat`` is called with the steps taken so far, at every step and block: who waits for this process
+        sees that it is not stuck."""
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.chance = (self.rank,) if self.world > 1 else ()
-        self._beat, self._compress_above = beat, compress_above
+        self._beat, self._compress_above, self._everyone = beat, compress_above, everyone
         self._words = dist.new_group(backend="gloo")  # for what is on the processor in any case, such as the sum of a batch's weights
         agree(self.told(versions()))
-        self._over = self._ended = False
+        self._over = self._ended = self._due = self._saves = self._sharded = False
+        self._held: Whole | None = None
         self._travel = _Travel()
         self._steps, self._since = 0, time.monotonic()
         self._share: float | None = None
@@ -110,8 +126,18 @@ class Parallel(Alone):
         dist.all_gather(found, mine, group=self._words)
         return [bytes(one.numpy()).rstrip(b"\0").decode(errors="replace") for one in found]
 
-    def wrapped(self, net: "Net") -> Callable[[Any], Tensor]:
+    def shard(self) -> None:
+        self._sharded = True
+
+    def holds(self, net: Net, device: "torch.device") -> tuple[Whole, Callable[[Any], Tensor]]:
         across_processes(net)
+        if self._sharded:
+            self._held = Shards(net, device, self._words, everyone=self._everyone)
+            return self._held, called(self._held.net)
+        held = Whole(net, device)
+        return held, self._wrapped(held.net)
+
+    def _wrapped(self, net: Net) -> Callable[[Any], Tensor]:
         if self.world == 1:
             return net
         with warnings.catch_warnings():
@@ -136,9 +162,9 @@ class Parallel(Alone):
     def weighted(self, loss: Tensor, weight: Tensor) -> Tensor:
         self._beat(self._steps)
         mine = float(weight.sum())
-        words = torch.tensor([mine, float(self._over and self.leader)], dtype=torch.float64)
+        words = torch.tensor([mine, float(self._over and self.leader), float(self._due and self.leader)], dtype=torch.float64)
         dist.all_reduce(words, group=self._words)
-        self._ended = bool(words[1] > 0)
+        self._ended, self._saves = bool(words[1] > 0), bool(words[2] > 0)
         self._measure()
         return loss * (mine * self.world / max(float(words[0]), 1e-12))  # gradients are averaged over processes, not summed
 
@@ -157,9 +183,18 @@ class Parallel(Alone):
         dist.all_reduce(word, group=self._words)
         return float(word)
 
-    def judges(self, block: int) -> bool:
+    def saves(self, due: bool) -> bool:
+        if not self._sharded:
+            return due and self.leader
+        self._due = due and not self._saves  # as with the end: all of them one step later
+        return self._saves
+
+    def judges(self, block: int, n_blocks: int) -> Judges:
         self._beat(self._steps)
-        return block % self.world == self.rank
+        if block % self.world == self.rank:
+            return "counts"
+        without = self._sharded and block == n_blocks - 1 and block % self.world < self.rank
+        return "only goes through" if without else "not"
 
     def summed(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         # Each number is one process's own plus zeros, so to the last bit what one process alone finds.
@@ -168,6 +203,9 @@ class Parallel(Alone):
         return sums
 
     def close(self) -> str:
+        if isinstance(self._held, Shards):
+            full = " Gradients travelled in full: `compress_above` is for processes that hold all weights." if self._compress_above is not None else ""
+            return f"{self.world} processes learned together; each held about {self._held.share:.0%} of the weights and of all that moves with them.{full}"
         share = self._share if self._share is not None else self._travel.seconds / max(time.monotonic() - self._since, 1e-9)
         how = " and travelled in 16 bits from then on" if self._travel.short else ""
         return f"{self.world} processes learned together; gradients were on their way for {share:.0%} of the time of the first steps{how}."
@@ -254,8 +292,32 @@ def join(*, patience_s: float, device: Device = "auto") -> None:
     if MEETING in os.environ:
         store = dist.FileStore(os.environ[MEETING], world)  # type: ignore[attr-defined]
         dist.init_process_group(backend, timeout=timeout, store=store, rank=int(os.environ["RANK"]), world_size=world)
-    else:
+    elif os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # `torchrun` has a meeting place already, on every interface
         dist.init_process_group(backend, timeout=timeout)
+    else:
+        rank, address, port = int(os.environ["RANK"]), os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        dist.init_process_group(backend, timeout=timeout, store=_met(address, port, world, rank, timeout), rank=rank, world_size=world)
+
+
+def _met(address: str, port: int, world: int, rank: int, timeout: timedelta) -> dist.Store:  # type: ignore[name-defined]
+    """The place where processes of several nodes meet. PyTorch by itself listens on every interface."""
+    own = None if rank else _listens(address, port)
+    more: dict[str, Any] = {"timeout": timeout, "wait_for_workers": False, "master_listen_fd": own}
+    return dist.TCPStore(address, port, world, rank == 0, **more)  # type: ignore[attr-defined]
+
+
+def _listens(address: str, port: int) -> int | None:
+    """A socket that listens at this address only; None where that is a name, which may lead others elsewhere, or none of this machine's (a relay's)."""
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+        with socket.create_server((address, port), family=family, backlog=128) as listens:
+            return listens.detach()
+    except ValueError:
+        return None
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            return None
+        raise ConnectionError(f"the socket at {address}:{port} where processes were to meet cannot be opened: {error}") from error
 
 
 def across_processes(net: torch.nn.Module) -> None:

@@ -98,7 +98,8 @@ def main(news: int) -> int:
 
     found = function(job, say, kept)
     if found is not None and os.environ["RANK"] == "0":
-        result.write_bytes(pickle.dumps(found, protocol=5))
+        with result.open("wb") as file:
+            pickle.dump(found, file, protocol=5)  # as it is read: weights may be as large as the memory that is left
     return 1 if found is None else 0
 
 
