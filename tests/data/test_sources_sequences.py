@@ -1,5 +1,6 @@
 """Long tables as sequences: rows grouped by key and ordered by time, and windows to forecast what comes next."""
 
+import json
 import math
 import os
 import random
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -487,6 +489,43 @@ def test_a_long_table_becomes_a_model_that_forecasts(tmp_path: Path) -> None:
     history = [10 + math.sin(at * math.pi / 6) for at in range(1000, 1024)]
     (answer,) = Project(tmp_path).package().predict([{"history": history}])
     assert answer["prediction"] == pytest.approx([10 + math.sin(at * math.pi / 6) for at in range(1024, 1030)], abs=0.1)
+
+
+def shops(folder: Path, more: str, features: str) -> Path:
+    """Sales of two shops by the day: a week's wave, the shop's size, and days off that are drawn, on which hardly anybody comes."""
+    chance, lines = random.Random(7), []
+    for shop, size in (("north", 10.0), ("south", 200.0)):
+        for day in range(700):
+            off = chance.random() < 0.08
+            sales = size * (3 + math.sin(day * math.tau / 7) - 2 * off + 0.1 * chance.gauss(0, 1))
+            lines.append(f"{shop},{date(2024, 1, 1) + timedelta(days=day)},{sales:.4f},{'small' if shop == 'north' else 'large'},{off},{sales * 1.5:.3f}\n")
+    folder.mkdir()
+    (folder / "sales.csv").write_text("shop,day,sales,kind,off,visitors\n" + "".join(lines))
+    (folder / "model.yaml").write_text(
+        "version: 1\nname: sales\n"
+        f"data:\n  source: {{type: sequences, source: sales.csv, by: [shop], order_by: day, values: [sales], history: 21, horizon: 7{more}}}\n"
+        f"  time: day\n  label_delay: 7d\nfeatures: {{history: vector{features}}}\ntarget: future\nmodel: {{type: forecast}}\n"
+    )
+    return folder
+
+
+@pytest.mark.slow
+def test_days_off_that_are_known_ahead_make_forecasts_better_and_visitors_of_the_past_do_not_tell_the_future(tmp_path: Path) -> None:
+    found = {}
+    for name, more, features in (
+        ("without", "", ""),
+        ("past", ", past: [off, visitors]", ", off: vector, visitors: vector"),
+        ("ahead", ", keep: [kind], ahead: [off], past: [visitors]", ", off: vector, visitors: vector, kind: category"),
+    ):
+        project = Project(shops(tmp_path / name, more, features))
+        project.run()
+        found[name] = json.loads((project.base / ".mis/packages/sales/1/manifest.json").read_text())["metrics"]["rmse"]["value"]
+    assert found["ahead"] < 0.5 * min(found["without"], found["past"])
+    assert found["past"] > 0.8 * found["without"]  # what visitors are to come is not in it
+    row = {"kind": "large", "history": [600.0 + 200 * math.sin(day * math.tau / 7) for day in range(21)], "visitors": [900.0] * 21}
+    none, last = (Project(tmp_path / "ahead").package().predict([{**row, "off": [0] * 27 + [off]}])[0]["prediction"] for off in (0, 1))
+    assert none[:6] == pytest.approx(last[:6], rel=1e-4)
+    assert last[6] < none[6] - 100
 
 
 @pytest.mark.slow

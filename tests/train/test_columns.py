@@ -10,8 +10,8 @@ from modelinscale.core.errors import DataError
 from modelinscale.core.task import Task, TaskType
 from modelinscale.train import encode_targets, find_task, see
 
-NUMBERS = {"length": [1.5, 2.5, 4.0, None], "n": [3, 0, 1, 2]}
-FLAGS = {"wet": [True, False, True, None], "cold": [0, 1, 1, 0]}
+NUMBERS: dict[str, list[Any]] = {"length": [1.5, 2.5, 4.0, None], "n": [3, 0, 1, 2]}
+FLAGS: dict[str, list[Any]] = {"wet": [True, False, True, None], "cold": [0, 1, 1, 0]}
 
 
 def task_of(columns: dict[str, list[Any]], declared: TaskType | None = None, pieces: int = 1) -> Task:

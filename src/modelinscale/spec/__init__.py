@@ -57,8 +57,11 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many), Also({"type": 
 """A column name, or a list of them."""
 
 
-def _several(value: Any) -> Any:
-    return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+def _targets(value: Any) -> Any:
+    several = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not several or not all(isinstance(one, str) and one for one in several):
+        raise SpecError(f"expected a column's name, or a list of names, found {value!r:.60}.", fix="Write `target: price`, or `target: [length, width]`.")
+    return several[0] if len(several) == 1 else several
 
 
 def _short_kinds(folder: str, *more: str) -> dict[str, Any]:
@@ -163,7 +166,7 @@ class ModelSpec(Settings):
     """What the model is called: in the registry, in the server's addresses. Letters, digits, ``.``, ``_`` and ``-``."""
     data: Data
     """Where the rows are."""
-    target: Annotated[str | tuple[str, ...], BeforeValidator(_several)] = Field(min_length=1)
+    target: Annotated[str | tuple[str, ...], BeforeValidator(_targets)]
     """The column to predict, or a list of columns that are predicted together: all of them numbers, or all of them flags (``[length, width]``)."""
     positive: Label | None = None
     """For two classes: the one to find. Left out: true, 1, yes, or the rarer of the two."""
@@ -246,8 +249,8 @@ class ModelSpec(Settings):
         """Raises `SpecError` for several targets with settings of one."""
         if isinstance(self.target, str):
             return
-        if len(set(self.target)) < len(self.target) or not all(self.target):
-            raise SpecError(f"`target` names a column twice, or none: {list(self.target)}.", fix="Name each column once.")
+        if len(set(self.target)) < len(self.target):
+            raise SpecError(f"`target` names a column twice: {list(self.target)}.", fix="Name each column once.")
         if self.task not in (None, "regression", "multilabel"):
             raise SpecError(
                 f"`task: {self.task}` is for one target, and `target` names {len(self.target)}.",

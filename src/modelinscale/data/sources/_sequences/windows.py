@@ -110,7 +110,7 @@ class _Cut:
 
         wanted, n = self.wanted, self.wanted.history
         both = _windows_of(part[name], self._width)[starts]
-        known: NDArray[np.bool_] = np.isfinite(both[:, n:]).all(axis=1)
+        known = np.asarray(np.isfinite(both[:, n:]).all(axis=1))
         self.counts.gaps += len(known) - int(known.sum())
         both, starts = both[known], starts[known]
         found = part[starts + n - 1].select(*wanted.place, *wanted.keep)
