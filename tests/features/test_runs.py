@@ -57,9 +57,10 @@ def test_words_keep_their_columns_beside_runs_and_as_many_runs_are_kept() -> Non
     texts = pl.Series(["the cat sat", "the cat ran", "a dog ran"])
     words, both = text_of(keep=4), text_of(keep=4, characters=3)
     plain, more = (one.layout(one.observe(one.empty(), texts), "plain").names for one in (words, both))
-    assert more[:4] == plain
-    assert len(more) == 8
-    assert all(name.startswith(SIGN) for name in more[4:])
+    assert len(plain) == 8  # four words, four pairs
+    assert more[:8] == plain
+    assert len(more) == 12
+    assert all(name.startswith(SIGN) for name in more[8:])
 
 
 def test_the_graph_counts_runs_as_python_does() -> None:

@@ -4,12 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from modelinscale.core.encoded import Encoded, Layout
+from modelinscale.core.encoded import Encoded, Layout, Sparse
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Weights
 from modelinscale.models._minimise import minimise
+from modelinscale.models._words import rarity, weigh
 from modelinscale.models.linear import Linear
 from modelinscale.testing.models import TASKS, planted
 from modelinscale.train import loss
@@ -76,6 +78,46 @@ def test_wide_rows_take_the_sparse_road_to_the_same_answer() -> None:
     linear = Linear(strength=1e-3)
     weights = linear.fit(Examples(rows, y), None, TASKS["binary"], Effort())
     assert ((linear.predict(weights, rows) > 0) == y).mean() > 0.8
+
+
+def _texts(n: int = 300) -> tuple[Encoded, np.ndarray]:
+    """Counts of 40 words, a few in a row, and a class that some of them tell."""
+    chance = np.random.default_rng(4)
+    counts = chance.poisson(0.15, (n, 40)).astype(np.float32)
+    y = (counts[:, :5].sum(axis=1) + 0.5 * chance.normal(size=n) > 0.6).astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum((counts > 0).sum(axis=1))]).astype(np.int64)
+    words = Sparse(starts, np.nonzero(counts)[1].astype(np.int32), counts[counts > 0], 40)
+    return Encoded({"t": Layout("sparse", 40, tuple(f"w{i}" for i in range(40)))}, {"t": words}), y
+
+
+def test_words_are_held_back_a_hundredth_as_scikit_learn_with_a_hundred_times_its_c() -> None:
+    rows, y = _texts()
+    words = rows["t"]
+    assert isinstance(words, Sparse)
+    X = csr_matrix((weigh(words, rarity(np.bincount(words.columns, minlength=40), 300)), words.columns, words.starts), shape=(300, 40))
+    weights = Linear(strength=1 / 300, iterations=1000).fit(Examples(rows, y), None, TASKS["binary"], Effort())
+    peer = LogisticRegression(C=100.0, tol=1e-9, max_iter=10_000).fit(X, y)
+    ours, theirs = Linear().predict(weights, rows), peer.decision_function(X)
+    assert np.abs(ours - theirs).max() < 0.02 * np.abs(theirs).max()
+
+
+def test_without_validation_rows_words_are_learned_well_enough_to_tell_classes() -> None:
+    rows, y = _texts(3000)
+    seen, unseen = np.arange(2000), np.arange(2000, 3000)
+    weights = Linear().fit(Examples(rows.rows(seen), y[seen]), None, TASKS["binary"], Effort())
+    firm = Linear(strength=100 / 2000).fit(Examples(rows.rows(seen), y[seen]), None, TASKS["binary"], Effort())  # 1 / N for each word, as before
+    found, before = (loss(Linear().predict(one, rows.rows(unseen)), y[unseen], None, TASKS["binary"]) for one in (weights, firm))
+    assert found < before
+
+
+def test_weights_from_before_words_were_held_back_less_are_updated_as_they_were_learned() -> None:
+    rows, y = _texts()
+    weights = Linear(strength=1e-3).fit(Examples(rows, y), None, TASKS["binary"], Effort())
+    old = Weights(weights.arrays, {name: value for name, value in weights.meta.items() if name != "of_words"})
+    as_firm = Weights(weights.arrays, {**weights.meta, "of_words": 1.0})
+    a, b = (Linear().update(one, Examples(rows, 1 - y), None, TASKS["binary"], Effort()) for one in (old, as_firm))
+    assert np.array_equal(a.arrays["coefficients"], b.arrays["coefficients"])
+    assert np.array_equal(Linear().predict(old, rows), Linear().predict(weights, rows))
 
 
 def test_strength_is_chosen_on_validation_rows_where_rows_are_few() -> None:

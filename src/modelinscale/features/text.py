@@ -63,9 +63,9 @@ class Text(Feature):
     deep: ClassVar[bool] = True
 
     keep: int = Field(20_000, ge=1, le=COUNTED)
-    """How many words and pairs become columns: those in most texts (ties in alphabetical order)."""
+    """How many words become columns, and how many pairs besides: those in most texts (ties in alphabetical order)."""
     pairs: bool = True
-    """Whether two words side by side are a term too (``not good``)."""
+    """Whether two words side by side are a term too (``not good``), `keep` of them besides the words."""
     at_least: int = Field(2, ge=1)
     """In how many training texts a term must occur to become a column."""
     characters: int = Field(0, ge=0, le=8)
@@ -233,7 +233,11 @@ class Text(Feature):
         common = [(term, n) for term, n in counts.items() if n >= self.at_least]
         # By number of texts, then name: ties must not depend on arrival order.
         common.sort(key=lambda item: (-item[1], item[0]))
-        kept = [item for item in common if item[0][0] != SIGN][: self.keep] + [item for item in common if item[0][0] == SIGN][: self.keep]
+        kinds: dict[int, list[tuple[str, int]]] = {}
+        for item in common:
+            kinds.setdefault(_kind(item[0]), []).append(item)
+        # Each kind has places of its own: common pairs (of the, in a) would take those of rare words, which tell more (docs/decisions/0050).
+        kept = [item for kind in (0, 1, 2) for item in kinds.get(kind, [])[: self.keep]]
         return dict(sorted(kept, key=lambda item: len(item[0]) if item[0][0] == SIGN else " " in item[0]))
 
     def _words(self, state: State) -> list[str]:
@@ -308,8 +312,13 @@ def _levels(texts: "pl.Series") -> NDArray[np.int64]:
     return np.where(sums == 0, _LEVELS - 1, np.log2(np.maximum(lowest, 1)).astype(np.int64))
 
 
+def _kind(term: str) -> int:
+    """0: a word; 1: a pair; 2: a run of characters."""
+    return 2 if term[0] == SIGN else int(" " in term)
+
+
 def _is_word(term: str) -> bool:
-    return term[0] != SIGN and " " not in term
+    return _kind(term) == 0
 
 
 def _draw_terms(graph: Graph, tokens: str, terms: list[list[str]], weights: NDArray[np.float32], *, scaled: bool) -> str:
