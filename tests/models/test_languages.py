@@ -84,16 +84,18 @@ def drawn(model: Network, weights: Weights, given: Examples) -> Callable[[Any], 
     return run
 
 
-_ARCHITECTURES = ["distilbert", "roberta", "modernbert"]
-"""Places from the first token, from behind the padding, and turned; tried besides: bert, xlm-roberta, electra, albert, mpnet."""
+_ARCHITECTURES = ["roberta", "modernbert"]
+"""Places from behind the padding, and turned; distilbert's, from the first token, goes the whole road in tests/pipeline."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", _ARCHITECTURES)
-def test_an_encoder_of_a_folder_is_trained_on_and_the_graph_answers_as_python(saved: Saved, architecture: str) -> None:
+def test_an_encoder_of_a_folder_is_trained_on_and_the_graph_answers_as_python(saved: Saved, architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(architecture)
     given, model = messages(folder), network(folder)
-    weights = fit(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(Reader, "draw", lambda self, graph, tensor: tensor)  # once is enough here
+        weights = fit(folder, given)
     scores, run = model.predict(weights, given.rows), drawn(model, weights, given)
     assert np.ptp(scores) > 0
     rows = np.asarray(given.rows["m"])

@@ -89,7 +89,7 @@ def test_the_manifest_names_the_step_of_the_host_and_where_weights_are_from(pack
 def test_a_file_is_answered_as_the_package_does(package: Package, folder: Path, tmp_path: Path) -> None:
     rows = [asked(2000 + i) for i in range(9)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    predict(folder, str(tmp_path / "rows.jsonl"), tmp_path / "answers.parquet")
+    predict(str(tmp_path / "rows.jsonl"), package=folder, out=tmp_path / "answers.parquet")
     found = pl.read_parquet(tmp_path / "answers.parquet")["probability_good"].to_list()
     assert found == pytest.approx([one["probabilities"]["good"] for one in package.predict(rows)], abs=1e-6)
 

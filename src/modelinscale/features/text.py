@@ -273,7 +273,8 @@ class Text(Feature):
             return self.longest
         n_words = usual(Bins.load(state["lengths"]))
         if self.tokenizer is not None:
-            return max(_FEWEST, min(n_words, self._taught(state)["limit"]))
+            limit: int = self._taught(state)["limit"]
+            return max(_FEWEST, min(n_words, limit))
         return min(MOST, ceil(n_words * max(1.0, self._pieces(state)["per_word"]))) if self._cuts else n_words
 
     def _weights(self, state: State, known: dict[str, int]) -> NDArray[np.float32]:
