@@ -15,6 +15,8 @@ demo: $(VENV)/core ## From raw rows to a served model that answers, on this mach
 
 # Bytecode of package and tests (ignored by git) saves every process after the first run seven seconds; an empty value counts as unset.
 test check: export PYTHONDONTWRITEBYTECODE :=
+# Two processes share two cores: threads of a matrix product of a few rows wait for each other, and burn half of what the tests of judging take.
+test check: export OMP_NUM_THREADS := 1
 
 test: $(VENV)/dev ## Run every test (the slow ones too)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q

@@ -43,8 +43,9 @@ def layouts(form: Any) -> dict[str, Layout]:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two families, three further settings, no variations: seconds instead of minutes."""
-    quick: list[dict[str, Any]] = [{"rounds": 60, "leaves": 8}, {"rounds": 60, "random_splits": True}, {"rounds": 60, "columns_share": 0.5}]
-    monkeypatch.setattr(_auto, "families", lambda layouts, *, more, several: [Candidate(Model.parse(name), 0.3) for name in ("linear", "trees")])
+    steps: dict[str, Any] = {"leaves": 8, "learning_rate": 0.3, "patience": 8}
+    quick: list[dict[str, Any]] = [{"rounds": 20, **steps, **more} for more in ({}, {"random_splits": True}, {"columns_share": 0.5})]
+    monkeypatch.setattr(_auto, "families", lambda layouts, *, more, several: [Candidate(Model.parse("linear"), 0.3), Candidate(Trees(**steps), 0.3)])
     monkeypatch.setattr(_auto, "portfolio", lambda task, n, layouts: [Candidate(Trees(**one)) for one in quick])
     monkeypatch.setattr(_auto, "variations", lambda best, task, seed: iter(()))
     monkeypatch.setattr(_auto, "_FOLDED_SHARE", np.inf)
