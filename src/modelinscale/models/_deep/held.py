@@ -86,8 +86,9 @@ class Shards(Whole):
         self._taken: Any = None
         mesh, names = init_device_mesh(device.type, (self._world,)), list(net.state_dict())
         apart(net)
+        empty = {p for p in net.parameters() if not p.numel()}  # such as the bins of numbers without any
         for unit in [*units(net), net]:
-            fully_shard(unit, mesh=mesh, reshard_after_forward=True, shard_placement_fn=self._side)
+            fully_shard(unit, mesh=mesh, reshard_after_forward=True, shard_placement_fn=self._side, ignored_params=empty)
         found = {_name(name): value for name, value in net.state_dict().items()}
         self.net, state = net.train(), {name: found[name] for name in names}
         self._shapes = {name: tuple(value.shape) for name, value in state.items()}
@@ -185,7 +186,7 @@ class Shards(Whole):
     def _side(self, parameter: torch.nn.Parameter) -> Any:
         from torch.distributed.tensor import Shard
 
-        return Shard(next((side for side, n in enumerate(parameter.shape) if n and n % self._world == 0), 0))
+        return Shard(next((side for side, n in enumerate(parameter.shape) if n % self._world == 0), 0))
 
     def _swap(self) -> None:
         with torch.no_grad():

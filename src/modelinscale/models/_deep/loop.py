@@ -323,6 +323,8 @@ class Loop:
         kinds: dict[str, Mapping[str, Tensor | NDArray[Any]]] = {"now": self.held.now, "average": self.held.average, "best": self.best}
         kinds |= {"first": {name: one.first for name, one in known.items()}, "second": {name: one.second for name, one in known.items()}}
         at = asdict(self.at)
+        if self.strategy.sharded:  # all are here
+            at["loss_sum"] = self.strategy.mean(self.at.loss_sum)
         self.held.save(self.checkpoint, kinds, at | {"best_loss": None if self.at.best_loss in (None, float("inf")) else self.at.best_loss})
 
     def _resume(self) -> bool:

@@ -45,6 +45,8 @@ class Alone:
     """One process, which takes all rows."""
 
     rank, world = 0, 1
+    sharded = False
+    """Whether each process holds a part of every weight, and all take part in a checkpoint."""
     chance: tuple[int, ...] = ()
     """What a step's seed is told apart by, between processes."""
 
@@ -113,7 +115,7 @@ class Parallel(Alone):
         self._beat, self._compress_above, self._everyone = beat, compress_above, everyone
         self._words = dist.new_group(backend="gloo")  # for what is on the processor in any case, such as the sum of a batch's weights
         agree(self.told(versions()))
-        self._over = self._ended = self._due = self._saves = self._sharded = False
+        self._over = self._ended = self._due = self._saves = self.sharded = False
         self._held: Whole | None = None
         self._travel = _Travel()
         self._steps, self._since = 0, time.monotonic()
@@ -127,11 +129,11 @@ class Parallel(Alone):
         return [bytes(one.numpy()).rstrip(b"\0").decode(errors="replace") for one in found]
 
     def shard(self) -> None:
-        self._sharded = True
+        self.sharded = True
 
     def holds(self, net: Net, device: "torch.device") -> tuple[Whole, Callable[[Any], Tensor]]:
         across_processes(net)
-        if self._sharded:
+        if self.sharded:
             self._held = Shards(net, device, self._words, everyone=self._everyone)
             return self._held, called(self._held.net)
         held = Whole(net, device)
@@ -184,7 +186,7 @@ class Parallel(Alone):
         return float(word)
 
     def saves(self, due: bool) -> bool:
-        if not self._sharded:
+        if not self.sharded:
             return due and self.leader
         self._due = due and not self._saves  # as with the end: all of them one step later
         return self._saves
@@ -193,7 +195,7 @@ class Parallel(Alone):
         self._beat(self._steps)
         if block % self.world == self.rank:
             return "counts"
-        without = self._sharded and block == n_blocks - 1 and block % self.world < self.rank
+        without = self.sharded and block == n_blocks - 1 and block % self.world < self.rank
         return "only goes through" if without else "not"
 
     def summed(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
