@@ -179,7 +179,8 @@ def test_memory_is_told_before_a_step_is_taken(saved: Saved, undrawn: None) -> N
 
 def test_it_is_named_with_its_license(saved: Saved, undrawn: None) -> None:
     folder = saved("distilbert")
-    (origin,) = network(folder).origins(fit(folder))
+    weights = fit(folder)
+    (origin,) = network(folder).origins(weights)
     assert {name: value for name, value in origin.items() if name != "sha256"} == {
         "column": "m",
         "architecture": "distilbert",
@@ -188,7 +189,7 @@ def test_it_is_named_with_its_license(saved: Saved, undrawn: None) -> None:
         "revision": None,
     }
     assert len(origin["sha256"]) == 16
-    assert str(folder.parent) not in json.dumps(fit(folder).meta), "where it lay on this machine is nobody's business"
+    assert str(folder.parent) not in json.dumps(weights.meta), "where it lay on this machine is nobody's business"
 
 
 def changed(folder: Path, target: Path, **settings: Any) -> Path:
@@ -220,9 +221,9 @@ def test_folders_that_do_not_do_are_refused_with_a_reason(saved: Saved, tmp_path
         fit(changed(good, tmp_path / "deeper", n_layers=3), given)
     with pytest.raises(ModelError, match=r"not those of its config.json .*of another size"):
         fit(changed(good, tmp_path / "wider", hidden_dim=48), given)
+    smaller = save_encoder(tmp_path / "smaller", "distilbert", vocab_size=40)
+    shutil.copy(good / "tokenizer.json", smaller)
     with pytest.raises(ModelError, match=r"tokenizer has \d+ pieces, and its encoder knows 40"):
-        smaller = save_encoder(tmp_path / "smaller", "distilbert", vocab_size=40)
-        shutil.copy(good / "tokenizer.json", smaller)
         fit(smaller, given)
 
 

@@ -315,7 +315,10 @@ class ModelSpec(Settings):
 
     def model_at(self, base: Path) -> "Model | Literal['auto']":
         """The model, with weights learned elsewhere taken from ``base``."""
-        return self.model if isinstance(self.model, str) else Model.parse(elsewhere.located(self.model.plain(), base))
+        if isinstance(self.model, str):
+            return self.model
+        written = {name: value for name, value in self.model.plain().items() if name == "type" or name in self.model.model_fields_set}
+        return Model.parse(elsewhere.located(written, base))  # what the file leaves open stays open: a search may choose it
 
     def store_at(self, base: Path) -> Store:
         """The store with relative folders taken from ``base``."""
