@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from modelinscale.tune._rungs import Again, Entry, New, Prune, following, ranked
+from modelinscale.tune._rungs import Again, Entry, New, Prune, following, planned, ranked
 from modelinscale.tune._space import Point
 
 LADDER = (1 / 9, 1 / 3, 1.0)
@@ -45,6 +45,19 @@ def test_the_best_settings_see_all_rows_whatever_the_workers(how: str, at_once: 
 def test_the_top_of_fifty_costs_less_than_a_third_of_fifty_whole_trials() -> None:
     assert compute(played(Prune(), 50)) / 50 < 0.25
     assert compute(played(Prune(how="asha"), 50)) / 50 < 0.36
+
+
+@pytest.mark.parametrize("n_trials", [1, 4, 50])
+@pytest.mark.parametrize("how", ["top", "asha", "none"])
+def test_what_is_planned_is_what_a_search_comes_to(how: str, n_trials: int) -> None:
+    prune = Prune(how=how)
+    told, entries = planned(prune, prune.ladder(100_000), n_trials), played(prune, n_trials)
+    begun = {share: sum(e.share == share for e in entries) for share in told}
+    assert sum(begun.values()) == len(entries)
+    if how == "asha":  # more go on than one in three, as results come
+        assert all(n <= begun[share] <= 2 * n + 2 for share, n in told.items())
+    else:
+        assert all(0 <= n - begun[share] <= 1 for share, n in told.items()), "the settings it began with may be among the best"
 
 
 def test_a_lost_trial_is_done_again_and_no_other() -> None:

@@ -21,7 +21,7 @@ from modelinscale.testing.models import planted
 from modelinscale.tune import Entry, Space, Tune, search
 from modelinscale.tune._fit import Fitter, Job, chosen_rows
 from modelinscale.tune._search import Found
-from modelinscale.tune._study import About, open_storage
+from modelinscale.tune._study import About, Study, open_storage
 
 SPACE = Space.of((Model.parse({"type": "trees", "rounds": 20}),), {})
 ABOUT = About("shop", "y", {"x": {"type": "number"}})
@@ -202,3 +202,30 @@ def test_trials_lie_in_redis_for_many_machines(straight: Found, tmp_path: Path, 
 def test_a_storage_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="mysql:// is no storage"):
         open_storage("mysql://h/db", tmp_path / "x")
+
+
+def test_a_trial_is_written_as_optuna_writes_it_in_few_statements(tmp_path: Path) -> None:
+    import optuna
+    from sqlalchemy import event
+
+    storage, statements = open_storage(None, tmp_path / "studies.db"), list[str]()
+    event.listen(storage.engine, "before_cursor_execute", lambda connection, cursor, statement, *more: statements.append(statement))
+    study, point = Study(storage, "ours", SPACE, ABOUT), SPACE.starts()[0]
+    statements.clear()
+    first = study.begin(0, point, 1 / 9)
+    assert first is not None
+    study.end(first, 0.25, note="", seconds=1.0, cpu_seconds=0.5)
+    assert len(statements) <= 12, "two or three for each setting were most of what a trial cost"
+    second = study.begin(1, point, 1.0)
+    assert second is not None
+    study.end(second, None, note="bad")
+    theirs = optuna.load_study(study_name="ours", storage=storage)
+    added = optuna.create_study(study_name="theirs", storage=storage)
+    added.add_trials(theirs.trials)
+    for ours, again in zip(theirs.trials, added.trials, strict=True):
+        assert (ours.number, ours.params, ours.distributions, ours.user_attrs) == (again.number, again.params, again.distributions, again.user_attrs)
+        assert (ours.state, ours.values, ours.datetime_start) == (again.state, again.values, again.datetime_start)
+    assert [t.state.name for t in theirs.trials] == ["PRUNED", "FAIL"]
+    read = Study(storage, "ours", SPACE, ABOUT)
+    assert read.entries() == study.latest(), "what is known here is what lies there"
+    study.close()

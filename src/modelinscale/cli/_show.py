@@ -251,12 +251,15 @@ def checked(found: "Checked", file: Path, *, as_json: bool) -> None:
 def plan(found: "Plan", *, as_json: bool) -> None:
     if as_json:
         steps = [{"step": s.step, "identity": s.identity, "done": s.done, "why": s.why} for s in found.steps]
-        document({"steps": steps, "estimates": [one.plain() for one in found.estimates]})
+        search = None if found.search is None else found.search.plain()
+        document({"steps": steps, "estimates": [one.plain() for one in found.estimates], "search": search})
         return
     for step in found.steps:
         line(f"  {'✓' if step.done else '•'} {step.step:<9} {step.why}")
     for one in found.estimates:
         line(f"  {'✗' if one.refusal else ' '} {one.of:<9} {one}")
+    if found.search is not None:
+        line(f"    {'search':<9} {found.search}")
     if all(s.done for s in found.steps):
         line("nothing to do.")
         return

@@ -27,6 +27,10 @@ _COPIES = 8
 """Of its weights, what a step of a network holds."""
 _USUAL_STEPS = 32
 """Of a sequence or text whose length only the rows can tell."""
+_WORKER_BYTES = 150 << 20
+"""What a process that does trials holds beside rows, torch and what is learned with."""
+_HELD_ROWS = 3
+"""What it holds of encoded rows, in sizes of them: as read, as the family wants them, a share of them."""
 _FEWER = "Name fewer columns under `features`, or lower `compute.workers`."
 
 
@@ -54,6 +58,7 @@ def learns(spec: ModelSpec, *families: str) -> bool:
     """Whether one of these families may be among those that are trained."""
     members = getattr(spec.model, "members", ())  # an ensemble's; of a network how many
     found = {getattr(one, "type", "") for one in (spec.model, *(members if isinstance(members, tuple) else ()))}
+    found |= set(spec.tune.families if spec.tune is not None else ())
     return spec.model == "auto" or not found.isdisjoint(families)
 
 
@@ -88,6 +93,24 @@ def _step_share(spec: ModelSpec) -> float:
     return 1.0 if parts == 1 else max(1 / parts, (1 + 2 / parts) / _COPIES)
 
 
+def trial_bytes(spec: ModelSpec, n_columns: int, rows_bytes: float = 0.0) -> int:
+    """What a process that does trials holds, with the families' own settings: larger ones take more. ``rows_bytes``: of the encoded rows that it holds."""
+    return _WORKER_BYTES + libraries(spec) + max(_LEARN_BYTES, _FEED_BYTES + _step_bytes(spec, n_columns)) + int(_HELD_ROWS * rows_bytes)
+
+
+def n_trials_at_once(spec: ModelSpec, trial: int) -> int:
+    """As the file says; where it leaves that open, one for each core, as far as they fit into memory with so many bytes each."""
+    assert spec.tune is not None
+    return spec.tune.workers or max(1, min(memory.cores(), memory.room(spec.compute.memory) // trial))
+
+
+def trials_need(spec: ModelSpec, trial: int) -> Need:
+    """What the trials that are in work at once take, with so many bytes each."""
+    n = n_trials_at_once(spec, trial)
+    fix = "Set `tune.workers: 1`." if n > 1 else _FEWER
+    return Need("tune", n * trial, f"{n} process{'es' if n > 1 else ''} of trials, {show_bytes(trial)} each", fix)
+
+
 def needs(spec: ModelSpec, size: Size) -> dict[str, Need]:
     """The least that each step takes: below it nothing helps. Steps cut their work to what there is above that."""
     from modelinscale.data.partitions import LEAST_ROWS, SHARE, WORK
@@ -100,12 +123,15 @@ def needs(spec: ModelSpec, size: Size) -> dict[str, Need]:
     learn = max(_LEARN_BYTES, _FEED_BYTES + int(_step_bytes(spec, size.n_columns) * _step_share(spec)))
     fewer = _FEWER.replace("features`,", "features`, choose a smaller network,") if torch else _FEWER
     network = "what a network needs, " if torch else ""
-    return {
+    found = {
         "collect": Need("collect", _COLLECT_BYTES, "chunks of rows being read, cleaned and written", "Set `compute.workers: 1`."),
         "prepare": Need("prepare", size.n_rows * 2 + part + state, f"{rows}: two bytes a row, {workers} partitions in work, what is learned of them", _FEWER),
         "train": Need("train", size.n_rows + part + state + torch + learn, f"{rows}: a byte a row, partitions, {network}and a sample to learn from", fewer),
         "evaluate": Need("evaluate", size.n_rows + part + state + torch + _JUDGE_BYTES, f"{rows}: a byte a row, {network}and a sample to judge by", _FEWER),
     }
+    if spec.tune is not None and spec.compute.type == "local":
+        found["tune"] = trials_need(spec, trial_bytes(spec, size.n_columns))
+    return found
 
 
 def whole(spec: ModelSpec, size: Size) -> str:

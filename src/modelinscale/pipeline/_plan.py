@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from modelinscale.pipeline._estimates import Estimate, estimates
 from modelinscale.pipeline._needs import size_of, whole
 from modelinscale.pipeline._place import Facts, Place, Result, as_plain
+from modelinscale.pipeline._search_costs import Search, search_to_do
 from modelinscale.spec import ModelSpec
 
 STEPS = ("collect", "prepare", "train", "evaluate", "export", "register")
@@ -44,6 +45,8 @@ class Plan:
     steps: tuple[Planned, ...]
     estimates: tuple[Estimate, ...] = ()
     """What the steps that are still to do take of memory and disk, and what there is."""
+    search: Search | None = None
+    """What the search that is still to do will cost, where the file asks for one."""
 
 
 def plan(place: Place, inputs: dict[str, Inputs], words: dict[str, Callable[[Facts], str]], standing: Standing) -> Plan:
@@ -64,7 +67,8 @@ def plan(place: Place, inputs: dict[str, Inputs], words: dict[str, Callable[[Fac
             waiting = step
             size = whole(place.spec, size_of(place, done["collect"].facts)) if "collect" in done else ""
             steps.append(Planned(step, place.name(step, wanted), False, "; ".join(filter(None, [_changes(place, step, wanted), size]))))
-    return Plan(tuple(steps), estimates(place, done, tuple(one.step for one in steps if not one.done)))
+    left = tuple(one.step for one in steps if not one.done)
+    return Plan(tuple(steps), estimates(place, done, left), search_to_do(place, done) if TUNE in left else None)
 
 
 def _changes(place: Place, step: str, wanted: Facts) -> str:

@@ -6,25 +6,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelinscale.core import memory
 from modelinscale.core.errors import DataError, NotSupportedYet
 from modelinscale.core.files import write_bytes, write_json
 from modelinscale.core.identity import identity
 from modelinscale.core.task import words_of
-from modelinscale.core.memory import room
+from modelinscale.pipeline._needs import n_trials_at_once, trial_bytes, trials_need
 from modelinscale.pipeline._place import Facts, Place, Result
 
 if TYPE_CHECKING:
     from modelinscale.pipeline._context import Context
     from modelinscale.spec import ModelSpec
     from modelinscale.tune import Entry
-    from modelinscale.tune._fit import Fitter
     from modelinscale.tune._space import Space
 
 PAGE, TRIALS = "tuning.html", "trials.json"
 _AUTO = ("linear", "trees", "mlp")
 """The families searched where ``model: auto`` is written; `network` instead of `mlp` where a column keeps its shape (images, sequences)."""
-_HELD = 3
-"""What a worker process holds, in sizes of its encoded rows."""
 
 Watch = Callable[["Sequence[Entry]"], None]
 """Called with all trials whenever one begins or ends."""
@@ -45,7 +43,7 @@ def inputs(place: Place, done: dict[str, Result]) -> Facts:
 def work(context: Context, folder: Path) -> Facts:
     from modelinscale.core.encoded import Form
     from modelinscale.core.kinds import load
-    from modelinscale.tune import Space, models_of, search
+    from modelinscale.tune import search
     from modelinscale.tune._fit import Fitter
     from modelinscale.tune._report import page
     from modelinscale.tune._search import plain_entry
@@ -54,21 +52,20 @@ def work(context: Context, folder: Path) -> Facts:
     spec, place = context.spec, context.place
     settings = spec.tune
     assert settings is not None
-    shaped = any(layout.shape for layout in context.layouts("deep").values())
-    models = models_of(settings, spec.model, (*_AUTO[:2], "network") if shaped else _AUTO)
-    space = Space.of(models, settings.spans)
+    space = space_of(context)
     if not space.dimensions:
         raise NotSupportedYet(f"{', '.join(space.families)}: nothing is left to search.", fix="Leave settings out of `model`, or name them in `tune.space`.")
     forms: list[Form] = sorted({load("models", family).form for family in space.families})  # type: ignore[attr-defined]
     rows = {form: (context.examples("train", form), context.examples("valid", form)) for form in forms}
     if not min(len(valid) for _, valid in rows.values()):
         raise DataError("there are no validation rows to tell good settings by.", fix="Set `data.split.valid` above 0.")
-    name = identity("study", {"rows": context.done["prepare"].identity, "space": space.plain(), "train": spec.train.plain(), "tune": settings.matter()})
-    budget = context.room if spec.compute.memory is None else spec.compute.memory
-    fitter = Fitter(
-        rows, context.task, spec.train.seed, spec.train.class_weight, spec.train.threads or 1, _share(budget, settings.workers, spec), by=settings.prune.by
-    )
-    _refuse_large(context, settings.workers, fitter)
+    name, local = study_of(context, space), spec.compute.type == "local"
+    trial = trial_bytes(spec, len(context.features), sum(len(e) * e.encoded_bytes for parts in rows.values() for e in parts if e.held))
+    if local:
+        settings = settings.but(workers=n_trials_at_once(spec, trial))
+        memory.refuse(trials_need(spec, trial), spec.compute.memory)
+    limit = None if spec.compute.memory is None else max(256 << 20, spec.compute.memory // max(1, settings.workers or 2))
+    fitter = Fitter(rows, context.task, spec.train.seed, spec.train.class_weight, spec.train.threads or 1, limit, by=settings.prune.by)
     about = About(spec.name, words_of(spec.target), {name: feature.plain() for name, feature in context.features.items()})
     scratch = place.store.path("work", f"tune-{name}")
     found = search(
@@ -78,8 +75,8 @@ def work(context: Context, folder: Path) -> Facts:
         name=f"{spec.name}/{name}",
         about=about,
         folder=scratch,
-        file=place.store.path("tune") / "studies.db",
-        compute=spec.compute if spec.compute.type != "local" else None,
+        file=studies(place),
+        compute=None if local else spec.compute,
         trial_budget_s=spec.train.budget,
         news=_told(context, settings.trials),
     )
@@ -99,6 +96,7 @@ def work(context: Context, folder: Path) -> Facts:
         "n_lost": found.n_lost,
         "n_warm": found.n_warm,
         "searcher": settings.searcher.type,
+        "n_rows": min(len(train) for train, _ in rows.values()),
         "rungs": [round(share, 4) for share in found.ladder],
         "importance": {name: round(share, 4) for name, share in found.importance.items()},
         "cpu_seconds": round(sum(entry.cpu_seconds for entry in found.entries), 1),
@@ -107,6 +105,29 @@ def work(context: Context, folder: Path) -> Facts:
     write_json(folder / TRIALS, {"format": 1, "study": name, "space": space.plain(), "trials": entries})
     write_bytes(folder / PAGE, page(spec.name, facts, found).encode())
     return facts
+
+
+def space_of(context: Context) -> Space:
+    """What is searched: the families that the file names, or those that suit the columns, with what their settings may be."""
+    from modelinscale.tune import Space, models_of
+
+    spec = context.spec
+    assert spec.tune is not None
+    shaped = any(layout.shape for layout in context.layouts("deep").values())
+    return Space.of(models_of(spec.tune, spec.model_at(context.place.base), (*_AUTO[:2], "network") if shaped else _AUTO), spec.tune.spans)
+
+
+def study_of(context: Context, space: Space) -> str:
+    """The name of the search: the same rows, space, searcher and pruning go on in the same study."""
+    spec = context.spec
+    assert spec.tune is not None
+    matter = {"rows": context.done["prepare"].identity, "space": space.plain(), "train": spec.train.plain(), "tune": spec.tune.matter()}
+    return identity("study", matter)
+
+
+def studies(place: Place) -> Path:
+    """The file that keeps the trials of this project's searches, where no other storage is named."""
+    return place.store.path("tune") / "studies.db"
 
 
 def words(facts: Facts) -> str:
@@ -136,24 +157,6 @@ def _notes(entries: Sequence[Entry], n_lost: int) -> list[str]:
     failed = [e for e in entries if e.state == "failed"]
     notes = [f"tuning: {len(failed):,} of {len(entries):,} trials could not learn, such as {failed[0].number}: {failed[0].note}"] if failed else []
     return [*notes, *([f"tuning: {n_lost:,} trials that a kill interrupted were done again."] if n_lost else [])]
-
-
-def _share(budget: int, workers: int, spec: ModelSpec) -> int | None:
-    return None if spec.compute.memory is None else max(256 << 20, budget // max(1, workers or 2))
-
-
-def _refuse_large(context: Context, workers: int, fitter: Fitter) -> None:
-    """Raises `DataError` where every worker would hold more rows than there is memory for."""
-    import os
-
-    n = workers or os.cpu_count() or 1
-    held = sum(len(e) * e.encoded_bytes for parts in fitter.rows.values() for e in parts if e.held)
-    there = room(context.spec.compute.memory)
-    if n * held * _HELD > there:
-        raise DataError(
-            f"{n} worker processes would hold {n * held * _HELD / (1 << 30):.1f} GiB of encoded rows, and {there / (1 << 30):.1f} GiB are there.",
-            fix="Set `tune.workers: 1`, or raise `compute.memory`.",
-        )
 
 
 def _forget(scratch: Path) -> None:

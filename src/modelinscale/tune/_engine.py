@@ -35,10 +35,9 @@ def distribution(span: Span) -> "BaseDistribution":
     return FloatDistribution(float(span.low), float(span.high), log=span.log)
 
 
-def distributions(space: Space, point: Point) -> "dict[str, BaseDistribution]":
-    """Those of the settings that a point has."""
-    spans = space.dimensions
-    return {name: distribution(spans[name]) for name in point}
+def distributions(space: Space) -> "dict[str, BaseDistribution]":
+    """Those of all settings there are."""
+    return {name: distribution(span) for name, span in space.dimensions.items()}
 
 
 def suggest(trial: "Trial", name: str, span: Span) -> Value:
@@ -53,11 +52,11 @@ def suggest(trial: "Trial", name: str, span: Span) -> Value:
     return value
 
 
-def frozen(space: Space, point: Point, loss: float | None, share: float, *, running: bool) -> "FrozenTrial":
-    """A trial as Optuna keeps it; one on a share of the rows is one that was stopped there."""
+def frozen(known: "dict[str, BaseDistribution]", point: Point, loss: float | None, share: float, *, running: bool) -> "FrozenTrial":
+    """A trial as Optuna keeps it; one on a share of the rows is one that was stopped there. ``known``: see `distributions`."""
     from optuna.trial import TrialState, create_trial
 
-    at: dict[str, Any] = {"params": dict(point), "distributions": distributions(space, point)}
+    at: dict[str, Any] = {"params": dict(point), "distributions": {name: known[name] for name in point}}
     if running:
         return create_trial(state=TrialState.RUNNING, **at)
     value = _NO_LOSS if loss is None else loss

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,8 @@ class Fitter:
     n_threads: int = 1
     memory: int | None = None
     by: str = "rows"
+    _last: dict[tuple[Form, float], tuple[Examples, Examples]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """The rows of the last trial: those of the next are mostly the same."""
 
     def __call__(self, job: Job) -> Done:
         """Fits with a seed of the settings' own number, so that who fits them, and when, makes no difference. Never raises: what failed is noted."""
@@ -75,23 +77,30 @@ class Fitter:
 
     def _loss(self, job: Job) -> float:
         model = Model.parse(job.model)
-        train, valid = self.rows[model.form]
-        shorter = _shorter(model, job.share) if self.by == "passes" else None
-        if shorter is not None:
-            model = shorter
-        elif job.share < 1.0:
-            train = train.take(chosen_rows(train.target, job.share, derive(self.seed, "tune rows"), classes=self.task.one_class))
-        why = model.accepts(self.task, train.layouts)
+        why = model.accepts(self.task, self.rows[model.form][0].layouts)
         if why:
             raise MisError(f"{model.type} cannot learn this: {why}.")
-        totals = Totals.of(((block.target, block.weight) for block in train.blocks()), self.task)
-        check_totals(totals, self.task)
-        factors = class_factors(totals, self.task, self.class_weight)  # type: ignore[arg-type]
-        train, valid = train.weighed(factors), valid.weighed(factors)
+        shorter = _shorter(model, job.share) if self.by == "passes" else None
+        train, valid = self._weighed(model.form, job.share if shorter is None else 1.0)
+        model = shorter or model
         effort = Effort(seed=derive(self.seed, "tune", job.draw), budget_s=job.budget_s, n_threads=self.n_threads, memory=self.memory)
         weights = model.fit(train, valid, self.task, effort)
         scores = predict(model, weights, (block.rows for block in valid.blocks(SCORED_ROWS)))
         return loss(scores, valid.target, valid.weight, self.task)
+
+    def _weighed(self, form: Form, share: float) -> tuple[Examples, Examples]:
+        """A share of the training rows, and the validation rows, their classes weighed."""
+        found = self._last.get((form, share))
+        if found is None:
+            train, valid = self.rows[form]
+            if share < 1.0:
+                train = train.take(chosen_rows(train.target, share, derive(self.seed, "tune rows"), classes=self.task.one_class))
+            totals = Totals.of(((block.target, block.weight) for block in train.blocks()), self.task)
+            check_totals(totals, self.task)
+            factors = class_factors(totals, self.task, self.class_weight)  # type: ignore[arg-type]
+            self._last.clear()
+            found = self._last[form, share] = (train.weighed(factors), valid.weighed(factors))
+        return found
 
 
 def _shorter(model: Model, share: float) -> Model | None:

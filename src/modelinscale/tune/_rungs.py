@@ -98,6 +98,18 @@ def following(entries: Sequence[Entry], prune: Prune, ladder: tuple[float, ...],
     return up or new or _one_at_least(entries, ladder)
 
 
+def planned(prune: Prune, ladder: tuple[float, ...], n_trials: int) -> dict[float, int]:
+    """How many trials each rung gets, lowest first, where nothing fails or is cut short; `asha` may let a few more go on, as results come."""
+    if len(ladder) == 1:
+        return {1.0: n_trials}
+    if prune.how == "top":
+        return {ladder[0]: n_trials, 1.0: min(n_trials, max(3, math.ceil(prune.keep * n_trials)) + 1)}
+    found = {ladder[0]: n_trials}
+    for low, high in pairwise(ladder):
+        found[high] = found[low] // prune.eta
+    return {**found, 1.0: max(1, found[1.0])}
+
+
 def ranked(entries: Sequence[Entry], share: float) -> list[Entry]:
     """Trials of a rung that are done, the best first."""
     return sorted((e for e in entries if e.share == share and e.state == "done" and e.loss is not None), key=lambda e: (e.loss, e.draw))

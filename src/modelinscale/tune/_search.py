@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _NEW_SHARE = 0.6
 """The share of the budget in which new settings are begun; the rest is for the best of them on everything."""
 _WAIT_S = 1.0
+_NEWS_S = 1.0
+"""How old what is known of other machines' trials may be; the same settings are never tried twice for it."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def search(
             remaining = left()
             if remaining is not None and remaining <= 0:
                 return None
-            entries = study.entries()
+            entries = study.entries(within_s=_NEWS_S)
             late = remaining is not None and settings.budget is not None and remaining < (1 - _NEW_SHARE) * settings.budget and bool(ranked(entries, ladder[0]))
             step = following(entries, settings.prune, ladder, n_trials, late=late)
             if step is None:
@@ -89,7 +91,7 @@ def search(
             entry = study.begin(step.draw, point, step.share)
             if entry is not None:
                 working[entry.number] = entry
-                news(study.entries())
+                news(study.latest())
                 budget = min((b for b in (trial_budget_s, remaining) if b is not None), default=None)
                 return Job(entry.number, entry.draw, space.model(point).plain(), entry.share, budget)
 
@@ -124,7 +126,7 @@ def _go_on(
             entry = working.pop(done.number)
             study.end(entry, done.loss, note=done.note, seconds=done.seconds, cpu_seconds=done.cpu_seconds, lost=done.lost)
             log(__name__).info("trial done", extra={"trial": done.number, "loss": done.loss, "share": entry.share, "note": done.note})
-            news(study.entries())
+            news(study.latest())
         remaining, entries = left(), study.entries()
         if (remaining is not None and remaining <= 0) or not any(e.state == "running" for e in entries):
             break

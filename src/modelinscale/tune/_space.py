@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,13 @@ class Space:
 
     def flat(self, family: str) -> dict[str, Span]:
         """What there is to choose once the family is known."""
-        return {f"{family}.{name}": span for name, span in self.spans[family].items() if not fixed(span)}
+        return self._flat[family]
 
-    @property
+    @cached_property
+    def _flat(self) -> dict[str, dict[str, Span]]:
+        return {family: {f"{family}.{name}": span for name, span in own.items() if not fixed(span)} for family, own in self.spans.items()}
+
+    @cached_property
     def dimensions(self) -> dict[str, Span]:
         """Everything there is to choose, of all families."""
         found: dict[str, Span] = {FAMILY: Choices(tuple(self.families))} if len(self.families) > 1 else {}

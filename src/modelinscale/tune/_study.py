@@ -5,18 +5,19 @@ import socket
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.errors import StoreError, UsageError, needs
 from modelinscale.core.secrets import reveal, veil
-from modelinscale.tune import _engine
-from modelinscale.tune._rungs import Entry
+from modelinscale.tune import _engine, _rows
+from modelinscale.tune._rungs import Entry, State
 from modelinscale.tune._space import Point, Space
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
+    from optuna.trial import FrozenTrial
 
 _OURS, _RESULT, _ABOUT, _BEAT = "mis", "result", "about", "beat"
 SILENT_S = 90.0
@@ -79,53 +80,71 @@ class About:
 class Study:
     """One search, under the identity of what it searches."""
 
-    def __init__(self, storage: Any, name: str, space: Space, about: About) -> None:
+    def __init__(self, storage: Any, name: str, space: Space, about: About | None) -> None:
+        """``about``: None for who only reads a study that is there."""
         optuna = _engine.optuna()
         self.space, self.name, self._storage = space, name, storage
         self._study: OptunaStudy = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
-        if _ABOUT not in self._study.user_attrs:
-            self._study.set_user_attr(_ABOUT, about.plain())
-        self._about = about.plain()
+        self._about = None if about is None else about.plain()
+        if about is not None and _ABOUT not in self._study.user_attrs:
+            self._study.set_user_attr(_ABOUT, self._about)
+        self._is_database, self._read = isinstance(storage, optuna.storages.RDBStorage), float("-inf")
+        self._spaces = _engine.distributions(space)
         self._trials: dict[int, int] = {}
+        self._entries: dict[int, Entry | None] = {}
         self._heard: dict[str, tuple[Any, float]] = {}
         self._beaten = 0.0
         self._by = {"host": socket.gethostname(), "pid": os.getpid(), "began": _began(os.getpid())}
 
     def close(self) -> None:
         """Lets go of the connections to the storage."""
-        remove, engine = getattr(self._storage, "remove_session", None), getattr(getattr(self._storage, "_backend", self._storage), "engine", None)
-        if remove is not None:
-            remove()
-        if engine is not None:
-            engine.dispose()
+        _let_go(self._storage)
 
-    def entries(self) -> list[Entry]:
-        """Every trial whose settings are known, in order."""
-        found = []
+    def entries(self, within_s: float = 0.0) -> list[Entry]:
+        """Every trial whose settings are known, in order; asks the storage for those that are new or were in work, if that was not done ``within_s``."""
+        now = time.monotonic()
+        if now - self._read < within_s:
+            return self.latest()
+        self._read = now
         for trial in self._study.get_trials(deepcopy=False):
-            ours, result = trial.user_attrs.get(_OURS), trial.user_attrs.get(_RESULT, {})
-            if ours is None or self.space.outside(trial.params):
-                continue
-            state = {"RUNNING": "running", "COMPLETE": "done", "PRUNED": "done"}.get(trial.state.name, "lost" if result.get("lost") else "failed")
-            known = state == "done"
-            loss = (trial.value if trial.state.name == "COMPLETE" else next(iter(trial.intermediate_values.values()), None)) if known else None
-            began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-            spent = {"seconds": result.get("seconds", 0.0), "cpu_seconds": result.get("cpu_seconds", 0.0), "note": result.get("note", "")}
-            found.append(Entry(trial.number, ours["draw"], trial.params, ours["share"], state, loss, began=began, **spent))  # type: ignore[arg-type]
-        return found
+            known = self._entries.get(trial.number)
+            if trial.number not in self._entries or (known is not None and known.state == "running"):
+                self._entries[trial.number] = self._entry(trial)
+        return self.latest()
+
+    def latest(self) -> list[Entry]:
+        """The same as far as it is known here, without a look into the storage."""
+        return [entry for _, entry in sorted(self._entries.items()) if entry is not None]
+
+    def _entry(self, trial: "FrozenTrial") -> Entry | None:
+        """None: its settings are none of this space."""
+        ours, result = trial.user_attrs.get(_OURS), trial.user_attrs.get(_RESULT, {})
+        if ours is None or self.space.outside(trial.params):
+            return None
+        state = {"RUNNING": "running", "COMPLETE": "done", "PRUNED": "done"}.get(trial.state.name, "lost" if result.get("lost") else "failed")
+        loss = trial.value if state == "done" else None
+        began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+        spent = {"seconds": result.get("seconds", 0.0), "cpu_seconds": result.get("cpu_seconds", 0.0), "note": result.get("note", "")}
+        return Entry(trial.number, ours["draw"], trial.params, ours["share"], state, loss, began=began, **spent)  # type: ignore[arg-type]
 
     def begin(self, draw: int, point: Point, share: float) -> Entry | None:
         """Notes that these settings are being tried now; None: another machine was quicker."""
         from optuna.trial import TrialState, create_trial
 
         ours = {_OURS: {"draw": draw, "share": share, "by": self._by}}
-        known = _engine.distributions(self.space, point)
+        known = {name: self._spaces[name] for name in point}
         trial = create_trial(state=TrialState.RUNNING, params=dict(point), distributions=known, user_attrs=ours)
-        trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=trial)  # one transaction: a kill leaves no half of it
-        number = self._storage.get_trial_number_from_id(trial_id)
+        unseen = max(self._entries, default=-1) + 1
+        if self._is_database:
+            trial_id, number = _rows.add(self._storage, self._study._study_id, trial)
+        else:
+            trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=trial)
+            number = self._storage.get_trial_number_from_id(trial_id)
         self._trials[number] = trial_id
-        entry = Entry(number, draw, point, share, "running", began=time.time())
-        if any(e.number < number and e.state != "lost" and (e.draw, e.share) == (draw, share) for e in self.entries()):
+        assert trial.datetime_start is not None
+        entry = self._entries[number] = Entry(number, draw, dict(point), share, "running", began=trial.datetime_start.timestamp())
+        others = self.entries() if number > unseen else self.latest()  # numbers have no gaps: without one nobody else began a trial since we looked
+        if any(e.number < number and e.state != "lost" and (e.draw, e.share) == (draw, share) for e in others):
             self.end(entry, None, note="tried by another machine", lost=True)
             return None
         return entry
@@ -136,11 +155,15 @@ class Study:
 
         trial_id = self._trials.pop(entry.number)
         result = {"note": note, "seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3), **({"lost": True} if lost else {})}
-        self._storage.set_trial_user_attr(trial_id, _RESULT, result)
-        if loss is not None and entry.share < 1.0:
-            self._storage.set_trial_intermediate_value(trial_id, _engine.step_of(entry.share), loss)
         state = TrialState.FAIL if loss is None else TrialState.PRUNED if entry.share < 1.0 else TrialState.COMPLETE
-        self._storage.set_trial_state_values(trial_id, state, None if loss is None else [loss])
+        if self._is_database:
+            _rows.settle(self._storage, trial_id, state, loss, {_RESULT: result})
+        else:
+            self._storage.set_trial_user_attr(trial_id, _RESULT, result)
+            self._storage.set_trial_state_values(trial_id, state, None if loss is None else [loss])
+        ended: State = "lost" if lost else "failed" if loss is None else "done"
+        spent = {"seconds": result["seconds"], "cpu_seconds": result["cpu_seconds"], "note": note}
+        self._entries[entry.number] = replace(entry, state=ended, loss=loss, **spent)  # type: ignore[arg-type]
 
     def recover(self) -> int:
         """Marks the trials of processes that are no more as lost, so that they are repeated; says how many."""
@@ -154,6 +177,7 @@ class Study:
             self._storage.set_trial_user_attr(trial._trial_id, _RESULT, {"note": "its process was lost", "lost": True})
             self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             n += 1
+        self._read = float("-inf")
         return n
 
     def beat(self) -> None:
@@ -211,9 +235,31 @@ class Study:
         entries = [e for e in self.entries() if e.state == "done" and e.loss is not None]
         lowest = min((e.share for e in entries), default=1.0)
         study = optuna.create_study(direction="minimize")
-        study.add_trials([_engine.frozen(self.space, e.point, e.loss, 1.0, running=False) for e in sorted(entries, key=lambda e: e.draw) if e.share == lowest])
+        study.add_trials(
+            [_engine.frozen(self._spaces, e.point, e.loss, 1.0, running=False) for e in sorted(entries, key=lambda e: e.draw) if e.share == lowest]
+        )
         found: OptunaStudy = study
         return found
+
+
+def known_trials(file: Path, name: str, space: Space) -> list[Entry]:
+    """The trials of a study that lies in a file; none where there is no such study. Changes nothing."""
+    storage = open_storage(None, file)
+    try:
+        if name not in _engine.optuna().get_all_study_names(storage=storage):
+            return []
+        return Study(storage, name, space, None).entries()
+    finally:
+        _let_go(storage)
+
+
+def _let_go(storage: Any) -> None:
+    """Ends the connections to a storage."""
+    remove, engine = getattr(storage, "remove_session", None), getattr(getattr(storage, "_backend", storage), "engine", None)
+    if remove is not None:
+        remove()
+    if engine is not None:
+        engine.dispose()
 
 
 def _key(by: Mapping[str, Any]) -> str:

@@ -35,8 +35,8 @@ class Tpe(Searcher):
                 seed=derive(history.seed, "search", history.number) % (1 << 32),
                 group=len(space.families) > 1,
             )
-        study = optuna.create_study(sampler=sampler)
-        study.add_trials([_engine.frozen(space, past.point, past.loss, past.share, running=past.running) for past in known])
+        study, spaces = optuna.create_study(sampler=sampler), _engine.distributions(space)
+        study.add_trials([_engine.frozen(spaces, past.point, past.loss, past.share, running=past.running) for past in known])
         trial = study.ask()
         values: Point = {FAMILY: space.families[0]}
         if len(space.families) > 1:
