@@ -350,21 +350,10 @@ def test_a_read_only_disk_is_told_and_can_still_be_read(tmp_path: Path) -> None:
 
 
 def test_a_limit_on_file_sizes_is_told(uri: str) -> None:
-    code = f"""
-import resource, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-import test_lake as t
-table = t.create_table(sys.argv[1], t.SCHEMA, t.rows(1), batch="1")
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-try:
-    table.append(t.rows(*range(10_000)), batch="2")
-except t.StoreError as error:
-    print(error)
-print(t.numbers(t.open_table(sys.argv[1])))
-"""
-    done = subprocess.run([sys.executable, "-c", code, uri], capture_output=True, text=True, check=True)
-    assert "File too large. Raise the limit on file sizes" in done.stdout
-    assert done.stdout.endswith("[1]\n")
+    table = create_table(uri, SCHEMA, rows(1), batch="1")
+    with disks.no_file_larger_than(100_000), pytest.raises(StoreError, match=r"File too large\. Raise the limit on file sizes"):
+        table.append(rows(*range(10_000)), batch="2")
+    assert numbers(open_table(uri)) == [1]
 
 
 @pytest.mark.slow  # three processes; one writer between the read and the commit of another is tried above

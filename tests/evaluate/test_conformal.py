@@ -40,7 +40,7 @@ def numbers(n_rows: int = N, seed: int = 1) -> Answers:
 @pytest.mark.parametrize("sets", ["lac", "aps", "raps"])
 @pytest.mark.parametrize("coverage", [0.8, 0.95])
 def test_sets_hold_the_truth_as_often_as_asked(sets: Literal["lac", "aps", "raps"], coverage: float) -> None:
-    settings = Evaluate(coverage=coverage, sets=sets)
+    settings = Evaluate(coverage=coverage, sets=sets, n_bootstrap=50)
     found = evaluate(classes(5, seed=2), MANY, settings, decision=Decision(), constant=[0.2] * 5, valid=classes(5)).conformal
     assert found is not None
     assert found.covered.value == pytest.approx(coverage, abs=0.025)
@@ -51,7 +51,7 @@ def test_sets_hold_the_truth_as_often_as_asked(sets: Literal["lac", "aps", "raps
 def test_lac_gives_the_smallest_sets() -> None:
     size = {}
     for sets in ("lac", "aps", "raps"):
-        settings = Evaluate.model_validate({"sets": sets})
+        settings = Evaluate.model_validate({"sets": sets, "n_bootstrap": 50})
         found = evaluate(classes(5, seed=2), MANY, settings, decision=Decision(), constant=[0.2] * 5, valid=classes(5)).conformal
         assert found is not None
         size[sets] = found.mean_size or 0
@@ -61,7 +61,7 @@ def test_lac_gives_the_smallest_sets() -> None:
 def test_rare_classes_are_covered_as_often_only_when_each_class_has_its_own_limit() -> None:
     lowest = {}
     for by_class in (False, True):
-        settings = Evaluate(coverage=0.9, coverage_by_class=by_class)
+        settings = Evaluate(coverage=0.9, coverage_by_class=by_class, n_bootstrap=50)
         found = evaluate(classes(5, seed=2), MANY, settings, decision=Decision(), constant=[0.2] * 5, valid=classes(5)).conformal
         assert found is not None
         of_classes = [s for s in found.slices if s.column == "y"]
@@ -74,7 +74,7 @@ def test_rare_classes_are_covered_as_often_only_when_each_class_has_its_own_limi
 def test_intervals_hold_the_truth_as_often_as_asked_and_by_fifths_everywhere() -> None:
     test, valid = numbers(seed=2), numbers()
     for by_class in (False, True):
-        rule = fit(valid, Evaluate(coverage=0.9, coverage_by_class=by_class))
+        rule = fit(valid, Evaluate(coverage=0.9, coverage_by_class=by_class, n_bootstrap=50))
         assert rule is not None
         inside = np.abs(test.truth - test.decision) <= rule.half(test)
         assert inside.mean() == pytest.approx(0.9, abs=0.02)
@@ -85,7 +85,7 @@ def test_intervals_hold_the_truth_as_often_as_asked_and_by_fifths_everywhere() -
 def test_a_class_with_too_few_rows_is_always_in_the_set() -> None:
     valid = classes(5)
     rare = Answers(np.where(valid.truth == 4, 3, valid.truth), valid.decision, valid.probability)
-    rule = fit(rare, Evaluate(coverage_by_class=True))
+    rule = fit(rare, Evaluate(coverage_by_class=True, n_bootstrap=50))
     assert rule is not None
     assert np.isinf(rule.limits[4])
     assert rule.sets(classes(5, seed=2))[:, 4].all()
@@ -93,7 +93,7 @@ def test_a_class_with_too_few_rows_is_always_in_the_set() -> None:
 
 def test_leaving_out_the_least_sure_rows_halves_the_errors() -> None:
     answers = classes(2, seed=2)
-    found = evaluate(answers, BINARY, Evaluate(), decision=Decision(), constant=[0.5, 0.5], valid=classes(2)).conformal
+    found = evaluate(answers, BINARY, Evaluate(n_bootstrap=50), decision=Decision(), constant=[0.5, 0.5], valid=classes(2)).conformal
     assert found is not None
     left = found.abstention
     assert left is not None
@@ -106,13 +106,13 @@ def test_leaving_out_the_least_sure_rows_halves_the_errors() -> None:
 
 def test_a_test_split_unlike_the_validation_rows_is_told() -> None:
     shifted = numbers(seed=2)
-    found = evaluate(Answers(shifted.truth + 5, shifted.decision, None), NUMBER, Evaluate(), decision=Decision(), constant=[0.0], valid=numbers())
+    found = evaluate(Answers(shifted.truth + 5, shifted.decision, None), NUMBER, Evaluate(n_bootstrap=50), decision=Decision(), constant=[0.0], valid=numbers())
     assert any("hold it for" in note for note in found.notes)
 
 
 def test_few_validation_rows_or_no_wish_give_no_sets() -> None:
-    few = evaluate(classes(2), BINARY, Evaluate(), decision=Decision(), constant=[0.5, 0.5], valid=classes(2, 10))
-    none = evaluate(classes(2), BINARY, Evaluate(coverage=None), decision=Decision(), constant=[0.5, 0.5], valid=classes(2))
+    few = evaluate(classes(2), BINARY, Evaluate(n_bootstrap=50), decision=Decision(), constant=[0.5, 0.5], valid=classes(2, 10))
+    none = evaluate(classes(2), BINARY, Evaluate(coverage=None, n_bootstrap=50), decision=Decision(), constant=[0.5, 0.5], valid=classes(2))
     assert few.conformal is None
     assert none.conformal is None
 
@@ -124,4 +124,4 @@ def test_a_limit_needs_enough_rows() -> None:
 
 def test_sets_of_numbers_are_refused() -> None:
     with pytest.raises(SpecError, match="`sets` is for classes"):
-        check(Evaluate(sets="aps"), NUMBER)
+        check(Evaluate(sets="aps", n_bootstrap=50), NUMBER)

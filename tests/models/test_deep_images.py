@@ -68,7 +68,7 @@ def test_mixed_images_and_answers_come_from_the_same_two_rows() -> None:
     assert torch.equal(torch.cat([one.target for one in pieces if one is not None]), found.other.target)
 
 
-@pytest.mark.parametrize("type", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("type", ["binary", *(pytest.param(one, marks=pytest.mark.slow) for one in ("multiclass", "regression"))])
 def test_varied_images_are_learned_from_whatever_is_asked(type: str) -> None:
     given, task = pictures(160), TASKS[type]  # type: ignore[index]
     target = given.target.astype(np.float64) if type == "regression" else given.target
@@ -148,6 +148,7 @@ def test_large_images_go_through_another_encoder_than_small_ones() -> None:
         assert weights.meta["ports"][0]["settings"]["encoder"] == kind
 
 
+@pytest.mark.slow  # in fast runs its graph is held against Python for every size
 def test_the_encoder_of_large_images_learns() -> None:
     model = Network(image="convnext", maps=4, epochs=8, batch_rows=16, learning_rate=0.01)
     weights = model.fit(pictures(160), None, BINARY, Effort(n_threads=1))

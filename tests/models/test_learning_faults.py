@@ -3,10 +3,6 @@
 import json
 import os
 import re
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +15,7 @@ from modelinscale.models import Effort, Examples, Model
 from modelinscale.models._deep.saved import fingerprint_of
 from modelinscale.models.mlp import Mlp
 from modelinscale.models.network import Network
+from modelinscale.testing.disks import no_file_larger_than
 from modelinscale.testing.kills import same
 from modelinscale.testing.models import TASKS, planted
 
@@ -42,18 +39,6 @@ def series(n_rows: int, longest: int) -> Examples:
     steps = np.random.default_rng(0).normal(size=(n_rows, longest, 2)).astype(np.float32)
     steps[:, :, 0] += target[:, None]
     return Examples(Encoded({"s": Layout("steps", longest * 2, (), (longest, 2))}, {"s": steps}), target)
-
-
-@contextmanager
-def no_file_larger_than(n_bytes: int) -> Iterator[None]:
-    """The system refuses to write more, as it does on a full disk."""
-    ignored, before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
 
 
 # -- checkpoints

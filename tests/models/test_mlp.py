@@ -29,7 +29,7 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("every_step")
 def test_killed_and_resumed_it_ends_at_the_same_bits(tmp_path: Path) -> None:
-    given = planted("scaled", "multiclass")
+    given = planted("scaled", "multiclass", n_rows=400)
     straight = MLP.fit(given.train, given.valid, given.task, Effort())
     for share in (0.3, 0.6, 0.9):
         effort = kill_at(share)
@@ -56,7 +56,7 @@ def test_a_table_of_one_kind_of_column_resumes_too(tmp_path: Path, feature: str)
 
 @pytest.mark.usefixtures("every_step")
 def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path: Path) -> None:
-    given = planted("scaled", "binary")
+    given = planted("scaled", "binary", n_rows=300)
     MLP.fit(given.train, given.valid, given.task, Effort(checkpoints=tmp_path, checkpoint_s=0))
     assert (tmp_path / "mlp.npz").is_file()
     other = Effort(checkpoints=tmp_path, seed=8)

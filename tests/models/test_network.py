@@ -42,13 +42,13 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("every_step")
 def test_killed_within_an_epoch_and_resumed_it_ends_at_the_same_bits(tmp_path: Path) -> None:
-    given = planted("deep", "multiclass", n_rows=400)
-    straight = SMALL.fit(given.train, given.valid, given.task, Effort())
+    given, model = planted("deep", "multiclass", n_rows=200), SMALL.but(batch_rows=32)
+    straight = model.fit(given.train, given.valid, given.task, Effort())
     for share in (0.3, 0.6, 0.9):
         with pytest.raises(Killed):
-            SMALL.fit(given.train, given.valid, given.task, Effort(checkpoints=tmp_path, checkpoint_s=0, progress=kill_at(share).progress))
+            model.fit(given.train, given.valid, given.task, Effort(checkpoints=tmp_path, checkpoint_s=0, progress=kill_at(share).progress))
     notes: list[float] = []
-    resumed = SMALL.fit(given.train, given.valid, given.task, Effort(checkpoints=tmp_path, progress=lambda share, note: notes.append(share)))
+    resumed = model.fit(given.train, given.valid, given.task, Effort(checkpoints=tmp_path, progress=lambda share, note: notes.append(share)))
     assert notes[0] > 0.5, "it began anew"
     assert same(straight, resumed)
 
@@ -96,10 +96,10 @@ def test_a_disk_that_is_full_at_a_checkpoint_is_told_of_once_and_nothing_is_lost
 
     monkeypatch.setattr("modelinscale.models._deep.saved.write_bytes", full)
     told: list[str] = []
-    found = SMALL.fit(pictures(200), None, BINARY, Effort(checkpoints=tmp_path, checkpoint_s=0, tell=told.append))
+    found = SMALL.fit(pictures(100), None, BINARY, Effort(checkpoints=tmp_path, checkpoint_s=0, tell=told.append))
     assert len(told) == 1
     assert "No space left on device" in told[0]
-    assert same(found, SMALL.fit(pictures(200), None, BINARY, Effort()))
+    assert same(found, SMALL.fit(pictures(100), None, BINARY, Effort()))
 
 
 def test_a_loss_that_is_no_number_is_named_with_its_step_and_rows() -> None:
@@ -164,10 +164,10 @@ def test_the_curve_of_every_epoch_is_kept_and_a_clock_is_not_in_it() -> None:
 
 
 def test_bf16_that_learns_otherwise_falls_back_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, told = pictures(300), list[str]()
-    plain = SMALL.but(precision="fp32").fit(train, None, BINARY, Effort())
+    train, told, model = pictures(80), list[str](), SMALL.but(batch_rows=16)
+    plain = model.but(precision="fp32").fit(train, None, BINARY, Effort())
     monkeypatch.setattr(precision, "_APART", -1.0)  # no two losses are so near
-    fallen = SMALL.but(precision="bf16").fit(train, None, BINARY, Effort(tell=told.append))
+    fallen = model.but(precision="bf16").fit(train, None, BINARY, Effort(tell=told.append))
     assert "with 32 bits, not with bf16: after 16 steps its loss was" in told[0] or "after 20 steps its loss was" in told[0]
     assert same(plain, fallen)
 

@@ -1,5 +1,7 @@
 """Disks that refuse, for tests: a small one and a read-only one. They need the right to mount, which tests in a container often have."""
 
+import resource
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +38,18 @@ def read_only(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         _run("umount", "-l", str(folder))
+
+
+@contextmanager
+def no_file_larger_than(n_bytes: int) -> Iterator[None]:
+    """The system refuses this process to write more into a file, as it does on a full disk."""
+    ignored, before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def _run(*command: str) -> None:
