@@ -66,6 +66,13 @@ def test_two_processes_follow_the_curve_of_one(images: bool) -> None:
     assert any("2 processes learned together; gradients were on their way for" in note for note in told)
 
 
+def test_numbers_without_bins_are_learned_by_two_processes() -> None:
+    model = Network(bins=0, width=8, members=1, layers=1, epochs=1, batch_rows=48)
+    train = rows(200, images=False)
+    one, two = (model.fit(train, train, TASK, Effort(n_threads=1, workers=workers)) for workers in (1, 2))
+    assert two.meta["curve"][0]["valid"] == pytest.approx(one.meta["curve"][0]["valid"], rel=0.05)
+
+
 def test_a_row_is_taken_once_an_epoch_by_one_process_or_by_all_of_a_small_batch(tmp_path: Path) -> None:
     train = Recorded.of(rows(483, images=False), tmp_path / "said")  # the last batch has three rows: fewer than two a process
     learned(train, None, workers=2)

@@ -133,6 +133,8 @@ class Parallel(Alone):
 
     def holds(self, net: Net, device: "torch.device") -> tuple[Whole, Callable[[Any], Tensor]]:
         across_processes(net)
+        for p in net.parameters():
+            p.requires_grad_(p.requires_grad and p.numel() > 0)  # a table without numbers has no gradient, and PyTorch's data parallel would wait for it
         if self.sharded:
             self._held = Shards(net, device, self._words, everyone=self._everyone)
             return self._held, called(self._held.net)
