@@ -20,7 +20,7 @@ from modelinscale.core.encoded import Encoded, Layout
 from modelinscale.core.errors import ComputeError, ModelError, StoreError
 from modelinscale.core.seeds import generator
 from modelinscale.core.task import Task
-from modelinscale.models import Effort, Examples, Weights
+from modelinscale.models import Effort, Examples, Strategy, Weights
 from modelinscale.models._deep import launch, saved
 from modelinscale.models._deep.saved import Checkpoint
 from modelinscale.models.network import Network
@@ -208,12 +208,31 @@ def test_a_layer_whose_weights_another_takes_is_a_clear_error(held_by_two: list[
 def test_parts_are_chosen_where_all_weights_do_not_fit_the_memory_of_a_process() -> None:
     model = Network(members=1, bins=0, **SIZES | {"width": 1024, "layers": 6, "epochs": 1})
     train, told = rows(96), list[str]()
-    memory = 190 << 20  # 20 MiB of weights: eight of them are too much
-    with pytest.raises(ModelError, match=r"a step of 24 rows needs about .* or `train.workers`"):
-        learned(train, None, model=model, workers=2, memory=memory, strategy="data_parallel")
-    learned(train, None, model=model, workers=2, memory=memory, tell=told.append)
+    learned(train, None, model=model, workers=2, memory=190 << 20, tell=told.append)  # 20 MiB of weights: eight of them are too much
     assert any("each of 2 holds a part of them (`train.strategy: fully_sharded`)" in note for note in told)
     assert any("each held about 50%" in note for note in told)
+
+
+def test_whole_weights_that_do_not_fit_are_an_error_where_the_user_wants_them_whole() -> None:
+    from modelinscale.models._deep.net import Net, Port, Shape
+    from modelinscale.models._deep.size import fitting, shards
+
+    net, train = Net((Port("dense", ("x", "number"), (3, 1), settings=(("binned", []), ("n_bins", 1))),), Shape(1024, 6, 1, 0.0, 1)), rows(96)
+    recipe, told = MODEL.recipe(96), list[str]()
+
+    def chosen(strategy: Strategy, memory: int | None, world: int = 2) -> bool:
+        return shards(recipe, net, train, Effort(memory=memory, strategy=strategy, tell=told.append), world)
+
+    assert chosen("auto", 190 << 20)
+    assert len(told) == 1
+    assert not chosen("auto", 400 << 20)
+    assert not chosen("auto", None)
+    assert not chosen("auto", 190 << 20, 1)
+    assert not chosen("data_parallel", 190 << 20)
+    assert chosen("fully_sharded", None)
+    with pytest.raises(ModelError, match=r"a step of 24 rows needs about .*; 161.5 MiB are left for it.* or `train.workers`"):
+        fitting(recipe, net, train, Effort(memory=190 << 20), 2)
+    assert fitting(recipe, net, train, Effort(memory=190 << 20), 2, parts=2) == recipe
 
 
 @pytest.mark.parametrize(

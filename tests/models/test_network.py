@@ -91,10 +91,10 @@ def test_a_damaged_checkpoint_is_an_error_that_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("every_step")
 def test_a_disk_that_is_full_at_a_checkpoint_is_told_of_once_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: bytes) -> None:
+    def full(path: Path) -> None:
         raise StoreError(f"Cannot write {path}: No space left on device.", fix="Free some space.")
 
-    monkeypatch.setattr("modelinscale.models._deep.saved.write_bytes", full)
+    monkeypatch.setattr("modelinscale.models._deep.saved.replaced", full)
     told: list[str] = []
     found = SMALL.fit(pictures(100), None, BINARY, Effort(checkpoints=tmp_path, checkpoint_s=0, tell=told.append))
     assert len(told) == 1

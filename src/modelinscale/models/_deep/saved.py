@@ -1,7 +1,6 @@
 """Checkpoints: where a training stands as one file, whole or not there, written beside the next steps; and taken up again."""
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from modelinscale.core.encoded import Sparse
 from modelinscale.core.errors import StoreError
-from modelinscale.core.files import replaced, write_bytes
+from modelinscale.core.files import replaced
 from modelinscale.models import Examples
 
 Arrays = dict[str, NDArray[Any]]
@@ -88,11 +87,7 @@ class Checkpoint:
         self._done()
         try:
             if writes:
-                meta = np.frombuffer(self._meta(at).encode(), np.uint8)
-                with replaced(self.file) as side, ZipFile(side, "w") as stored:
-                    _put(stored, "meta", meta)
-                    for key, array in arrays:
-                        _put(stored, key, np.asarray(array))
+                self._stream(arrays, self._meta(at))
         except StoreError as error:
             self._refused(error)
         for _ in arrays:
@@ -133,10 +128,13 @@ class Checkpoint:
         return json.dumps({"format": _FORMAT, "of": self._fingerprint, **at})
 
     def _write(self, kinds: dict[str, Arrays], meta: str) -> None:
-        file = io.BytesIO()
-        flat = {f"{kind}/{name}": array for kind, arrays in kinds.items() for name, array in arrays.items()}
-        np.savez(file, meta=np.frombuffer(meta.encode(), np.uint8), **flat)  # type: ignore[arg-type]
-        write_bytes(self.file, file.getvalue())
+        self._stream(((f"{kind}/{name}", array) for kind, arrays in kinds.items() for name, array in arrays.items()), meta)
+
+    def _stream(self, arrays: Iterator[tuple[str, NDArray[Any] | None]], meta: str) -> None:
+        with replaced(self.file) as side, ZipFile(side, "w") as stored:
+            _put(stored, "meta", np.frombuffer(meta.encode(), np.uint8))
+            for key, array in arrays:
+                _put(stored, key, np.asarray(array))
 
 
 def _put(stored: ZipFile, key: str, array: NDArray[Any]) -> None:
