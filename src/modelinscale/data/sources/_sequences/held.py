@@ -115,21 +115,8 @@ class _Reduced:
 
     def of(self, blocks: "Iterator[pl.DataFrame]") -> "Iterator[pl.DataFrame]":
         """Rows in order, with `NEW`; what they were found to be stands here once they are through."""
-        import polars as pl
-
-        place = self._wanted.place
-        for block in whole(blocks, place):
-            starts = pl.any_horizontal(pl.col(n).ne_missing(pl.col(n).shift(1)) for n in place)
-            block = block.with_columns(starts.cum_sum().alias(_PLACE))
-            marks = block.group_by(_PLACE, maintain_order=True).agg(
-                (pl.col(_FROM) == _ALL).sum().alias("n"), (pl.col(_FROM) == _SINCE).any().alias(NEW), (pl.col(_FROM) == _LATER).any().alias("later")
-            )
-            if self._all_new:
-                marks = marks.with_columns((pl.col("n") > 0).alias(NEW))
-            self.n_expected += int((marks[NEW] & ~marks["later"]).sum())
-            self._n_same += int((marks["n"].cast(pl.Int64) - 1).clip(0).sum())
-            own = block.filter(pl.col(_FROM) == _ALL)
-            own = own.join(marks.select(_PLACE, NEW, "later"), on=_PLACE, how="left", maintain_order="left").filter(~pl.col("later"))
+        for block in whole(blocks, self._wanted.place):
+            own = self._own(block)
             hashes, new = own[_HASH].to_numpy() >> np.uint64(1), own[NEW].to_numpy()
             self.n, self.n_new = self.n + len(own), self.n_new + int(new.sum())
             self._sum += int(np.sum(hashes, dtype=np.uint64))
@@ -138,6 +125,28 @@ class _Reduced:
             if len(found):
                 self.checks.add(found)
                 yield found
+
+    def _own(self, block: "pl.DataFrame") -> "pl.DataFrame":
+        """Of some places, all their rows, those that stay; with `NEW`."""
+        import polars as pl
+
+        place = self._wanted.place
+        starts = block.select(pl.any_horizontal(pl.col(n).ne_missing(pl.col(n).shift(1)) for n in place)).to_series()
+        if block[_FROM].max() == _ALL:  # most rows: no other reading brought any of these
+            n_places = int(starts.sum())
+            self._n_same += len(block) - n_places
+            self.n_expected += n_places if self._all_new else 0
+            return block.with_columns(pl.lit(self._all_new).alias(NEW))
+        block = block.with_columns(starts.cum_sum().alias(_PLACE))
+        marks = block.group_by(_PLACE, maintain_order=True).agg(
+            (pl.col(_FROM) == _ALL).sum().alias("n"), (pl.col(_FROM) == _SINCE).any().alias(NEW), (pl.col(_FROM) == _LATER).any().alias("later")
+        )
+        if self._all_new:
+            marks = marks.with_columns((pl.col("n") > 0).alias(NEW))
+        self.n_expected += int((marks[NEW] & ~marks["later"]).sum())
+        self._n_same += int((marks["n"].cast(pl.Int64) - 1).clip(0).sum())
+        own = block.filter(pl.col(_FROM) == _ALL)
+        return own.join(marks.select(_PLACE, NEW, "later"), on=_PLACE, how="left", maintain_order="left").filter(~pl.col("later"))
 
     @property
     def told(self) -> list[int]:
