@@ -37,9 +37,10 @@ def text(folder: Path, **settings: object) -> Text:
     return found
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in MAKERS])
-def test_every_kind_passes_the_suite_of_features(saved: Saved, kind: str) -> None:
-    suite.all_of(text(saved(kind), longest=20), LINES)
+@pytest.mark.slow
+def test_it_passes_the_suite_of_features(saved: Saved) -> None:
+    """Of one kind; the others, tried as well, differ in the library alone."""
+    suite.all_of(text(saved("wordpiece"), longest=20), LINES)
 
 
 @pytest.mark.parametrize("kind", list(MAKERS))

@@ -33,9 +33,9 @@ Row = dict[str, Any]
 
 
 def note(i: int) -> Row:
-    """Happy or not, by one word."""
+    """Happy or not, by its first word."""
     chance = generator(7, "note", i)
-    words = [*chance.choice(["the", "driver", "was", "late"], int(chance.integers(0, 12))), "wonderful" if i % 2 else "broken"]
+    words = ["wonderful" if i % 2 else "broken", *chance.choice(["the", "driver", "was", "late"], int(chance.integers(0, 12)))]
     return {"note": " ".join(words), "size": round(float(chance.normal()), 3), "kind": "good" if i % 2 else "bad"}
 
 
