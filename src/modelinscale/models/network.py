@@ -34,8 +34,8 @@ class Network(Deep):
         "layers": None,
         "members": None,
         "bins": Range(0, 48, start=16),
-        "waves": Range(0, 48, start=0),
-        "frequency": Range(0.02, 2.0, log=True, start=0.1),
+        "waves": Range(0, 48, start=16),
+        "frequency": Range(0.02, 2.0, log=True, start=0.3),
         "swap": Range(0.0, 0.2, start=0.0),
         "dropout": Range(0.0, 0.5, start=0.1),
         "shift": Range(0.0, 0.3, start=0.1),
@@ -79,9 +79,9 @@ class Network(Deep):
     """Bins a number is seen through; 0: none. Beyond 300 columns of numbers there are none."""
     borders: Literal["quantiles", "tree"] = "quantiles"
     """Where bins end: each with as many training rows (quantiles), or where a tree of the column alone would part the answers."""
-    waves: int = Field(0, ge=0, le=128)
+    waves: int = Field(16, ge=0, le=128)
     """Waves a number is seen through besides, cosines whose frequencies are learned; 0: none. Beyond 300 columns of numbers there are none."""
-    frequency: float = Field(0.1, gt=0, le=100)
+    frequency: float = Field(0.3, gt=0, le=100)
     """Deviation of the frequencies at first, in waves for each standard deviation of a number; larger ones see finer steps, and learn more by heart."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Share of hidden units left out at each training step."""
