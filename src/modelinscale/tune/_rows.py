@@ -50,7 +50,7 @@ def settle(storage: "RDBStorage", trial_id: int, state: "TrialState", value: flo
 
     with _create_scoped_session(storage.scoped_session) as session:
         row = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
-        storage.check_trial_is_updatable(trial_id, row.state)
+        storage.check_trial_is_updatable(trial_id, row.state)  # type: ignore[arg-type]  # a column to mypy, a state once it is read
         for key, one in attributes.items():
             session.add(models.TrialUserAttributeModel(trial_id=trial_id, key=key, value_json=json.dumps(one)))
         if value is not None:
