@@ -420,8 +420,8 @@ def test_the_budget_of_a_collect_bounds_the_rows_that_are_held(mixed: Path) -> N
     less = source.within(1 << 18, source.columns())
     assert less.memory == 4 << 20  # type: ignore[attr-defined]
     assert less.feed() == source.feed()
-    text = f"data: {{source: {{type: sequences, source: '{mixed}', by: [sensor], order_by: at, values: [value]}}}}\ntarget: label\ncompute: {{type: local, memory: 1GiB}}"
-    assert loads(text).source_at(mixed.parent).memory == 256 << 20  # type: ignore[attr-defined]
+    text = f"data: {{source: {{type: sequences, source: '{mixed}', by: [sensor], order_by: at, values: [value]}}}}\ntarget: label\n"
+    assert loads(text + "compute: {type: local, memory: 1GiB}").source_at(mixed.parent).memory == 256 << 20  # type: ignore[attr-defined]
 
 
 def test_more_runs_than_are_merged_at_once_come_out_in_order_and_leave_no_file(tmp_path: Path) -> None:
