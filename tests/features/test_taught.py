@@ -60,9 +60,9 @@ def test_tokens_are_those_of_the_library_that_saved_it(saved: Saved, kind: str) 
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(saved(kind) / "tokenizer.json"))
     expected = theirs(lines.to_list(), truncation=True, max_length=9)["input_ids"]
     state = feature.observe(feature.empty(), lines)
-    for row, ids in zip(feature.encode(state, lines, "deep"), expected, strict=True):
-        assert [token - FIRST for token in np.asarray(row)[: len(ids)].tolist()] == ids
-        assert not np.asarray(row)[len(ids) :].any()
+    for row, ids in zip(np.asarray(feature.encode(state, lines, "deep")), expected, strict=True):
+        assert [token - FIRST for token in row[: len(ids)].tolist()] == ids
+        assert not row[len(ids) :].any()
 
 
 def test_what_somebody_writes_is_text_and_no_sign(saved: Saved) -> None:

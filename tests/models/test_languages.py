@@ -239,15 +239,14 @@ def test_pickled_weights_are_never_read(saved: Saved, tmp_path: Path) -> None:
 def test_decoders_and_code_of_strangers_are_refused(saved: Saved, tmp_path: Path) -> None:
     good = saved("distilbert")
     given = messages(good)
-    for i, (settings, said) in enumerate(
-        (
-            ({"model_type": "gpt2"}, "gpt2 is a decoder, which sees a text only up to each word"),
-            ({"model_type": "bert", "is_decoder": True}, "bert is a decoder"),
-            ({"model_type": "t5", "is_encoder_decoder": True}, "t5 is an encoder and a decoder"),
-            ({"model_type": "mine", "auto_map": {"AutoModel": "mine.Mine"}}, "no architecture 'mine'; it would run code of its own, which is never done"),
-            ({"model_type": "distilbertt"}, "no architecture 'distilbertt'.* Did you mean 'distilbert'"),
-        )
-    ):
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"model_type": "gpt2"}, "gpt2 is a decoder, which sees a text only up to each word"),
+        ({"model_type": "bert", "is_decoder": True}, "bert is a decoder"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, "t5 is an encoder and a decoder"),
+        ({"model_type": "mine", "auto_map": {"AutoModel": "mine.Mine"}}, "no architecture 'mine'; it would run code of its own, which is never done"),
+        ({"model_type": "distilbertt"}, "no architecture 'distilbertt'.* Did you mean 'distilbert'"),
+    ]
+    for i, (settings, said) in enumerate(refused):
         with pytest.raises(ModelError, match=said):
             fit(changed(good, tmp_path / str(i), **settings), given)
 
