@@ -4,6 +4,7 @@ python -m benchmarks.distributed                         two processes against o
 python -m benchmarks.distributed --kills 20              kills a process at 20 random moments, of programs of this machine and of a Ray cluster of two nodes
                                                          (there every other time the whole node), and looks whether each row was learned from once an epoch;
                                                          writes benchmarks/results/distributed.md
+python -m benchmarks.distributed --memory                what each of two processes holds at its fullest, with all weights of a large network, with parts
 """
 
 import argparse
@@ -12,6 +13,8 @@ import random
 import re
 import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -23,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from modelinscale.compute._crew import Crew
+from modelinscale.compute._crew import MEETING, Crew
 from modelinscale.core.encoded import Encoded, Layout
 from modelinscale.core.seeds import generator
 from modelinscale.core.task import Task
@@ -164,15 +167,57 @@ def kills(n: int, launchers: list[str]) -> None:
     print(text)
 
 
+def held_at_most(strategy: str) -> None:
+    """As one of two processes: prints what it holds (anonymous pages) at its fullest while it learns, beyond what it held before there was a network."""
+    from modelinscale.core.memory import Guard, held
+    from modelinscale.models._deep.learn import fit
+    from modelinscale.models._deep.strategy import Parallel, join
+
+    join(patience_s=300.0, device="cpu")
+    n = 384
+    x = generator(7, "benchmark", "held").normal(size=(n, 8)).astype(np.float32)
+    train = Examples(Encoded({"x": Layout("dense", 8, tuple("abcdefgh"))}, {"x": x}), (x[:, 0] > 0).astype(np.int64))
+    model = Network(width=2048, layers=8, members=1, bins=0, batch_rows=64, epochs=2)
+    small = Network(width=16, layers=1, members=1, bins=0, batch_rows=64, epochs=1)
+    fit(small, train, None, TASK, Effort(n_threads=1), Parallel())  # what stays whatever the network
+    guard, before = Guard(1 << 50), held()
+    threading.Thread(target=guard.watch, daemon=True).start()
+    fit(model, train, train, TASK, Effort(n_threads=1, strategy=strategy, checkpoints=Path(os.environ["KEPT"]), checkpoint_s=0.0), Parallel())  # type: ignore[arg-type]
+    guard.stop()
+    print(guard.peak - before, flush=True)
+    os._exit(0)
+
+
+def memory() -> None:
+    weights = 4 * (8 * 2048 + 7 * 2048**2)
+    print(f"weights of {weights / 2**20:.0f} MiB")
+    for strategy in ("data_parallel", "fully_sharded"):
+        with tempfile.TemporaryDirectory() as folder:
+            who = {"WORLD_SIZE": "2", "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "KEPT": folder}
+            command = [sys.executable, "-m", "benchmarks.distributed", "--memory-of", strategy]
+            both = [
+                subprocess.Popen(command, env=os.environ | who | {MEETING: f"{folder}/meeting", "RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
+                for rank in range(2)
+            ]
+            peaks = [int(one.communicate()[0].splitlines()[-1]) for one in both]
+        print(f"{strategy}: at most {' and '.join(f'{peak / 2**20:,.0f} MiB ({peak / weights:.1f} times the weights)' for peak in peaks)}", flush=True)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rows", type=int, default=2_048)
     arguments.add_argument("--epochs", type=int, default=4)
     arguments.add_argument("--times", type=int, default=3)
     arguments.add_argument("--kills", type=int, default=0)
+    arguments.add_argument("--memory", action="store_true")
+    arguments.add_argument("--memory-of", choices=["data_parallel", "fully_sharded"], help=argparse.SUPPRESS)
     arguments.add_argument("--launcher", choices=["processes", "ray", "both"], default="both")
     asked = arguments.parse_args()
-    if asked.kills:
+    if asked.memory_of:
+        held_at_most(asked.memory_of)
+    elif asked.memory:
+        memory()
+    elif asked.kills:
         kills(asked.kills, ["processes", "ray"] if asked.launcher == "both" else [asked.launcher])
     else:
         speed(asked.rows, asked.epochs, asked.times)

@@ -16,6 +16,7 @@ import numpy as np
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from modelinscale.core.allocators import keep_pages
 from modelinscale.core.errors import ModelError
 from modelinscale.models._deep.net import Batch, Hidden, Net
 from modelinscale.models._deep.parts import Tensor
@@ -25,6 +26,10 @@ from modelinscale.models._torch import torch
 
 _UNIT_SHARE, _UNIT_BYTES = 1 / 32, 1 << 20
 """A layer in a list whose weights are so much of the network's, or so many bytes, whichever is less, comes together by itself."""
+
+_KEPT_OF = 16 << 20
+"""As if that were all the memory there is: weights of a layer that went apart go back to the system at once. Kept, they took as much again as all that is held
+(measured: 8.7 times the weights, 4.3 without)."""
 
 
 class Whole:
@@ -84,6 +89,7 @@ class Shards(Whole):
         self._rank, self._world, self._words, self._everyone = dist.get_rank(), dist.get_world_size(), words, everyone
         self._digest = digest_of({name: _array(value) for name, value in net.state_dict().items()})
         self._taken: Any = None
+        keep_pages(_KEPT_OF)
         mesh, names = init_device_mesh(device.type, (self._world,)), list(net.state_dict())
         apart(net)
         empty = {p for p in net.parameters() if not p.numel()}  # such as the bins of numbers without any
