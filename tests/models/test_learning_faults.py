@@ -182,7 +182,7 @@ def test_a_step_too_large_for_the_memory_goes_through_in_pieces_and_says_so(what
     model = Network(width=16, maps=8, units=8, sequence="transformer", epochs=1, batch_rows=64, dropout=0.0, shift=0.0)
     train = {"images": images(64, 64), "sequences": series(64, 200), "table": wide(64)}[what]
     if what == "table":
-        model = model.but(width=1024, members=32)
+        model = model.but(width=1024, members=32, waves=0)
     told: list[str] = []
     model.fit(train, None, BINARY, Effort(memory=1 << 34, tell=told.append))
     assert told == []
