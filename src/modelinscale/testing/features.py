@@ -143,8 +143,12 @@ def as_column(feature: Feature, values: Sequence[Any]) -> "pl.Series":
         return pl.Series("x", values, dtype=pl.Array(pl.Float32, width))
     if feature.input == "sequence":
         steps = [step for row in values for step in row or [] if step is not None]
-        several = bool(steps) and isinstance(steps[0], list)
-        return pl.Series("x", values, dtype=pl.List(pl.Array(pl.Float32, len(steps[0])) if several else pl.Float32))
+        if not steps or not isinstance(steps[0], list):
+            return pl.Series("x", values, dtype=pl.List(pl.Float32))
+        import pyarrow as pa
+
+        # Polars makes a column of its own of every step: of ten thousand steps that takes a second.
+        return pl.Series("x", pa.array(values, pa.list_(pa.list_(pa.float32(), len(steps[0])))))
     kinds: dict[str, pl.DataType] = {"float64": pl.Float64(), "string": pl.String(), "int64": pl.Datetime("us"), "image": pl.Binary()}
     return to_input(pl.Series("x", values, dtype=kinds[feature.input]), feature.input)
 
