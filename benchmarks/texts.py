@@ -28,7 +28,7 @@ from modelinscale.features.text import Text
 from modelinscale.models import Effort, Examples
 from modelinscale.models.linear import Linear
 
-FEATURES: dict[str, dict[str, Any]] = {"sms-spam": {"characters": 4}, "20newsgroups": {"keep": 100_000}}
+FEATURES: dict[str, dict[str, Any]] = {"sms-spam": {"characters": 4}, "20newsgroups": {"keep": 100_000, "pairs": False}}
 
 
 @dataclass(frozen=True)
