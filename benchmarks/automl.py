@@ -2,8 +2,8 @@
 
 python benchmarks/automl.py [--budget 300] [--peers] [--write] [NAME ...]   one line of JSON a set and side; with --write benchmarks/results/automl.md
 
-Of pneumonia-mnist the peers get the 784 pixels as columns: none of them reads images without weights from a hub. Each side runs in a process of its own, on as many threads as OMP_NUM_THREADS says (0 or unset: all cores). The peers lie in a virtual environment of their
-own, made by `make bench-peers`.
+Of pneumonia-mnist the peers get the 784 pixels as columns: none of them reads images without weights from a hub. Each side runs in a process of its
+own, on as many threads as OMP_NUM_THREADS says (0 or unset: all cores). The peers lie in a virtual environment of their own, made by `make bench-peers`.
 """
 
 import argparse

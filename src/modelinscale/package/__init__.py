@@ -139,8 +139,8 @@ class Package:
         return self._run({c.name: tensors[c.name] for c in self.manifest.inputs}, n_rows)
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """For every row ``{"prediction": label or number, "probabilities": {label: p}}`` (for numbers no probabilities; of several numbers a list, or an object with the
-        names of their columns, of quantiles ``{level: number}``, of several labels the list of those that are given), JSON-ready."""
+        """For every row ``{"prediction": label or number, "probabilities": {label: p}}`` (for numbers no probabilities; of several numbers a list, or an
+        object with the names of their columns, of quantiles ``{level: number}``, of several labels the list of those that are given), JSON-ready."""
         tensors = self.tensors(rows)
         if not len(rows):
             return []

@@ -43,7 +43,7 @@ def save_encoder(folder: Path, architecture: str, kind: str = "wordpiece", **set
     config = transformers.AutoConfig.for_model(architecture, **{"vocab_size": n_pieces, "pad_token_id": pad, **sizes, **settings})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        transformers.AutoModel.from_config(config).save_pretrained(folder)
+        transformers.AutoModel.from_config(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
     (folder / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# Small\n")
     return folder
 
@@ -51,7 +51,7 @@ def save_encoder(folder: Path, architecture: str, kind: str = "wordpiece", **set
 def _wordpiece(n_pieces: int) -> Any:
     import tokenizers as t
 
-    made = t.Tokenizer(t.models.WordPiece(unk_token="[UNK]"))  # type: ignore[call-arg]
+    made = t.Tokenizer(t.models.WordPiece(unk_token="[UNK]"))
     made.normalizer = t.normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = t.pre_tokenizers.BertPreTokenizer()
     signs = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

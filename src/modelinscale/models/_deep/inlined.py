@@ -29,7 +29,8 @@ def inlined(graph: Graph, model: Any, *tensors: str) -> str:
         inputs = [names[name] for name in node.input]
         outputs = graph.ops(node.op_type, *inputs, n_outputs=len(node.output), domain=node.domain, **attributes)
         names.update(zip(node.output, outputs, strict=True))
-    return names[wanted.name]
+    answer: str = names[wanted.name]
+    return answer
 
 
 def _plain(onnx: Any, op: str, attribute: Any) -> Any:
