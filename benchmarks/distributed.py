@@ -89,14 +89,14 @@ class Killer:
     def run(self) -> None:
         known: set[str] = set()
         while len(self.kills) < self.most and not self.over.is_set():
-            lines = [line for line in said(self.file) if line["port"] not in known]
+            lines = [line for line in said(self.file) if line["group"] not in known]
             if not lines:
                 self.over.wait(0.05)
                 continue
             self.over.wait(self.chance.uniform(0.0, LONGEST_S))
             port = lines[-1]["port"]
-            mine = [line for line in said(self.file) if line["port"] == port]
-            known |= {line["port"] for line in said(self.file)}
+            mine = [line for line in said(self.file) if line["group"] == port]
+            known |= {line["group"] for line in said(self.file)}
             if self.over.is_set():
                 return
             if self.nodes is not None and mine[0]["of"] == "2" and len(self.kills) % 2:
@@ -127,7 +127,7 @@ def killed_training(folder: Path, most: int, seed: int, crew: Crew | None, nodes
     killer.over.set()
     thread.join()
     history(file, KILLED_ROWS, KILLED_EPOCHS)  # raises where a row was left out or came twice
-    worlds = {line["port"]: line["of"] for line in said(file)}.values()
+    worlds = {line["group"]: line["of"] for line in said(file)}.values()
     went = f"{len(killer.kills)} kills, {sum('was lost' in note for note in notes)} losses seen, groups of {' '.join(worlds)}"
     return killer.kills, f"{went}; each of {KILLED_ROWS} rows once in each of {KILLED_EPOCHS} epochs"
 

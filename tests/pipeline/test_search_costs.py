@@ -105,3 +105,7 @@ def test_processes_that_the_file_leaves_open_are_as_many_as_fit(project: Path, m
     assert _needs.n_trials_at_once(free, 1 << 20) == 16
     assert _needs.n_trials_at_once(spec, 300 << 20) == 2, "what the file says stays"
     assert Place.of(free, project.parent).spec.tune is not None
+    monkeypatch.setattr(_needs, "trial_bytes", lambda spec, n_columns: 2 << 30)
+    size = _needs.Size(1000, 2, 16.0)
+    assert _needs.whole(free, size) == _needs.whole(spec.but(tune=spec.tune.but(workers=1)), size), "one trial at a time is the least"
+    assert _needs.whole(free, size) != _needs.whole(spec, size)

@@ -229,3 +229,22 @@ def test_a_trial_is_written_as_optuna_writes_it_in_few_statements(tmp_path: Path
     read = Study(storage, "ours", SPACE, ABOUT)
     assert read.entries() == study.latest(), "what is known here is what lies there"
     study.close()
+
+
+def test_a_trial_that_another_machine_gave_up_meanwhile_is_lost_here_too(tmp_path: Path) -> None:
+    import optuna
+
+    storage = open_storage(None, tmp_path / "studies.db")
+    study, point = Study(storage, "ours", SPACE, ABOUT), SPACE.starts()[0]
+    asleep, late = study.begin(0, point, 1.0), study.begin(1, point, 1.0)
+    assert asleep is not None
+    assert late is not None
+    first, second = (one._trial_id for one in optuna.load_study(study_name="ours", storage=storage).trials)
+    storage.set_trial_user_attr(first, "result", {"note": "its process was lost", "lost": True})
+    storage.set_trial_state_values(first, optuna.trial.TrialState.FAIL)
+    storage.set_trial_user_attr(second, "result", {"note": "its process was lost", "lost": True})  # and no further, yet
+    study.end(asleep, 0.25)
+    study.end(late, 0.5)
+    assert [(e.state, e.loss, e.note) for e in study.latest()] == [("lost", None, "given up by another machine"), ("done", 0.5, "")]
+    assert [t.state.name for t in optuna.load_study(study_name="ours", storage=storage).trials] == ["FAIL", "COMPLETE"]
+    study.close()

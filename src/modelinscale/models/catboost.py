@@ -26,8 +26,8 @@ from modelinscale.models._matrix import blocks_of
 from modelinscale.models._totals import centre_and_spread
 
 _LOSS = {"binary": "Logloss", "multiclass": "MultiClass", "regression": "RMSE"}
-_WORDS = 1_000
-"""Most columns of words: the matrix is a full one."""
+_WORDS = 2_000
+"""Most columns of words and pairs: the matrix is a full one."""
 _SCORED_ROWS = 4_096
 _NEW_TREES = 20
 

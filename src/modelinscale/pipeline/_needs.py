@@ -139,7 +139,10 @@ def whole(spec: ModelSpec, size: Size) -> str:
     from modelinscale.data.partitions import HELD
 
     there, all_rows = memory.room(spec.compute.memory), int(size.n_rows * size.row_bytes * HELD)
-    least = max(need.n_bytes for need in needs(spec, size).values()) + memory.BASE_BYTES
+    found = {step: need.n_bytes for step, need in needs(spec, size).items()}
+    if spec.tune is not None and not spec.tune.workers and "tune" in found:
+        found["tune"] = trial_bytes(spec, size.n_columns)  # where there is less, fewer trials are in work at once
+    least = max(found.values()) + memory.BASE_BYTES
     road = "rows are held in memory" if all_rows <= there else "rows are read in partitions"
     return f"{road} (all at once take about {show_bytes(all_rows)}, {show_bytes(there)} are there for them; {show_bytes(least)} in all is the least)"
 

@@ -55,7 +55,7 @@ class Tune(Settings):
     budget: Duration | None = Field(None, gt=0)
     """Wall time of one run of the search; null: until all trials are done."""
     workers: int = Field(0, ge=0)
-    """Trials at once, each a process; 0: as many as there are cores, or tasks on a cluster as ``compute`` says."""
+    """Trials at once, each a process; 0: as many as there are cores, as far as they fit into the memory, or tasks on a cluster as ``compute`` says."""
     searcher: Searcher = Tpe()
     """What proposes settings: ``tpe``, ``random`` or ``grid``."""
     families: Annotated[tuple[str, ...], BeforeValidator(_one_or_many), Also({"type": "string"})] = ()

@@ -52,7 +52,7 @@ def settle(storage: "RDBStorage", trial_id: int, state: "TrialState", value: flo
         row = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
         storage.check_trial_is_updatable(trial_id, row.state)  # type: ignore[arg-type]  # a column to mypy, a state once it is read
         for key, one in attributes.items():
-            session.add(models.TrialUserAttributeModel(trial_id=trial_id, key=key, value_json=json.dumps(one)))
+            storage._set_trial_attr_without_commit(session, models.TrialUserAttributeModel, trial_id, key, one)  # another may have written it meanwhile
         if value is not None:
             stored, kind = models.TrialValueModel.value_to_stored_repr(value)
             session.add(models.TrialValueModel(trial_id=trial_id, objective=0, value=stored, value_type=kind))

@@ -151,16 +151,20 @@ class Study:
 
     def end(self, entry: Entry, loss: float | None, *, note: str = "", seconds: float = 0.0, cpu_seconds: float = 0.0, lost: bool = False) -> None:
         """Notes what came of a trial; without a loss it failed, or (``lost``) its process did."""
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         trial_id = self._trials.pop(entry.number)
         result = {"note": note, "seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3), **({"lost": True} if lost else {})}
         state = TrialState.FAIL if loss is None else TrialState.PRUNED if entry.share < 1.0 else TrialState.COMPLETE
-        if self._is_database:
-            _rows.settle(self._storage, trial_id, state, loss, {_RESULT: result})
-        else:
-            self._storage.set_trial_user_attr(trial_id, _RESULT, result)
-            self._storage.set_trial_state_values(trial_id, state, None if loss is None else [loss])
+        try:
+            if self._is_database:
+                _rows.settle(self._storage, trial_id, state, loss, {_RESULT: result})
+            else:
+                self._storage.set_trial_user_attr(trial_id, _RESULT, result)
+                self._storage.set_trial_state_values(trial_id, state, None if loss is None else [loss])
+        except UpdateFinishedTrialError:  # we were silent for so long (a laptop that slept) that another machine took us for dead, and repeats the trial
+            loss, lost, note = None, True, "given up by another machine"
         ended: State = "lost" if lost else "failed" if loss is None else "done"
         spent = {"seconds": result["seconds"], "cpu_seconds": result["cpu_seconds"], "note": note}
         self._entries[entry.number] = replace(entry, state=ended, loss=loss, **spent)  # type: ignore[arg-type]
