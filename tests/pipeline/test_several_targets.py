@@ -11,6 +11,7 @@ import pytest
 from modelinscale.api import Project, predict
 from modelinscale.core.errors import DataError, ModelError, SpecError
 from modelinscale.core.seeds import generator
+from modelinscale.data.sources.predictions import Predictions
 from modelinscale.package import open_package
 from modelinscale.testing.servers import running
 
@@ -122,6 +123,9 @@ def test_a_server_answers_with_names_and_says_so_in_its_schema(numbers: Path, tm
     assert (inferred["shape"], inferred["datatype"]) == ([5, 2], "FP32")
     assert (page, sent_with_the_truth) == (200, 200)
     assert '"required":["length","weight"]' in schema.replace(" ", "")
+    source = Predictions(model="both", path=tmp_path)
+    logged = [row for chunk in source.read(None, source.columns()) for row in chunk.batch.column("prediction").to_pylist()]
+    assert np.allclose(logged[:5], [list(one.values()) for one in expected], rtol=1e-5), "a log keeps them as a list, in the order of the targets"
 
 
 def test_rows_that_lack_one_of_the_targets_are_not_learned_from(tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ class Forecast(Model):
     searched: ClassVar[Mapping[str, Span | None]] = {"strength": Range(1e-4, 1.0, log=True, start=3e-2), "rows": None}
 
     history: str | None = None
-    """The column with the last numbers, the newest at the end; null: ``history``, or the longest list of numbers, of 8 at least."""
+    """The column with the last numbers, the newest at the end; null: ``history``, or the only list of 8 numbers at least that does not
+    go on over the steps to come of another."""
     ahead: tuple[str, ...] | None = None
     """Columns that are known ahead: lists of as many numbers as the history has, then one for each step to be forecast; null: all lists of that length."""
     strength: float | None = Field(None, gt=0)
@@ -64,6 +65,9 @@ class Forecast(Model):
         column = self._history(layouts, task)
         if self.history is not None and column is None:
             return f"there is no column {self.history!r} that holds a list of numbers"
+        several = self._candidates(layouts, task)
+        if len(several) > 1 and task.type == "regression":
+            return f"{', '.join(map(repr, several))} are lists of numbers, and each may be the history: name `history`"
         if self.ahead and task.type != "regression":
             return "`ahead` is for numbers that are forecast"
         lists = self._ahead(layouts, column, task)
@@ -84,6 +88,7 @@ class Forecast(Model):
         column = self._history(train.layouts, task)
         given = self._some(train, effort)
         ahead = self._ahead(train.layouts, column, task)
+        self._tell(column, ahead, effort)
         history = History(column, least_deviation(np.asarray(given.rows[column])) if column else 1.0, ahead)
         known = Ahead.observe(given.rows, ahead, task.n_scores, self.form)
         seen = history.relative(given, self.form)
@@ -174,13 +179,30 @@ class Forecast(Model):
         return {feature_of(name, self.form): width for name, width in dense.items() if is_in(name, "plain", self.form)}
 
     def _history(self, layouts: Mapping[str, Layout], task: Task) -> str | None:
-        """The block of the history."""
+        """The block of the history, where it is clear which that is."""
+        found = self._candidates(layouts, task)
+        return block_name(found[0], "plain", self.form) if len(found) == 1 else None
+
+    def _candidates(self, layouts: Mapping[str, Layout], task: Task) -> list[str]:
+        """Features that may be the history. A list as long as another and the steps to come is what is known ahead beside that."""
         lists = self._lists(layouts)
         if self.history is not None:
-            return block_name(self.history, "plain", self.form) if self.history in lists else None
+            return [self.history] if self.history in lists else []
         lists = {name: width for name, width in lists.items() if width >= _LEAST_STEPS and name not in (self.ahead or ())}
-        longest = _USUAL_NAME if _USUAL_NAME in lists else max(lists, key=lambda name: lists[name], default=None)
-        return None if longest is None else block_name(longest, "plain", self.form)
+        if _USUAL_NAME in lists:
+            return [_USUAL_NAME]
+        whole = {width + task.n_scores for width in lists.values()}
+        return [name for name, width in lists.items() if width not in whole]
+
+    def _tell(self, column: str | None, ahead: tuple[str, ...], effort: Effort) -> None:
+        """What was taken for what without being named."""
+        said = []
+        if column is not None and self.history is None and feature_of(column, self.form) != _USUAL_NAME:
+            said.append(f"{feature_of(column, self.form)!r} is taken as the history (`history` names another)")
+        if ahead and self.ahead is None:
+            said.append(f"{', '.join(map(repr, ahead))} as known ahead for the steps to come, by the length of the lists (`ahead` names others)")
+        if said:
+            effort.tell(", ".join(said) if len(said) == 2 or column is None or not ahead else said[0])
 
     def _ahead(self, layouts: Mapping[str, Layout], column: str | None, task: Task) -> tuple[str, ...]:
         """Features that are known ahead."""

@@ -3,6 +3,7 @@
 C scores. See `_deep` for its parts and their sources.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, cast
 
@@ -124,6 +125,13 @@ class Network(Deep):
         roles = {layout.role for layout in layouts.values() if layout.width}
         if self.mix_up and roles - {"image"}:
             return "`mix_up` mixes images alone, and there are other features"
+        if self.pretrained is not None and "image" not in roles:
+            return "`pretrained` is an encoder of images, and there are none: write `features: {photo: image}`, with the name of the column"
+        if self.language is not None and not any(layout.role == "tokens" and layout.names for layout in layouts.values()):
+            place = json.dumps(self.language.place if self.language.hub else self.language.path)
+            column = next((name for name, layout in layouts.items() if layout.role in ("tokens", "sparse")), "message")
+            wanted = f"write `features: {{{column}: {{type: text, tokenizer: {place}}}}}`"
+            return f"`language` is an encoder of texts that are cut by its own tokenizer, and none is: {wanted}"
         return "" if roles else "there is no feature to learn from"
 
     def recipe(self, n_rows: int) -> Recipe:

@@ -166,23 +166,14 @@ def _built(config: str) -> Any:
 
 def _loaded(folder: Path, config: str) -> Any:
     """The module with the weights of the folder. Raises `ModelError` where some are missing, do not fit, or are pickled."""
-    if not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
-        pickled = sorted(one.name for one in folder.iterdir() if one.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-        what = f"only {pickled[0]}, which is pickled: reading it could run code" if pickled else "no weights"
-        raise ModelError(
-            f"{str(folder)!r} has no {WEIGHTS}; there is {what}.",
-            fix="Write it where you trust them: AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)."
-            if pickled
-            else "Give the folder that `save_pretrained` wrote.",
-        )
-    transformers = _transformers()
+    files, (made, kind) = weight_files(folder), _planned(config)
     try:
-        with _quiet():
-            body, told = transformers.AutoModel.from_pretrained(
-                folder,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
+        with _quiet():  # of no folder, but of weights that were read here: nothing that lies in the folder besides can become a file to load
+            given = {name: value for file in files for name, value in needs("safetensors.torch", extra="transformers").load_file(file).items()}
+            body, told = kind.from_pretrained(
+                None,
+                config=made,
+                state_dict=given,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # told below, all at once
                 attn_implementation="eager",
