@@ -5,6 +5,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ import pytest
 from modelinscale.core.encoded import Encoded, Layout, Sparse, Values
 from modelinscale.core.errors import MisError, ModelError, StoreError
 from modelinscale.models import Effort, Examples, Model
+from modelinscale.models._deep import loop
+from modelinscale.models._deep.feed import Step
+from modelinscale.models._deep.parts import Tensor
 from modelinscale.models._deep.saved import fingerprint_of
 from modelinscale.models.mlp import Mlp
 from modelinscale.models.network import Network
@@ -42,6 +46,25 @@ def series(n_rows: int, longest: int) -> Examples:
 
 
 # -- checkpoints
+
+
+def test_a_checkpoint_that_takes_longer_than_the_time_between_two_is_not_followed_by_the_next_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, saves, moves = [0.0], list[float](), loop.Loop._step
+
+    def step(self: loop.Loop, step: Step) -> Tensor:
+        clock[0] += 1.0
+        return moves(self, step)
+
+    def save(self: loop.Loop) -> None:
+        saves.append(clock[0])
+        clock[0] += 3.0
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(loop.Loop, "_step", step)
+    monkeypatch.setattr(loop.Loop, "_save", save)
+    given = planted("scaled", "binary", n_rows=300)
+    Mlp(width=8, members=1, bins=0, epochs=30, batch_rows=64).fit(given.train, None, given.task, Effort(checkpoints=tmp_path, checkpoint_s=2.0))
+    assert saves[:3] == [2.0, 35.0, 68.0], "ten times the three seconds that each takes, from its end on"
 
 
 @both

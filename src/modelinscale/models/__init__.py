@@ -149,7 +149,7 @@ class Effort:
     strategy: Strategy = "auto"
     """What each of several processes holds of the weights."""
     checkpoint_s: float = 10.0
-    """Seconds between two checkpoints, at least."""
+    """Seconds between two checkpoints, at least, and ten times what one kept the training waiting; 0: one at every step."""
     patience_s: float = 300.0
     """Of several processes: how long one waits for the others before it takes them for lost."""
     crew: Crew | None = None

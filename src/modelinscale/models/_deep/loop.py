@@ -43,6 +43,8 @@ _BUDGET_SHARE = 0.9
 """Of the time there is, what steps are planned for; validation takes the rest."""
 _TELL_S = 2.0
 """Seconds between two words about how far it is, at least."""
+_SAVES_APART = 10
+"""Times what a checkpoint kept the training waiting that it goes on until the next, at least."""
 
 
 @dataclass
@@ -130,7 +132,7 @@ class Loop:
                 at.best_loss = self.judged()
         times: list[float] = []
         saved = told = time.monotonic()
-        over = False
+        apart_s, over = self.effort.checkpoint_s, False
         while at.step < at.n_steps and not over and not self._stale():
             epoch, place = divmod(at.step, self.per_epoch)
             for step in self._steps(epoch, place):
@@ -149,9 +151,11 @@ class Loop:
                 elif now - told >= _TELL_S:
                     self._tell(f"train loss {at.loss_sum / max(1, at.loss_steps):.4g}", len(step) / max(median(times), 1e-9))
                     told = now
-                if self.strategy.saves(now - saved >= self.effort.checkpoint_s):
+                if self.strategy.saves(now - saved >= apart_s):
+                    since = time.monotonic()
                     self._save()
-                    saved = now
+                    saved = time.monotonic()
+                    apart_s = max(self.effort.checkpoint_s, _SAVES_APART * (saved - since)) if apart_s else 0.0
                 if over or at.step >= at.n_steps or self._stale():
                     break
         if at.step < min(self.per_epoch, recipe.epochs * self.per_epoch) and self.effort.budget_s is not None:
