@@ -94,8 +94,8 @@ class Killer:
                 self.over.wait(0.05)
                 continue
             self.over.wait(self.chance.uniform(0.0, LONGEST_S))
-            port = lines[-1]["port"]
-            mine = [line for line in said(self.file) if line["group"] == port]
+            group = lines[-1]["group"]
+            mine = [line for line in said(self.file) if line["group"] == group]
             known |= {line["group"] for line in said(self.file)}
             if self.over.is_set():
                 return
