@@ -148,6 +148,33 @@ def test_a_column_that_does_not_reach_over_the_steps_to_come_is_refused_as_known
     assert why == f"the column {ahead[0]!r} is known ahead and needs lists of {T} + {task.width} numbers, those of the history and of the steps to come"
 
 
+def called(given: Examples, **names: str) -> Examples:
+    """The same with other names of features."""
+    of = {name: "/".join((form, names[feature])) for name in given.layouts for form, feature in [name.split("/")]}
+    layouts = {of[name]: layout for name, layout in given.layouts.items()}
+    return Examples(Encoded(layouts, {of[name]: block for name, block in given.rows.items()}), given.target)
+
+
+def test_a_list_that_goes_on_over_the_steps_to_come_is_not_taken_for_the_history() -> None:
+    train, said = called(with_holidays(100)[0], history="load", holiday="holiday"), list[str]()
+    assert Forecast().accepts(TASK, train.layouts) == ""
+    weights = Forecast().fit(train, None, TASK, Effort(tell=said.append))
+    assert (weights.meta["history"], weights.meta["ahead"]) == ("plain/load", ["holiday"])
+    assert [note.split(" taken as ")[0] for note in said] == ["'load' is", "'holiday' is"]
+    named = list[str]()
+    Forecast(history="load", ahead=("holiday",)).fit(train, None, TASK, Effort(tell=named.append))
+    assert not named
+
+
+def test_where_several_lists_may_be_the_history_it_must_be_named() -> None:
+    train, _ = with_holidays(30)
+    layouts = {f"{form}/{name}": Layout("dense", T, tuple(map(str, range(T)))) for form in ("plain", "scaled") for name in ("load", "visitors")}
+    assert "'load', 'visitors' are lists of numbers, and each may be the history: name `history`" in Forecast().accepts(TASK, layouts)
+    assert Forecast(history="load").accepts(TASK, layouts) == ""
+    other = called(train, history="load", holiday="holiday").layouts  # of other steps than the holidays go on over
+    assert "name `history`" in Forecast().accepts(TASK.but(width=H + 1), other)
+
+
 def test_ahead_is_for_forecasts_of_numbers() -> None:
     task = Task(type="binary", target="y", labels=(False, True))
     assert Forecast(ahead=("holiday",)).accepts(task, with_holidays(30)[0].layouts) == "`ahead` is for numbers that are forecast"

@@ -196,13 +196,11 @@ class Forecast(Model):
 
     def _tell(self, column: str | None, ahead: tuple[str, ...], effort: Effort) -> None:
         """What was taken for what without being named."""
-        said = []
         if column is not None and self.history is None and feature_of(column, self.form) != _USUAL_NAME:
-            said.append(f"{feature_of(column, self.form)!r} is taken as the history (`history` names another)")
+            effort.tell(f"{feature_of(column, self.form)!r} is taken as the history; `history` names another.")
         if ahead and self.ahead is None:
-            said.append(f"{', '.join(map(repr, ahead))} as known ahead for the steps to come, by the length of the lists (`ahead` names others)")
-        if said:
-            effort.tell(", ".join(said) if len(said) == 2 or column is None or not ahead else said[0])
+            taken = "are taken as known" if len(ahead) > 1 else "is taken as known"
+            effort.tell(f"{', '.join(map(repr, ahead))} {taken} ahead for the steps to come, by the length of its lists; `ahead` says what is.")
 
     def _ahead(self, layouts: Mapping[str, Layout], column: str | None, task: Task) -> tuple[str, ...]:
         """Features that are known ahead."""
