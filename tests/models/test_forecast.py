@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from modelinscale.core.encoded import Encoded, Layout, Values
+from modelinscale.core.encoded import Encoded, Layout, Sparse, Values
 from modelinscale.core.graph import Graph
 from modelinscale.core.task import Task
 from modelinscale.export.proto import to_bytes
@@ -173,6 +173,21 @@ def test_where_several_lists_may_be_the_history_it_must_be_named() -> None:
     assert Forecast(history="load").accepts(TASK, layouts) == ""
     other = called(train, history="load", holiday="holiday").layouts  # of other steps than the holidays go on over
     assert "name `history`" in Forecast().accepts(TASK.but(width=H + 1), other)
+
+
+def test_an_update_with_the_same_rows_moves_nothing_words_included() -> None:
+    """What is learned is then where the update begins and ends, if both hold every column back as much."""
+    chance, both = np.random.default_rng(3), waves(300)
+    word = chance.integers(0, 4, 300)
+    both[:, T:] += both[:, :T].std(axis=1, keepdims=True) * word[:, None]
+    plain = examples(both)
+    words = Sparse(np.arange(301), word.astype(np.int32), np.ones(300, np.float32), 4)
+    layouts = {**plain.layouts, "scaled/note": Layout("sparse", 4, tuple("abcd"))}
+    train = Examples(Encoded(layouts, {**plain.rows.blocks, "scaled/note": words}), plain.target)
+    model = Forecast(strength=0.1)
+    first = model.fit(train, None, TASK, Effort())
+    again = model.update(first, train, None, TASK, Effort())
+    np.testing.assert_allclose(again.arrays["coefficients"], first.arrays["coefficients"], atol=1e-4)
 
 
 def test_ahead_is_for_forecasts_of_numbers() -> None:

@@ -104,7 +104,7 @@ class Forecast(Model):
             normal = Normal.of(X, problem.target.reshape(len(X), -1), problem.share, _in_units(known, given.rows, problem))
             best: tuple[float, float, F64, F64] | None = None
             for i, strength in enumerate(strengths):
-                penalty = np.full(len(normal.curvature), strength)
+                penalty = strength * Linear()._firmness(design)[:, 0]  # as `update` holds them
                 penalty[-1] = _FREE
                 W, effect = normal.solve(penalty)
                 loss = 0.0
