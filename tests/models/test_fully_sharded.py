@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from modelinscale.compute._crew import MEETING
 from modelinscale.core.encoded import Encoded, Layout
-from modelinscale.core.errors import ComputeError, ModelError, StoreError
+from modelinscale.core.errors import ComputeError, ModelError, StoreError, UsageError
 from modelinscale.core.seeds import generator
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Strategy, Weights
@@ -213,11 +214,17 @@ def test_parts_are_chosen_where_all_weights_do_not_fit_the_memory_of_a_process()
     assert any("each held about 50%" in note for note in told)
 
 
-def test_whole_weights_that_do_not_fit_are_an_error_where_the_user_wants_them_whole() -> None:
+def of_numbers(width: int, layers: int) -> Any:
+    """A network of numbers."""
     from modelinscale.models._deep.net import Net, Port, Shape
+
+    return Net((Port("dense", ("x", "number"), (3, 1), settings=(("binned", []), ("n_bins", 1))),), Shape(width, layers, 1, 0.0, 1))
+
+
+def test_whole_weights_that_do_not_fit_are_an_error_where_the_user_wants_them_whole() -> None:
     from modelinscale.models._deep.size import fitting, shards
 
-    net, train = Net((Port("dense", ("x", "number"), (3, 1), settings=(("binned", []), ("n_bins", 1))),), Shape(1024, 6, 1, 0.0, 1)), rows(96)
+    net, train = of_numbers(1024, 6), rows(96)
     recipe, told = MODEL.recipe(96), list[str]()
 
     def chosen(strategy: Strategy, memory: int | None, world: int = 2) -> bool:
@@ -233,6 +240,50 @@ def test_whole_weights_that_do_not_fit_are_an_error_where_the_user_wants_them_wh
     with pytest.raises(ModelError, match=r"a step of 24 rows needs about .*; 161.5 MiB are left for it.* or `train.workers`"):
         fitting(recipe, net, train, Effort(memory=190 << 20), 2)
     assert fitting(recipe, net, train, Effort(memory=190 << 20), 2, parts=2) == recipe
+
+
+def test_a_pytorch_that_cannot_lay_weights_in_parts_is_refused_and_never_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    from modelinscale.models._deep import size
+    from modelinscale.models._deep.held import is_too_old
+
+    assert [is_too_old(one) for one in ("2.6.0", "2.7.1+cpu", "2.8.0a0+git1", "2.13.0+cpu", "3.0")] == [True, True, False, False, False]
+    monkeypatch.setattr(size, "is_too_old", lambda version: True)
+    net, train, told = of_numbers(1024, 6), rows(96), list[str]()
+    recipe, effort = MODEL.recipe(96), Effort(memory=190 << 20, tell=told.append)
+    assert not size.shards(recipe, net, train, effort, 2)
+    assert len(told) == 1
+    assert "With PyTorch 2.8 or newer each of 2 could hold a part" in told[0]
+    with pytest.raises(UsageError, match=r"needs PyTorch 2.8 or newer, and .* is installed.*pip install 'torch>=2.8'"):
+        size.shards(recipe, net, train, replace(effort, strategy="fully_sharded"), 2)
+
+
+def test_weights_that_stayed_together_while_it_judged_are_not_the_averages_afterwards(alone: Any) -> None:
+    import torch
+
+    from modelinscale.models._deep.feed import feed
+    from modelinscale.models._deep.held import Shards
+
+    net, train = of_numbers(16, 2), rows(8)
+    held = Shards(net, torch.device("cpu"), alone, everyone=False)
+    batch = feed(train, held.net, TASK, np.zeros(1), np.ones(1)).make.step(train).batch
+    with torch.no_grad():
+        before = held.net(batch).clone()
+        for value in held.average.values():
+            value.zero_()
+        with held.judging() as judge:
+            assert not torch.equal(judge(batch), before)
+            held.net.unshard()  # type: ignore[operator]  # as PyTorch before 2.8 leaves the outermost weights
+        assert torch.equal(held.net(batch), before)
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Any]:
+    """A group of this process."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "meeting"), 1), rank=0, world_size=1)  # type: ignore[attr-defined]
+    yield dist.group.WORLD
+    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,10 @@ _KEPT_OF = 16 << 20
 (measured: 8.7 times the weights, 4.3 without)."""
 
 
+_SINCE = (2, 8)
+"""The first PyTorch whose `fully_shard` lays the outermost weights apart again after each pass, and knows of parameters to leave out."""
+
+
 class Whole:
     """All of it."""
 
@@ -135,6 +139,7 @@ class Shards(Whole):
         try:
             yield self.net
         finally:
+            self._apart_again()
             self._swap()
             self.net.train()
 
@@ -194,12 +199,25 @@ class Shards(Whole):
 
         return Shard(next((side for side, n in enumerate(parameter.shape) if n % self._world == 0), 0))
 
+    def _apart_again(self) -> None:
+        """What is still together would be taken for the weights at the next pass, whatever their parts have become."""
+        from torch.distributed.fsdp import FSDPModule
+
+        for module in self.net.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
     def _swap(self) -> None:
         with torch.no_grad():
             for name, value in self.now.items():
                 before = value.clone()
                 value.copy_(self.average[name])
                 self.average[name].copy_(before)
+
+
+def is_too_old(version: str) -> bool:
+    """Whether a PyTorch of this version cannot lay weights in parts, such as 2.7.1+cpu."""
+    return tuple(int(part) for part in version.split(".")[:2]) < _SINCE
 
 
 def apart(net: Net) -> None:
@@ -267,4 +285,4 @@ def _array(value: Tensor) -> NDArray[Any]:
     return found
 
 
-__all__ = ["Shards", "Whole", "called", "together_bytes", "units"]
+__all__ = ["Shards", "Whole", "called", "is_too_old", "together_bytes", "units"]

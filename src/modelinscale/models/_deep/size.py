@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from modelinscale.core.encoded import Encoded, Layout, Sparse, Values
-from modelinscale.core.errors import ModelError
+from modelinscale.core.errors import ModelError, UsageError
 from modelinscale.core.units import show_bytes
 from modelinscale.models import Effort, Examples, Weights
 from modelinscale.models._deep.along import looks
 from modelinscale.models._deep.earlier import current
-from modelinscale.models._deep.held import together_bytes
+from modelinscale.models._deep.held import is_too_old, together_bytes
 from modelinscale.models._deep.net import Net
 from modelinscale.models._deep.plan import Recipe
 from modelinscale.models._torch import torch
@@ -38,19 +38,29 @@ _FEWEST_ROWS = 2
 
 
 def shards(recipe: Recipe, net: Net, train: Examples, effort: Effort, world: int) -> bool:
-    """Whether each of ``world`` processes is to hold a part of every weight: as the user says, or where a step with all of them does not fit."""
+    """Whether each of ``world`` processes is to hold a part of every weight: as the user says, or where a step with all of them does not fit.
+
+    Raises `UsageError` where the user says so and PyTorch is too old for it; without that it is told, and they hold all.
+    """
     if world == 1 or effort.strategy == "data_parallel" or (effort.strategy == "auto" and effort.memory is None):
         return False
+    old = is_too_old(torch.__version__)
     if effort.strategy == "fully_sharded":
+        if old:
+            raise UsageError(
+                f"`train.strategy: fully_sharded` needs PyTorch 2.8 or newer, and {torch.__version__} is installed.",
+                fix="pip install 'torch>=2.8', or set `train.strategy: data_parallel`.",
+            )
         return True
     (fixed, row), rows = measured(net, train), -(-recipe.batch_rows // world)
     there = _left(effort, train)
     if fixed + rows * row <= there:
         return False
-    effort.tell(
-        f"a step needs about {show_bytes(fixed + rows * row)} in each process that holds all weights, and {show_bytes(max(there, 0))} are left for it: each of "
-        f"{world} holds a part of them (`train.strategy: fully_sharded`)."
-    )
+    needs = f"a step needs about {show_bytes(fixed + rows * row)} in each process that holds all weights, and {show_bytes(max(there, 0))} are left for it"
+    if old:
+        effort.tell(f"{needs}. With PyTorch 2.8 or newer each of {world} could hold a part of them; {torch.__version__} is installed.")
+        return False
+    effort.tell(f"{needs}: each of {world} holds a part of them (`train.strategy: fully_sharded`).")
     return True
 
 
