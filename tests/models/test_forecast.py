@@ -88,9 +88,11 @@ BLOCKS = ("plain/history", "scaled/history", "plain/holiday", "scaled/holiday")
 
 def without_days_to_come(given: Examples) -> Examples:
     """The same with no such day to come."""
-    known = np.array(given.rows["plain/holiday"])
-    known[:, T:] = 0
-    blocks = {**given.rows.blocks, "plain/holiday": known}
+    blocks = dict(given.rows.blocks)
+    for name in ("plain/holiday", "scaled/holiday"):
+        known = np.array(blocks[name])
+        known[:, T:] = 0
+        blocks[name] = known
     return Examples(Encoded(given.rows.layouts, blocks), given.target)
 
 
@@ -109,11 +111,22 @@ def test_what_is_known_ahead_of_a_step_moves_the_forecast_of_that_step_and_no_ot
 
 
 def test_a_forecast_never_looks_at_what_comes_in_a_column_that_is_not_known_ahead() -> None:
-    train, _ = with_holidays()
-    layouts = {name: Layout("dense", T, tuple(map(str, range(T)))) for name in BLOCKS}
-    past = Examples(Encoded(layouts, {name: np.asarray(block)[:, :T] for name, block in train.rows.items()}), train.target)
-    weights = Forecast().fit(past, None, TASK, Effort())
-    assert "ahead" not in weights.meta
+    """Neither while it learns, where the days off to come move the answers, nor when it is asked, nor as it is drawn."""
+    train, model = with_holidays()[0], Forecast(ahead=())
+    told, untold = (model.fit(given, None, TASK, Effort()) for given in (train, without_days_to_come(train)))
+    assert "ahead" not in told.meta
+    for name, array in told.arrays.items():
+        np.testing.assert_array_equal(untold.arrays[name], array)
+    for rows in (train.rows, without_days_to_come(train).rows):
+        np.testing.assert_array_equal(model.predict(told, rows), model.predict(told, train.rows))
+    updated = model.update(told, train, None, TASK, Effort())
+    np.testing.assert_array_equal(model.update(told, without_days_to_come(train), None, TASK, Effort()).arrays["coefficients"], updated.arrays["coefficients"])
+    graph = Graph()
+    blocks = {name: graph.block(name, layout) for name, layout in train.layouts.items()}
+    graph.output("scores", model.graph(told, TASK, train.layouts, graph, blocks), "float32", ("N", H))
+    session = onnxruntime.InferenceSession(to_bytes(graph, name="model"))
+    drawn = session.run(None, {i.name: np.asarray(train.rows[i.name]) for i in session.get_inputs()})[0]
+    np.testing.assert_allclose(drawn, model.predict(told, train.rows), rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("width", [H, None], ids=["several", "one"])

@@ -19,17 +19,18 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class History:
-    """Which columns are the history and known ahead, and the least deviation that is divided by."""
+    """Which columns are the history and go on over the steps to come, and the least deviation that is divided by."""
 
     column: str | None
     """The block of the history; None: answers are numbers as they are."""
     floor: float
-    ahead: tuple[str, ...] = ()
-    """Features whose lists go on over the steps to come: of these only what was is seen here, what is to come counts by itself (`_ahead.Ahead`)."""
+    cut: tuple[str, ...] = ()
+    """Features whose lists go on over the steps to come: of these only what was is seen here. What is to come counts by itself where it is known ahead
+    (`_ahead.Ahead`), otherwise not."""
 
     @classmethod
     def parse(cls, meta: Mapping[str, Any]) -> "History":
-        return cls(meta["history"], meta["floor"], tuple(meta.get("ahead", ())))
+        return cls(meta["history"], meta["floor"], tuple(meta.get("cut", meta.get("ahead", ()))))
 
     def layouts(self, layouts: Mapping[str, Layout], form: Form) -> dict[str, Layout]:
         """All columns scaled, but the history in its own units."""
@@ -42,7 +43,7 @@ class History:
             if name == self.column:
                 found[name] = layout
             elif is_in(name, "scaled", form) and feature != own:
-                found[name] = Layout("dense", n_past, layout.names[:n_past]) if feature in self.ahead else layout
+                found[name] = Layout("dense", n_past, layout.names[:n_past]) if feature in self.cut else layout
         return found
 
     def seen(self, rows: Encoded, form: Form) -> Encoded:
@@ -51,7 +52,7 @@ class History:
         blocks: dict[str, Values] = {}
         for name, layout in layouts.items():
             block = rows[name]
-            blocks[name] = block[:, : layout.width] if isinstance(block, np.ndarray) and feature_of(name, form) in self.ahead else block
+            blocks[name] = block[:, : layout.width] if isinstance(block, np.ndarray) and feature_of(name, form) in self.cut else block
         if self.column is not None:
             history = np.asarray(rows[self.column])
             level, width = self.place(rows)
@@ -84,7 +85,7 @@ class History:
         tensors = {}
         for name, layout in self.layouts(layouts, form).items():
             tensors[name] = blocks[name]
-            if feature_of(name, form) in self.ahead:
+            if feature_of(name, form) in self.cut:
                 ends = [graph.constant([k], np.int64) for k in (0, layout.width, 1)]
                 tensors[name] = graph.op("Slice", blocks[name], *ends[:2], ends[2])
         if self.column is None:

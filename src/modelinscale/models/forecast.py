@@ -52,7 +52,8 @@ class Forecast(Model):
     """The column with the last numbers, the newest at the end; null: ``history``, or the only list of 8 numbers at least that does not
     go on over the steps to come of another."""
     ahead: tuple[str, ...] | None = None
-    """Columns that are known ahead: lists of as many numbers as the history has, then one for each step to be forecast; null: all lists of that length."""
+    """Columns that are known ahead: lists of as many numbers as the history has, then one for each step to be forecast; null: all lists of that length.
+    Of such a list that is not named here only what was is seen."""
     strength: float | None = Field(None, gt=0)
     """How much coefficients are held back; null: the best of five on the validation rows, 0.03 without any."""
     rows: int | None = Field(None, ge=1000)
@@ -89,7 +90,8 @@ class Forecast(Model):
         given = self._some(train, effort)
         ahead = self._ahead(train.layouts, column, task)
         self._tell(column, ahead, effort)
-        history = History(column, least_deviation(np.asarray(given.rows[column])) if column else 1.0, ahead)
+        cut = self._going_on(train.layouts, column, task)
+        history = History(column, least_deviation(np.asarray(given.rows[column])) if column else 1.0, cut)
         known = Ahead.observe(given.rows, ahead, task.n_scores, self.form)
         seen = history.relative(given, self.form)
         design = _Design.observe(seen)
@@ -119,7 +121,7 @@ class Forecast(Model):
         head = problem.weights(best[2], task, strength=best[1], n_rows=float(len(given)))
         known = replace(known, effect=best[3])
         meta = {"head": head.meta, "history": column, "floor": history.floor, **({"ahead": list(ahead), "steps": known.steps} if ahead else {})}
-        return Weights({**head.arrays, **known.arrays}, meta)
+        return Weights({**head.arrays, **known.arrays}, {**meta, **({"cut": list(cut)} if cut != ahead else {})})
 
     def update(self, weights: Weights, new: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
         """From the old coefficients, each held to its old value as firmly as the old rows determined it; what is known ahead keeps its effect."""
@@ -204,10 +206,14 @@ class Forecast(Model):
 
     def _ahead(self, layouts: Mapping[str, Layout], column: str | None, task: Task) -> tuple[str, ...]:
         """Features that are known ahead."""
+        return tuple(name for name in self._going_on(layouts, column, task) if self.ahead is None or name in self.ahead)
+
+    def _going_on(self, layouts: Mapping[str, Layout], column: str | None, task: Task) -> tuple[str, ...]:
+        """Features whose lists go on over the steps to come. Of those that are not known ahead only what was is seen."""
         if column is None or task.type != "regression":
             return ()
         whole = layouts[column].width + task.n_scores
-        return tuple(name for name, width in self._lists(layouts).items() if width == whole and (self.ahead is None or name in self.ahead))
+        return tuple(name for name, width in self._lists(layouts).items() if width == whole)
 
     def _some(self, examples: Examples, effort: Effort) -> Examples:
         """At most as many rows as may be held, drawn by the seed; in memory."""
