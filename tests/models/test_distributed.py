@@ -22,7 +22,7 @@ from modelinscale.core.errors import ComputeError, ModelError, NotSupportedYet
 from modelinscale.core.seeds import generator
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Weights
-from modelinscale.models._deep import launch
+from modelinscale.models._deep import launch, learn
 from modelinscale.models._deep.processes import Processes
 from modelinscale.models._deep.saved import Checkpoint, counted
 from modelinscale.models._deep.strategy import agree, versions
@@ -237,6 +237,18 @@ def test_processes_of_nodes_meet_at_the_first_ones_address_only() -> None:
 def test_pieces_of_a_step_with_several_processes_are_refused() -> None:
     with pytest.raises(NotSupportedYet, match="`accumulate: 2` with 2 processes"):
         Network(accumulate=2).fit(rows(100, images=False), None, TASK, Effort(workers=2))
+
+
+def test_pieces_of_a_step_are_refused_by_each_process_that_torchrun_began_before_it_meets_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(NotSupportedYet, match="`accumulate: 2` with 3 processes"):
+        Network(accumulate=2).fit(rows(100, images=False), None, TASK, Effort(patience_s=1.0))
+
+
+def test_pieces_of_a_step_are_refused_by_a_process_of_several() -> None:
+    with pytest.raises(NotSupportedYet, match="`accumulate: 2` with 2 processes"):
+        learn.fit(Network(accumulate=2), rows(100, images=False), None, TASK, Effort(), SimpleNamespace(world=2))  # type: ignore[arg-type]
 
 
 def test_more_processes_than_processors_are_begun_and_told_of() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelinscale.compute._crew import Crew, Group, Work
 from modelinscale.core import errors
-from modelinscale.core.errors import ComputeError, MisError, NotSupportedYet
+from modelinscale.core.errors import ComputeError, MisError
 from modelinscale.core.seeds import derive
 from modelinscale.core.task import Task
 from modelinscale.models import Effort, Examples, Weights, unheard
@@ -57,10 +57,6 @@ def fit(model: "Deep", train: Examples, valid: Examples | None, task: Task, effo
     """
     from modelinscale.models._deep.worker import Job, work
 
-    if (pieces := model.recipe(len(train)).accumulate) > 1:
-        raise NotSupportedYet(
-            f"`accumulate: {pieces}` with {effort.workers} processes is not there yet.", fix="Set `accumulate: 1`: each process takes a share anyway."
-        )
     if not train.held:
         next(iter(train.batches(derive(effort.seed, model.type), 0, 1)), None)  # shuffles rows on disk once, before all would at the same time
     file = None if effort.checkpoints is None else effort.checkpoints / f"{model.type}.npz"
@@ -208,7 +204,16 @@ def _error(kind: str, message: str, fix: str) -> MisError:
 
 def here(effort: Effort) -> bool:
     """Whether this process is one of several that `torchrun` (or the like) began, and is to learn together with them."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ and effort.workers == 1
+    return _begun() > 1 and "MASTER_ADDR" in os.environ and effort.workers == 1
+
+
+def world(effort: Effort) -> int:
+    """How many processes are to learn a network together."""
+    return _begun() if here(effort) else effort.workers
+
+
+def _begun() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def together(model: "Deep", train: Examples, valid: Examples | None, task: Task, effort: Effort) -> Weights:
@@ -230,4 +235,4 @@ def together(model: "Deep", train: Examples, valid: Examples | None, task: Task,
     return found
 
 
-__all__ = ["allowed", "fewer", "fit", "here", "supervised", "together"]
+__all__ = ["allowed", "fewer", "fit", "here", "supervised", "together", "world"]

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelinscale.core.encoded import Encoded, Layout, Role
+from modelinscale.core.errors import NotSupportedYet
 from modelinscale.core.graph import Graph
 from modelinscale.core.identity import identity
 from modelinscale.core.seeds import derive
@@ -42,19 +43,25 @@ Known = dict[str, dict[str, NDArray[Any]]]
 
 def fit(model: "Deep", train: Examples, valid: Examples | None, task: Task, effort: Effort, strategy: Alone | None = None) -> Weights:
     """``strategy``: how this process learns together with others; None: by itself, or with those that ``effort`` or `torchrun` says there are."""
+    recipe, several = model.recipe(len(train)), launch.world(effort) if strategy is None else strategy.world
+    if recipe.accumulate > 1 and several > 1:  # shares of a batch may differ by a row, and would be cut into other numbers of pieces
+        raise NotSupportedYet(
+            f"`accumulate: {recipe.accumulate}` with {several} processes is not there yet.", fix="Set `accumulate: 1`: each process takes a share anyway."
+        )
     if strategy is None and effort.workers > 1:
         return launch.fit(model, train, valid, task, effort)
     if strategy is None and launch.here(effort):
         return launch.together(model, train, valid, task, effort)
-    ports, known = _ports(model, train)
+    strategy = strategy or Alone()
+    ports, known = _ports(model, train, draws=strategy.leader)
     center, scale = centre_and_spread(train, task)
-    shape, recipe = model.shape([port.kind for port in ports], task.n_scores), model.recipe(len(train))
+    shape = model.shape([port.kind for port in ports], task.n_scores)
     meta = {"ports": [port.plain() for port in ports], "shape": asdict(shape), "center": said(center), "scale": said(scale)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(effort.seed, model.type, "start"))
         net = Net(ports, shape, known)
+    del known  # of an encoder learned elsewhere these are as large as its part of the network
     _start_at_base_rate(net, train, task)
-    strategy = strategy or Alone()
     if strategy.leads(float(shards(recipe, net, train, effort, strategy.world))):
         strategy.shard()
         recipe = fitting(recipe, net, train, effort, strategy.world, parts=strategy.world)
@@ -110,8 +117,11 @@ def _middle(weights: Weights) -> tuple[Middle, Middle]:
     return np.asarray(weights.meta["center"], np.float64), np.asarray(weights.meta["scale"], np.float64)
 
 
-def _ports(model: "Deep", train: Examples) -> tuple[tuple[Port, ...], Known]:
-    """An encoder for each feature, numbers together; and what these have to know of the training rows, by their names."""
+def _ports(model: "Deep", train: Examples, *, draws: bool) -> tuple[tuple[Port, ...], Known]:
+    """An encoder for each feature, numbers together; and what these have to know of the training rows, by their names.
+
+    ``draws``: encoders learned elsewhere are drawn once, by one process, since what cannot be exported is not to be trained for hours first.
+    """
     layouts = {name: layout for name, layout in train.layouts.items() if layout.width}
     some = train.take(np.arange(0, len(train), max(1, len(train) // _seen_rows(layouts, model.bins or model.waves))))
     seen = some.rows
@@ -146,17 +156,17 @@ def _ports(model: "Deep", train: Examples) -> tuple[tuple[Port, ...], Known]:
             facts[-1] = {"rarity": _rarity(train, name)}
         elif layout.role == "image":
             if (network := cast("Network", model)).pretrained is not None:
-                ports[-1], facts[-1] = _pretrained(network, ports[-1])
+                ports[-1], facts[-1] = _pretrained(network, ports[-1], draws=draws)
                 continue
             values = np.asarray(seen[name], np.float32)
             facts[-1] = {"mean": values.mean((0, 1, 2)), "deviation": np.maximum(values.std((0, 1, 2)), np.float32(1))}
         elif layout.role == "tokens" and cast("Network", model).language is not None:
-            ports[-1], facts[-1] = _language(cast("Network", model), ports[-1], layout)
+            ports[-1], facts[-1] = _language(cast("Network", model), ports[-1], layout, draws=draws)
     return tuple(ports), {f"{port.kind}{i}": fact for i, (port, fact) in enumerate(zip(ports, facts, strict=True))}
 
 
-def _pretrained(model: "Network", port: Port) -> tuple[Port, dict[str, NDArray[Any]]]:
-    """With weights from elsewhere, drawn once: what cannot be exported is not to be trained for hours first."""
+def _pretrained(model: "Network", port: Port, *, draws: bool) -> tuple[Port, dict[str, NDArray[Any]]]:
+    """With weights from elsewhere."""
     from modelinscale.models._deep.pretrained import digest_of, origin_of, weights_of
 
     assert model.pretrained is not None
@@ -169,11 +179,12 @@ def _pretrained(model: "Network", port: Port) -> tuple[Port, dict[str, NDArray[A
         "origin": {"column": port.features[0], **origin_of(model.pretrained)},
     }
     port = replace(port, settings=(*settings.items(), ("digest", digest_of(known))))
-    port.build(known).draw(Graph(), "pixels")
+    if draws:
+        port.build(known).draw(Graph(), "pixels")
     return port, known
 
 
-def _language(model: "Network", port: Port, layout: Layout) -> tuple[Port, dict[str, NDArray[Any]]]:
+def _language(model: "Network", port: Port, layout: Layout, *, draws: bool) -> tuple[Port, dict[str, NDArray[Any]]]:
     """The same for an encoder of texts."""
     from modelinscale.models._deep.languages import reader_of
     from modelinscale.models._deep.pretrained import digest_of
@@ -181,7 +192,8 @@ def _language(model: "Network", port: Port, layout: Layout) -> tuple[Port, dict[
     assert model.language is not None
     settings, known = reader_of(model.language, port.features[0], layout)
     port = replace(port, settings=(*settings.items(), ("digest", digest_of(known))))
-    port.build(known).draw(Graph(), "tokens")
+    if draws:
+        port.build(known).draw(Graph(), "tokens")
     return port, known
 
 
