@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from modelinscale.core.encoded import Encoded
+from modelinscale.core.encoded import Encoded, Layout
 from modelinscale.core.errors import ModelError
 from modelinscale.core.graph import Graph
 from modelinscale.export.proto import to_bytes
@@ -177,6 +177,38 @@ def test_memory_is_told_before_a_step_is_taken(saved: Saved, undrawn: None) -> N
         network(folder).fit(messages(folder), None, BINARY, Effort(n_threads=1, memory=1 << 20))
 
 
+def test_weights_that_came_are_held_once_and_drawn_by_one_process(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    import weakref
+
+    from modelinscale.models._deep import languages, learn, size
+
+    came: list[weakref.ref[NDArray[Any]]] = []
+    held: list[weakref.ref[NDArray[Any]]] = []
+    drawn: list[str] = []
+    read, fitting = languages.reader_of, size.fitting
+
+    def reading(*given: Any) -> Any:
+        settings, known = read(*given)
+        came.extend(weakref.ref(values) for values in known.values())
+        return settings, known
+
+    def before_the_first_step(*given: Any, **more: Any) -> Any:
+        held.extend(one for one in came if one() is not None)
+        return fitting(*given, **more)
+
+    monkeypatch.setattr(languages, "reader_of", reading)
+    monkeypatch.setattr(learn, "fitting", before_the_first_step)
+    monkeypatch.setattr(Reader, "draw", lambda self, graph, tensor: drawn.append(tensor))
+    folder = saved("distilbert")
+    given = messages(folder)
+    fit(folder, given)
+    assert came
+    assert not held
+    assert len(drawn) == 1
+    learn._ports(network(folder), given, draws=False)  # as those do that do not lead
+    assert len(drawn) == 1
+
+
 def test_it_is_named_with_its_license(saved: Saved, undrawn: None) -> None:
     folder = saved("distilbert")
     weights = fit(folder)
@@ -234,6 +266,73 @@ def test_pickled_weights_are_never_read(saved: Saved, tmp_path: Path) -> None:
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"has no model.safetensors; there is only pytorch_model.bin, which is pickled"):
         fit(pickled, given)
+
+
+def test_an_index_names_safetensors_of_its_own_folder_and_nothing_else(saved: Saved, undrawn: None, tmp_path: Path) -> None:
+    """Weights in several files, with the heads that they were trained with, learn as one file does; pickled ones are not opened, whatever names them."""
+    import torch
+    import transformers
+
+    good = saved("distilbert")
+    given = messages(good)
+    whole = transformers.AutoModelForMaskedLM.from_pretrained(good)
+    parts = Path(shutil.copytree(good, tmp_path / "parts"))
+    (parts / "model.safetensors").unlink()
+    whole.save_pretrained(parts, max_shard_size="20KB")
+    assert len(list(parts.glob("model-*.safetensors"))) > 1
+    one, several = (network(folder).fit(given, None, BINARY, Effort(n_threads=1)) for folder in (good, parts))
+    assert all(np.array_equal(one.arrays[name], several.arrays[name]) for name in one.arrays)
+    bad = Path(shutil.copytree(parts, tmp_path / "bad"))
+    ran = tmp_path / "ran"
+    torch.save({"a": _Runs(ran)}, bad / "w.bin")
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    index = json.loads((bad / "model.safetensors.index.json").read_text())
+    for name, said in (
+        ("w.bin", "names 'w.bin', which is no safetensors file"),
+        ("../w.safetensors", "names '../w.safetensors', which is no safetensors"),
+        ("/w.safetensors", "which is no safetensors file of its folder"),
+        (7, "names '7', which"),
+        ("gone.safetensors", "has no gone.safetensors, a file of weights that its model.safetensors.index.json names"),
+    ):
+        (bad / "model.safetensors.index.json").write_text(json.dumps({**index, "weight_map": {**index["weight_map"], "x": name}}))
+        with pytest.raises(ModelError, match=said):
+            fit(bad, given)
+    (bad / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(index["weight_map"], "w.bin")}))
+    with pytest.raises(ModelError, match=r"names 'w.bin'"):
+        fit(bad, given)
+    (bad / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ModelError, match="names no files of weights"):
+        fit(bad, given)
+    config = json.loads((good / "config.json").read_text())
+    shutil.copy(good / "model.safetensors", bad)
+    (bad / "config.json").write_text(json.dumps({**config, "transformers_weights": "w.bin"}))
+    fit(bad, given, epochs=1)  # whatever else the folder says to load
+    assert not ran.exists()
+
+
+class _Runs:
+    """Pickled, it says so when it is read."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+def test_an_encoder_that_no_column_goes_to_is_refused_with_what_to_write(saved: Saved) -> None:
+    """Instead of a network that learns without it."""
+    model, taught = network(saved("distilbert")), messages(saved("distilbert"))
+    assert model.accepts(BINARY, taught.layouts) == ""
+    for settings in ({}, {"in_order": True}):
+        text = Text.parse({"type": "text", "at_least": 1, **settings})
+        state = text.observe(text.empty(), pl.Series(["a b", "c"]))
+        why = model.accepts(BINARY, {"size": Layout("dense", 1, ("",)), "m": text.layout(state, "deep")})
+        assert f'write `features: {{m: {{type: text, tokenizer: "{saved("distilbert")}"}}}}`' in why
+    assert "features: {message: {type: text" in model.accepts(BINARY, {"size": Layout("dense", 1, ("",))})
+    seen = Network.parse({"type": "network", "pretrained": {"architecture": "resnet18", "path": "w.safetensors"}})
+    assert "`pretrained` is an encoder of images, and there are none: write `features: {photo: image}`" in seen.accepts(BINARY, taught.layouts)
+    assert seen.accepts(BINARY, {"photo": Layout("image", 48, (), (4, 4, 3))}) == ""
 
 
 def test_decoders_and_code_of_strangers_are_refused(saved: Saved, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Something that was learned elsewhere: a folder as the Hugging Face hub lays it out, on this machine or (only where asked) fetched from the hub."""
 
+import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +18,10 @@ TOKENIZER, CONFIG, WEIGHTS = "tokenizer.json", "config.json", "model.safetensors
 INDEX = f"{WEIGHTS}.index.json"
 _ABOUT = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md")
 _WANTED = (TOKENIZER, "tokenizer_config.json", CONFIG, "model*.safetensors", INDEX, *_ABOUT)
+_WEIGHTS = re.compile(r"[\w-][\w.-]*\.safetensors")
+"""Names of files of weights: bare ones, so that an index cannot name what lies elsewhere."""
+_TAUGHT = ("pretrained", "language", "tokenizer")
+"""Settings that say where something learned elsewhere is."""
 _PLACES = {"path", "hub", "revision"}
 
 
@@ -71,13 +78,26 @@ def short(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
+def taught(value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """In plain settings, what was learned elsewhere: ``tokenizer``, ``language`` or ``pretrained``, and where it is."""
+    if isinstance(value, list):
+        for one in value:
+            yield from taught(one)
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            if name in _TAUGHT and isinstance(one, Mapping):
+                yield name, one
+            else:
+                yield from taught(one)
+
+
 def located(value: Any, base: Path) -> Any:
     """Plain settings with the relative paths of what was learned elsewhere taken from ``base``, the folder of model.yaml."""
     if isinstance(value, list):
         return [located(one, base) for one in value]
     if not isinstance(value, Mapping):
         return value
-    return {name: _placed(one, base) if name in ("pretrained", "language", "tokenizer") else located(one, base) for name, one in value.items()}
+    return {name: _placed(one, base) if name in _TAUGHT else located(one, base) for name, one in value.items()}
 
 
 def _placed(value: Any, base: Path) -> Any:
@@ -107,6 +127,60 @@ def read_json(folder: Path, name: str, what: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ModelError(f"{str(folder / name)!r} holds no settings, but {type(found).__name__}.")
     return found
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights of such a folder: one, or those that an index names. Raises `ModelError` where there are none, or any is no safetensors file."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
+        pickled = sorted(one.name for one in folder.iterdir() if one.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+        what = f"only {pickled[0]}, which is pickled: reading it could run code" if pickled else "no weights"
+        raise ModelError(
+            f"{str(folder)!r} has no {WEIGHTS}; there is {what}.",
+            fix="Write it where you trust them: AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)."
+            if pickled
+            else "Give the folder that `save_pretrained` wrote.",
+        )
+    names = read_json(folder, INDEX, "which names the files of its weights").get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise ModelError(f"{str(folder / INDEX)!r} names no files of weights.", fix="Give the folder as it was saved, whole.")
+    for name in names.values():
+        if not isinstance(name, str) or not _WEIGHTS.fullmatch(name):
+            raise ModelError(
+                f"{str(folder / INDEX)!r} names {str(name)[:100]!r}, which is no safetensors file of its folder: it is not read.",
+                fix="Give the folder that `save_pretrained` wrote.",
+            )
+        if not (folder / name).is_file():
+            raise ModelError(f"{str(folder)!r} has no {name}, a file of weights that its {INDEX} names.", fix="Give the folder as it was saved, whole.")
+    return [folder / name for name in sorted(set(names.values()))]
+
+
+def cut_by(folder: Path) -> list[Path]:
+    """The files there are that say how texts are cut."""
+    return [one for name in (TOKENIZER, "tokenizer_config.json") if (one := folder / name).is_file()]
+
+
+def learned_from(path: Path) -> list[Path]:
+    """The files there are that an encoder is made from: of a folder its settings, its tokenizer and its weights; or one file of weights."""
+    if path.is_file():
+        return [path]
+    return [*cut_by(path), *(one for name in (CONFIG, INDEX) if (one := path / name).is_file()), *sorted(path.glob("*.safetensors"))]
+
+
+def digest(files: Sequence[Path]) -> str:
+    """The first 16 digits of a file's SHA-256; of several, of the lines that ``sha256sum`` writes of them in their folder. A file that stays is read once."""
+    found = [(one.name, _sha256(str(one), one.stat().st_size, one.stat().st_mtime_ns)) for one in files]
+    if len(found) == 1:
+        return found[0][1][:16]
+    return hashlib.sha256("".join(f"{sha256}  {name}\n" for name, sha256 in found).encode()).hexdigest()[:16]
+
+
+@lru_cache(64)
+def _sha256(path: str, size_bytes: int, mtime_ns: int) -> str:
+    """``size_bytes``, ``mtime_ns``: for which state of the file what is remembered holds."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def license_of(folder: Path) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelinscale.core.elsewhere import CONFIG, INDEX, TOKENIZER, WEIGHTS, license_of, read_json, read_text
+from modelinscale.core.elsewhere import CONFIG, TOKENIZER, license_of, read_json, read_text, weight_files
 from modelinscale.core.errors import ModelError, did_you_mean, needs
 from modelinscale.core.graph import Graph
 from modelinscale.core.tokenizer import FIRST, sha256_of
@@ -35,7 +35,7 @@ _NAMED = 3
 """Of what does not fit, so many are named."""
 _LEAST = 2
 """Tokens that are gone through at least: an exported architecture takes any number but one."""
-_OWN = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "_attn_implementation", "attn_implementation"}
+_OWN = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "_attn_implementation", "attn_implementation", "transformers_weights"}
 """Of an architecture's settings, what says nothing about it."""
 
 
@@ -157,20 +157,24 @@ _COMMON = ("bert", "distilbert", "roberta", "xlm-roberta", "modernbert", "mpnet"
 
 def _built(config: str) -> Any:
     """The module without its heads, its weights by chance. Attention is written out, so that it can be exported."""
-    transformers = _transformers()
-    found = json.loads(config)
     with _quiet():
-        made = transformers.AutoConfig.for_model(found.pop("model_type"), **found)
-        return _bare(transformers.AutoModel.from_config(made, attn_implementation="eager", dtype=torch.float32))
+        return _bare(_transformers().AutoModel.from_config(_planned(config), attn_implementation="eager", dtype=torch.float32))
+
+
+def _planned(config: str) -> Any:
+    """The architecture's settings, as the library has them."""
+    found = json.loads(config)
+    return _transformers().AutoConfig.for_model(found.pop("model_type"), **found)
 
 
 def _loaded(folder: Path, config: str) -> Any:
     """The module with the weights of the folder. Raises `ModelError` where some are missing, do not fit, or are pickled."""
-    files, (made, kind) = weight_files(folder), _planned(config)
+    files, transformers = weight_files(folder), _transformers()
     try:
         with _quiet():  # of no folder, but of weights that were read here: nothing that lies in the folder besides can become a file to load
             given = {name: value for file in files for name, value in needs("safetensors.torch", extra="transformers").load_file(file).items()}
-            body, told = kind.from_pretrained(
+            made = _planned(config)
+            body, told = transformers.MODEL_MAPPING[type(made)].from_pretrained(
                 None,
                 config=made,
                 state_dict=given,
