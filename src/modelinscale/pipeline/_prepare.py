@@ -11,6 +11,7 @@ import numpy as np
 from modelinscale.core.errors import DataError
 from modelinscale.core.files import write_array, write_bytes
 from modelinscale.core.task import Targets, names_of, words_of
+from modelinscale.pipeline._elsewhere import contents
 from modelinscale.pipeline._place import Facts, Place, Result
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def inputs(place: Place, done: dict[str, Result]) -> Facts:
         "time": spec.data.time,
         "label_delay": spec.data.label_delay,
         "weight": spec.train.weight,
+        **contents(place, "prepare", dict(spec.features)),
     }
 
 

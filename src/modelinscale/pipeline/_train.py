@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from modelinscale.core.encoded import Form
 from modelinscale.core.files import write_array
+from modelinscale.pipeline._elsewhere import contents
 from modelinscale.pipeline._place import Facts, Place, Result
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 def inputs(place: Place, done: dict[str, Result]) -> Facts:
     spec = place.spec
-    return {"rows": done["prepare"].identity, "model": done["tune"].facts["model"] if "tune" in done else spec.model, "train": spec.train}
+    model = done["tune"].facts["model"] if "tune" in done else spec.model
+    return {"rows": done["prepare"].identity, "model": model, "train": spec.train, **contents(place, "train", model)}
 
 
 def work(context: Context, folder: Path) -> Facts:

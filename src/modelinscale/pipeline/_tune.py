@@ -11,6 +11,7 @@ from modelinscale.core.errors import DataError, NotSupportedYet
 from modelinscale.core.files import write_bytes, write_json
 from modelinscale.core.identity import identity
 from modelinscale.core.task import words_of
+from modelinscale.pipeline._elsewhere import contents
 from modelinscale.pipeline._needs import n_trials_at_once, trial_bytes, trials_need
 from modelinscale.pipeline._place import Facts, Place, Result
 
@@ -37,7 +38,8 @@ def inputs(place: Place, done: dict[str, Result]) -> Facts:
     spec = place.spec
     assert spec.tune is not None
     long = {name: spec.tune.plain()[name] for name in ("trials", "budget", "warm")}
-    return {"rows": done["prepare"].identity, "model": spec.model, "train": spec.train, "tune": {**spec.tune.matter(), **long}}
+    found = {"rows": done["prepare"].identity, "model": spec.model, "train": spec.train, "tune": {**spec.tune.matter(), **long}}
+    return {**found, **contents(place, "tune", spec.model)}
 
 
 def work(context: Context, folder: Path) -> Facts:
@@ -122,7 +124,7 @@ def study_of(context: Context, space: Space) -> str:
     spec = context.spec
     assert spec.tune is not None
     matter = {"rows": context.done["prepare"].identity, "space": space.plain(), "train": spec.train.plain(), "tune": spec.tune.matter()}
-    return identity("study", matter)
+    return identity("study", {**matter, **contents(context.place, "tune", spec.model)})
 
 
 def studies(place: Place) -> Path:
