@@ -1,5 +1,6 @@
 """Numbers of a table in a network: through bins, through waves, and with cells of other rows."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,26 @@ def test_a_row_of_weight_two_is_two_rows_to_the_tree() -> None:
     _, once = borders_of(x, 4, weighed)
     _, again = borders_of(x[doubled], 4, Examples(encoded_numbers(x[doubled]), y[doubled]))
     assert np.abs(once - again).max() < 0.02
+
+
+def test_a_tree_of_many_classes_takes_little_memory_and_ends_bins_where_the_common_ones_change() -> None:
+    chance = np.random.default_rng(2)
+    x = chance.random((20_000, 1)).astype(np.float32)
+    y = np.where(chance.random(20_000) < 0.5, chance.integers(0, 498, 20_000), 498 + (x[:, 0] > 0.37))
+    tracemalloc.start()
+    _, edges = borders_of(x, 2, Examples(encoded_numbers(x), y))
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < 100 << 20, "all classes of all rows: 76 MiB, several times over"
+    assert edges[0, 1] == pytest.approx(0.37, abs=0.01)
+    assert edges[0, [0, 2]].tolist() == [x.min(), x.max()]
+
+
+def test_a_tree_of_many_numbers_sees_rows_spread_evenly() -> None:
+    x = np.arange(12_000, dtype=np.float32)[:, None]
+    answers = np.repeat((x > 7_300).astype(np.float64), 500, axis=1)
+    _, edges = borders_of(x, 2, Examples(encoded_numbers(x), answers))
+    assert edges[0].tolist() == [0.0, pytest.approx(7_300, abs=7), 11_999.0]
 
 
 def test_flags_and_still_columns_are_seen_as_they_are() -> None:

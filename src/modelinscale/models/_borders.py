@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 BINNED_COLUMNS = 300
 """Beyond this many columns of numbers none is seen through bins or waves: they are then pieces of a vector, and it would cost more than it brings."""
+_CLASSES, _CELLS = 30, 1_000_000
+"""A tree tells so many classes apart, the commonest, and the others together from these. It sees so many rows times numbers of an answer (8 MB, about eight
+times over), and where there are more, rows spread evenly."""
 _LEAST_ROWS = 20
 """Of a bin of a tree; a quarter of an even share where there are many rows."""
 
@@ -34,7 +37,11 @@ def borders_of(numbers: NDArray[np.float32], n_bins: int, by: "Examples | None" 
     answers = None if by is None else _answers(by)
     for column in varied_columns(numbers) if n_bins else ():
         values = numbers[:, column]
-        found_here = np.quantile(values, np.linspace(0, 1, n_bins + 1)) if answers is None else _tree(values, *answers, n_bins)
+        if answers is None:
+            found_here = np.quantile(values, np.linspace(0, 1, n_bins + 1))
+        else:
+            full, weight, step = answers
+            found_here = np.array([values.min(), *_tree(values[::step], full, weight, n_bins), values.max()])
         borders = np.unique(found_here.astype(np.float32))
         if len(borders) > 1:
             binned.append(column)
@@ -42,18 +49,25 @@ def borders_of(numbers: NDArray[np.float32], n_bins: int, by: "Examples | None" 
     return tuple(binned), np.stack(found).astype(np.float32) if found else np.zeros((0, 1), np.float32)
 
 
-def _answers(rows: "Examples") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(N, C), a class as a one in its place, about 0 in the mean; and weights (N,)."""
+def _answers(rows: "Examples") -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """(M, C), a class as a one in its place, about 0 in the mean; weights (M,); and of which rows: from the first on, each so many after the one before."""
     target = rows.target
     weight = np.ones(len(target)) if rows.weight is None else rows.weight
-    if target.ndim == 1 and target.dtype.kind == "i":
-        target = np.eye(int(target.max()) + 1)[target]
-    full = target.reshape(len(target), -1).astype(np.float64)
-    return full - full.mean(0), weight
+    classes = target.ndim == 1 and target.dtype.kind == "i"
+    if classes and int(target.max()) >= _CLASSES:
+        _, place, n = np.unique(target, return_inverse=True, return_counts=True)
+        rank = np.argsort(np.argsort(-n, kind="stable"))
+        target = np.minimum(rank, _CLASSES)[place]
+    C = int(target.max()) + 1 if classes else target[0].size
+    step = -(-len(target) * C // _CELLS)
+    target, weight = target[::step], weight[::step]
+    full = np.eye(C)[target] if classes else target.reshape(len(target), -1).astype(np.float64)
+    full -= full.mean(0)
+    return full, weight, step
 
 
 def _tree(values: NDArray[np.float32], answers: NDArray[np.float64], weight: NDArray[np.float64], n_bins: int) -> NDArray[np.float64]:
-    """Lowest value, cuts, highest value: the cut that explains most of the answers' variance (of classes: Gini impurity) is made first, of all there are."""
+    """Cuts, ascending: the cut that explains most of the answers' variance (of classes: Gini impurity) is made first, of all there are."""
     order = np.argsort(values, kind="stable")
     at = values[order].astype(np.float64)
     sums, weights = (np.concatenate([np.zeros((1, part.shape[1])), part.cumsum(0)]) for part in ((answers * weight[:, None])[order], weight[order, None]))
@@ -78,4 +92,4 @@ def _tree(values: NDArray[np.float32], answers: NDArray[np.float64], weight: NDA
         cuts.append((at[cut - 1] + at[cut]) / 2)
         heapq.heappush(open_parts, best(start, cut))
         heapq.heappush(open_parts, best(cut, stop))
-    return np.array([at[0], *sorted(cuts), at[-1]])
+    return np.array(sorted(cuts))
