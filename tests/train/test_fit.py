@@ -10,7 +10,7 @@ import pytest
 from modelinscale.core.encoded import Encoded, Form, Layout
 from modelinscale.core.errors import DataError, ModelError
 from modelinscale.core.task import TaskType
-from modelinscale.models import Examples
+from modelinscale.models import Examples, Strategy
 from modelinscale.models.linear import Linear
 from modelinscale.models.trees import Trees
 from modelinscale.testing.models import Planted, planted
@@ -51,6 +51,13 @@ def test_a_family_that_is_asked_for_is_fitted_alone() -> None:
 def test_linear_asked_for_is_its_own_baseline() -> None:
     fitted = learn(Linear())
     assert fitted.linear is fitted.chosen
+
+
+@pytest.mark.parametrize(("strategy", "told"), [("auto", 0), ("fully_sharded", 1), ("data_parallel", 1)])
+def test_a_strategy_for_weights_of_a_network_is_told_of_where_none_learns(strategy: Strategy, told: int) -> None:
+    notes: list[str] = []
+    learn(Linear(), settings=Train(strategy=strategy, workers=2), tell=notes.append)
+    assert sum(f"`train.strategy: {strategy}` is for the weights of a network" in note and note.endswith("for linear.") for note in notes) == told
 
 
 def test_auto_tries_the_network_of_parts_where_a_column_keeps_its_shape() -> None:

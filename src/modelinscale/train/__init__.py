@@ -117,7 +117,10 @@ def fit(
     if isinstance(model, str):
         from modelinscale.train import _auto
 
-        return _auto.fit(rows, task, layouts, settings, checkpoints=checkpoints, memory=memory, crew=crew, tell=tell, progress=progress, folds=folds)
+        found = _auto.fit(rows, task, layouts, settings, checkpoints=checkpoints, memory=memory, crew=crew, tell=tell, progress=progress, folds=folds)
+        _tell_of_parts([trial.model for trial in found.trials], settings, tell)
+        return found
+    _tell_of_parts([model], settings, tell)
     start = time.monotonic()
     effort = replace(
         settings.effort(),
@@ -131,3 +134,12 @@ def fit(
     trial, one = attempt(model, rows, task, layouts, settings, effort, tolerant=False)
     assert one is not None, "what is not tolerated is raised"
     return Fitted(one, one if model.type == "linear" else None, time.monotonic() - start, (trial,))
+
+
+def _tell_of_parts(models: list[Model], settings: Train, tell: Callable[[str], None]) -> None:
+    """Says so where no network learns whose weights `Train.strategy` could lay anywhere."""
+    from modelinscale.models._deep.family import Deep
+
+    if settings.strategy != "auto" and not any(isinstance(model, Deep) for model in models):
+        names = " and ".join(dict.fromkeys(model.type for model in models))
+        tell(f"`train.strategy: {settings.strategy}` is for the weights of a network (`network`, `mlp`); none learned here, so it changes nothing for {names}.")
