@@ -113,3 +113,31 @@ def test_mistakes_are_told(saved: Saved, tmp_path: Path) -> None:
     feature = text(tmp_path)
     with pytest.raises(ModelError, match=r"no tokenizer.json that `tokenizers` .* reads"):
         feature.observe(feature.empty(), pl.Series(LINES))
+
+
+def test_it_is_read_once_before_rows_are_and_sent_to_where_they_are_read(saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes of a cluster have no such folder."""
+    import shutil
+
+    from modelinscale.encode import observe_all, observe_piece
+    from modelinscale.features import text as module
+
+    folder = Path(shutil.copytree(saved("wordpiece"), tmp_path / "bert"))
+    features = {"m": text(folder)}
+    begun, frame = {"m": features["m"].begun()}, pl.DataFrame({"m": LINES})
+    whole = observe_all(features, frame)
+    monkeypatch.setattr(module, "read_tokenizer", None)
+    shutil.rmtree(folder)
+
+    class Piece:
+        def read_coded(self, names: list[str], coded: list[str]) -> tuple[pl.DataFrame, dict[str, object]]:
+            return frame, {}
+
+    assert observe_piece(features, Piece(), begun=begun).settled(features) == whole  # type: ignore[arg-type]
+
+
+def test_samples_cut_by_different_tokenizers_are_not_merged(saved: Saved) -> None:
+    lines = pl.Series(LINES)
+    one, other = (text(saved(kind)) for kind in ("wordpiece", "bytes"))
+    with pytest.raises(ModelError, match="texts of one column were cut by two tokenizers"):
+        one.merge(one.observe(one.empty(), lines), other.observe(other.empty(), lines))

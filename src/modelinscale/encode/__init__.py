@@ -37,8 +37,9 @@ def observe(features: Features, rows: "Rows", parts: "Parts", *, compute: "Compu
     """
     from modelinscale.data.split import TRAIN
 
-    found = compute.reduce(partial(observe_piece, features), partial(_merge_seen, features), rows.chosen(parts, TRAIN), Seen({}, {}))
-    return found.settled(features)
+    begun = {name: feature.begun() for name, feature in features.items()}  # sent along: what is learned elsewhere is read here alone
+    found = compute.reduce(partial(observe_piece, features, begun=begun), partial(_merge_seen, features), rows.chosen(parts, TRAIN), Seen({}, {}))
+    return Seen(begun | found.states, found.tallies).settled(features)
 
 
 class Seen(NamedTuple):
@@ -54,17 +55,17 @@ class Seen(NamedTuple):
         return {name: found.get(name) or feature.empty() for name, feature in features.items()}
 
 
-def observe_piece(features: Features, piece: "Chosen") -> Seen:
-    """What the chosen rows of one partition hold: what is sent to where the work is done."""
-    return _look(features, *piece.read_coded(list(features), tallied(features)))
+def observe_piece(features: Features, piece: "Chosen", begun: States | None = None) -> Seen:
+    """What the chosen rows of one partition hold: what is sent to where the work is done. ``begun``: states of no rows, as `Feature.begun` gives them."""
+    return _look(features, begun or empty_all(features), *piece.read_coded(list(features), tallied(features)))
 
 
 def observe_all(features: Features, frame: "pl.DataFrame") -> States:
     """The states of these rows alone: a partition's share, to be merged with the others' (`merge_all`)."""
-    return _look(features, frame, {}).settled(features)
+    return _look(features, empty_all(features), frame, {}).settled(features)
 
 
-def _look(features: Features, frame: "pl.DataFrame", coded: "Mapping[str, Coded]") -> Seen:
+def _look(features: Features, begun: States, frame: "pl.DataFrame", coded: "Mapping[str, Coded]") -> Seen:
     from modelinscale.encode.tensors import to_input
 
     seen = Seen({}, {})
@@ -73,7 +74,7 @@ def _look(features: Features, frame: "pl.DataFrame", coded: "Mapping[str, Coded]
             words, counts = coded[name].counts() if name in coded else feature.counted(to_input(_column(frame, name), feature.input))
             seen.tallies[name] = Tally.of(feature, words, counts)
         else:
-            seen.states[name] = feature.observe(feature.empty(), to_input(_column(frame, name), feature.input))
+            seen.states[name] = feature.observe(begun[name], to_input(_column(frame, name), feature.input))
     return seen
 
 

@@ -41,6 +41,10 @@ class Feature(Kind):
     def empty(self) -> State:
         """The state of no rows."""
 
+    def begun(self) -> State:
+        """The same, with what is read from elsewhere (a folder, the hub): once, before rows are, since where they are read there may be no such folder."""
+        return self.empty()
+
     @abstractmethod
     def observe(self, state: State, values: "pl.Series") -> State:
         """The state after these rows too. ``values`` are in graph-input form (see `to_input`). Returns a new state; merges exactly."""

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from modelinscale.core.elsewhere import TOKENIZER, Elsewhere, read_json, read_text
-from modelinscale.core.tokenizer import tokenizer
+from modelinscale.core.errors import ModelError
+from modelinscale.core.tokenizer import sha256_of, tokenizer
 from modelinscale.features._lengths import MOST
 
 
@@ -17,6 +18,16 @@ def read_tokenizer(place: Elsewhere) -> dict[str, Any]:
     content = read_text(folder, TOKENIZER, "which cuts texts as the encoder was taught")
     tokenizer(content)  # what cannot be read is said before a row is
     return {"content": content, "limit": _limit(folder)}
+
+
+def same(a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The tokenizer of two samples; none where neither had one yet. Raises `ModelError` where they were cut by different ones: their lengths do not add up."""
+    if a is not None and b is not None and a != b:
+        raise ModelError(
+            f"texts of one column were cut by two tokenizers ({sha256_of(a['content'])} and {sha256_of(b['content'])}).",
+            fix="Leave the folder of `tokenizer` as it is while `mis` runs, and run it again.",
+        )
+    return a or b
 
 
 def _limit(folder: Path) -> int:

@@ -23,7 +23,7 @@ from modelinscale.features import Feature, State
 from modelinscale.features._lengths import MOST, usual
 from modelinscale.features._pieces import draw_pieces, learned, per_word, piece_tokens
 from modelinscale.features._runs import SIGN, Runs, draw_characters, n_characters, runs
-from modelinscale.features._taught import read_tokenizer
+from modelinscale.features._taught import read_tokenizer, same
 from modelinscale.features._tokens import draw_tokens, tokens
 from modelinscale.features._words import Words, draw, words
 
@@ -97,6 +97,9 @@ class Text(Feature):
         found = {"n": 0, "missing": 0, "level": 0, "samples": [_sample() for _ in range(_LEVELS)], "lengths": Bins.of(np.zeros(0)).plain()}
         return found if self.tokenizer is None else found | {"tokenizer": None}
 
+    def begun(self) -> State:
+        return self.empty() if self.tokenizer is None else self.empty() | {"tokenizer": read_tokenizer(self.tokenizer)}
+
     def observe(self, state: State, values: "pl.Series") -> State:
         """Counts in how many texts each term occurs.
 
@@ -133,7 +136,7 @@ class Text(Feature):
         while len(samples) > 1 and sum(len(s["terms"]) for s in samples) > COUNTED:
             level, samples = level + 1, samples[1:]
         lengths = Bins.load(a["lengths"]).merged(Bins.load(b["lengths"])).plain()
-        own = {} if self.tokenizer is None else {"tokenizer": a["tokenizer"] or b["tokenizer"]}
+        own = {} if self.tokenizer is None else {"tokenizer": same(a["tokenizer"], b["tokenizer"])}
         return {"n": a["n"] + b["n"], "missing": a["missing"] + b["missing"], "level": level, "samples": samples, "lengths": lengths, **own}
 
     def settled(self, state: State) -> State:
