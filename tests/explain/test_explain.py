@@ -52,6 +52,22 @@ def test_contributions_of_trees_add_up_to_a_millionth() -> None:
     assert found.faithful
 
 
+@pytest.mark.slow
+def test_rows_whose_contributions_miss_their_score_go_again_by_smaller_steps() -> None:
+    subject, rows = suite.subject_of(family("mlp"), "binary")
+    few, output = rows.take(np.arange(30)), subject.outputs(rows.take(np.arange(30)).encoded)
+    said = subject.said(few.encoded, output)
+
+    def misses(most_steps: int) -> float:
+        found = Explainer.parse({"type": "integrated_gradients", "steps": 2, "most_steps": most_steps}).explain(subject, few, output, seed=7, overall=False)
+        assert found.effects is not None
+        assert found.base is not None
+        return float(np.abs(found.base + found.effects.sum(1) - said).max() / max(1.0, float(np.abs(said).max())))
+
+    assert misses(2) > 0.02, "two steps are too few here"
+    assert misses(2048) <= 0.02
+
+
 def test_contributions_of_another_model_are_told_to_be_unfaithful() -> None:
     subject, rows = suite.subject_of(family("trees"), "binary")
     few = rows.take(np.arange(30))
