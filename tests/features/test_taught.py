@@ -141,3 +141,16 @@ def test_samples_cut_by_different_tokenizers_are_not_merged(saved: Saved) -> Non
     one, other = (text(saved(kind)) for kind in ("wordpiece", "bytes"))
     with pytest.raises(ModelError, match="texts of one column were cut by two tokenizers"):
         one.merge(one.observe(one.empty(), lines), other.observe(other.empty(), lines))
+
+
+def test_a_package_says_the_name_of_a_folder_and_not_where_it_lay(saved: Saved) -> None:
+    from modelinscale.core.elsewhere import unplaced
+
+    plain = text(saved("wordpiece"), longest=9).plain()
+    found = unplaced({"m": plain, "path": "/kept", "members": [{"language": {"path": "./a/bert", "share": 1}}]})
+    assert found == {
+        "m": {**plain, "tokenizer": {**plain["tokenizer"], "path": "wordpiece"}},
+        "path": "/kept",
+        "members": [{"language": {"path": "bert", "share": 1}}],
+    }
+    assert isinstance(Text.parse(found["m"]), Text)

@@ -257,3 +257,18 @@ def test_a_batch_too_large_for_the_memory_allowed_is_cut_and_answered_alike(tmp_
     assert package.predict(rows) == whole
     answer = package.run(package.tensors(rows))
     assert len(answer) == len(rows)
+
+
+def test_a_manifest_leaves_out_later_fields_that_say_nothing_so_that_versions_before_read_it(made: Path, tmp_path: Path) -> None:
+    written = json.loads((made / "manifest.json").read_text())
+    assert "origins" not in written
+    assert "targets" not in written["task"]
+    assert not any("tokens" in column for column in written["inputs"])
+    old = json.loads((GOLDEN / "package-1" / "manifest.json").read_text())
+    assert set(old["task"]) <= set(written["task"])
+    assert set(old) <= set(written)
+    found = read_manifest(made)
+    first = found.inputs[0].but(tokens={"sha256": "a", "longest": 3})
+    whole = found.but(origins=({"column": "x", "architecture": "bert"},), inputs=(first, *found.inputs[1:]))
+    whole.write(tmp_path)
+    assert read_manifest(tmp_path) == whole

@@ -84,6 +84,7 @@ def test_the_manifest_names_the_step_of_the_host_and_where_weights_are_from(pack
     (origin,) = package.manifest.origins
     assert (origin.column, origin.architecture, origin.source, origin.license) == ("note", "distilbert", "bert", "apache-2.0")
     assert "distilbert from bert, license: apache-2.0" in package.card
+    assert package.reference["features"]["note"]["settings"]["tokenizer"]["path"] == "bert", "and not where it lay"
 
 
 def test_a_file_is_answered_as_the_package_does(package: Package, folder: Path, tmp_path: Path) -> None:

@@ -100,6 +100,21 @@ def located(value: Any, base: Path) -> Any:
     return {name: _placed(one, base) if name in _TAUGHT else located(one, base) for name, one in value.items()}
 
 
+def unplaced(value: Any) -> Any:
+    """Plain settings, of each path of what was learned elsewhere its last part alone: where that lay is this machine's own."""
+    if isinstance(value, list):
+        return [unplaced(one) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {name: _named_only(one) if name in _TAUGHT else unplaced(one) for name, one in value.items()}
+
+
+def _named_only(value: Any) -> Any:
+    if isinstance(value, Mapping) and isinstance(value.get("path"), str):
+        return {**value, "path": Path(value["path"]).name or "."}
+    return value
+
+
 def _placed(value: Any, base: Path) -> Any:
     if isinstance(value, Mapping) and isinstance(value.get("path"), str):
         return {**value, "path": str(base / value["path"])}

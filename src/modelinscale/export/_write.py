@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelinscale import __version__
+from modelinscale.core.elsewhere import unplaced
 from modelinscale.core.encoded import forms_of
 from modelinscale.core.files import write_bytes
 from modelinscale.core.personal import Treated
@@ -111,7 +112,7 @@ def reference(parts: "Parts", truth: "Truth") -> dict[str, Any]:
         }
     return {
         "format": REFERENCE_FORMAT,
-        "features": {name: {"settings": feature.plain(), "state": states[name]} for name, feature in parts.features.items()},
+        "features": {name: {"settings": unplaced(feature.plain()), "state": states[name]} for name, feature in parts.features.items()},
         "answers": answers,
     }
 

@@ -54,7 +54,8 @@ class Origin(Settings):
     license: str = ""
     """What came with them says so; empty: it says nothing, and nobody may take it to be free."""
     sha256: str = ""
-    """Of the weights as they came, the first 16 digits."""
+    """Of the file of weights as it came, the first 16 digits; of several files, of the lines that ``sha256sum`` writes of them; where timm fetched them,
+    of the weights that were in it."""
 
 
 class InputColumn(Settings):
@@ -179,8 +180,17 @@ class Manifest(Settings):
 
     def write(self, folder: Path) -> None:
         """Writes ``manifest.json``, sealed: a seal is the identity of all the rest, so that a changed manifest is noticed."""
-        plain = self.plain()
+        plain = _lean(self.plain())
         write_json(folder / NAME, {**plain, "seal": identity(plain)})
+
+
+def _lean(plain: dict[str, Any]) -> dict[str, Any]:
+    """Without later fields that say nothing here, so that a version that does not know them reads all packages that do not need them."""
+    return {
+        **{name: value for name, value in plain.items() if value or name != "origins"},
+        "task": {name: value for name, value in plain["task"].items() if value or name != "targets"},
+        "inputs": [{name: value for name, value in one.items() if value is not None or name != "tokens"} for one in plain["inputs"]],
+    }
 
 
 def read_manifest(folder: Path) -> Manifest:

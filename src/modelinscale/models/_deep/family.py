@@ -64,7 +64,7 @@ class Deep(Model):
 
     def origins(self, weights: Weights) -> tuple[dict[str, Any], ...]:
         settings = (port["settings"] for port in weights.meta.get("ports", ()))
-        return tuple({**one["origin"], "sha256": one["digest"]} for one in settings if "origin" in one)
+        return tuple({"sha256": one["digest"], **one["origin"]} for one in settings if "origin" in one)
 
     def row_bytes(self, weights: Weights) -> int:
         from modelinscale.models._deep.size import row_bytes

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelinscale.core.elsewhere import CONFIG, TOKENIZER, license_of, read_json, read_text, weight_files
+from modelinscale.core.elsewhere import CONFIG, TOKENIZER, digest, license_of, read_json, read_text, weight_files
 from modelinscale.core.errors import ModelError, did_you_mean, needs
 from modelinscale.core.graph import Graph
 from modelinscale.core.tokenizer import FIRST, sha256_of
@@ -132,7 +132,7 @@ def reader_of(language: "Language", name: str, layout: "Layout") -> tuple[dict[s
     known = {_BODY + key: value.detach().numpy().copy() for key, value in body.state_dict().items()}
     settings = {"encoder": "pretrained", "config": config, "share": language.share, "row_numbers": _row_numbers(body.config, longest)}
     origin = {"column": name, "architecture": body.config.model_type, "source": language.said, "revision": language.revision, "license": license_of(folder)}
-    return settings | {"origin": origin}, known
+    return settings | {"origin": origin | {"sha256": digest(weight_files(folder))}}, known
 
 
 def _config(folder: Path) -> str:

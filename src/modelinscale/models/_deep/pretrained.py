@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modelinscale.core.elsewhere import digest
 from modelinscale.core.errors import ModelError, did_you_mean, needs
 from modelinscale.core.graph import Graph
 from modelinscale.models._deep.images import Images
@@ -112,7 +113,8 @@ def origin_of(settings: "Pretrained") -> dict[str, Any]:
     known = _timm().get_pretrained_cfg(settings.architecture) if settings.hub else None
     hub = (known and known.hf_hub_id) or "the hub"
     source = Path(settings.path).name if settings.path is not None else hub
-    return {"architecture": settings.architecture, "source": source, "license": (known and known.license) or ""}
+    of = {} if settings.path is None else {"sha256": digest([Path(settings.path)])}  # timm does not tell which file it fetched: then of what was in it
+    return {"architecture": settings.architecture, "source": source, "license": (known and known.license) or "", **of}
 
 
 def digest_of(weights: dict[str, NDArray[Any]]) -> str:
