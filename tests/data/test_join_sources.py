@@ -94,6 +94,18 @@ def test_small_memory_gives_the_same_rows(shop: Path) -> None:
     assert rows(small) == rows(source)
 
 
+def test_the_budget_of_a_collect_bounds_what_others_take_also_where_a_source_lies_in_another(shop: Path) -> None:
+    source = joined(orders(shop), customers(shop))
+    outer = joined(source.plain(), balances(shop))
+    settings = {"source": source.plain(), "by": ["customer"], "order_by": "order", "values": ["amount"]}
+    sequences = Source.parse(settings_of({"type": "sequences", **settings}))
+    for one, inner in ((source, lambda s: s), (outer, lambda s: s.main), (sequences, lambda s: s.source)):
+        less = one.within(1 << 20, one.columns())
+        assert inner(one).memory == 512 << 20
+        assert inner(less).memory == 16 << 20
+        assert less.feed() == one.feed()
+
+
 def test_rows_too_young_wait(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from modelinscale.data.sources import joined as module
 

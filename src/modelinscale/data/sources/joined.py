@@ -26,6 +26,8 @@ __all__ = ["Join", "Joined", "Other"]
 
 UNIT_ROWS = 1 << 20
 """Rows joined at a time when a side lies on disk, which is read once for them."""
+_BLOCKS = 16
+"""What is read at a time is a small share of the memory there is (`core.memory.block`); the others may take so many times that."""
 
 
 class Joined(Source):
@@ -139,9 +141,10 @@ class Joined(Source):
             yield from units(first, chunks, UNIT_ROWS if any(r.on_disk for r in sides()) else 1)
 
     def within(self, n_bytes: int, schema: Schema) -> Self:
-        """Each of them is."""
+        """Each of them is, and what the others take together is bounded as well."""
         others = tuple(one.model_copy(update={"source": one.source.within(n_bytes, schema)}) for one in self.others)
-        return self.model_copy(update={"main": self.main.within(n_bytes, schema), "others": others})
+        memory = min(self.memory, max(1 << 16, _BLOCKS * n_bytes))
+        return self.model_copy(update={"main": self.main.within(n_bytes, schema), "others": others, "memory": memory})
 
     def feed(self) -> Any:
         return {"type": self.type, "main": self.main.feed(), "others": [{"source": o.source.feed(), "join": unread(o.join.plain())} for o in self.others]}
