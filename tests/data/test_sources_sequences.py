@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import random
 import sqlite3
 import subprocess
@@ -383,14 +382,17 @@ class Small(Sequences):
 
 
 @pytest.mark.parametrize("more", [{"keep": ["label"]}, {"history": 5, "horizon": 2, "keep": ["label"], "every": 3}], ids=["keys", "windows"])
-def test_rows_that_do_not_fit_give_the_same_sequences_in_the_same_order(tmp_path: Path, more: dict[str, Any]) -> None:
+def test_rows_that_do_not_fit_give_the_same_sequences_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     held = sequences({"type": "csv", "path": str(many(tmp_path)), "block": 4096}, **more)
     small = Small.of(held)
     (whole, end), (cut, other) = rows(held), rows(small)
     assert len(whole) > 10
     assert list(map(str, cut)) == list(map(str, whole))  # numbers that are missing are equal as words
     assert other == end
-    assert not list(Path(tempfile.gettempdir()).glob(f"mis-sequences-{os.getpid()}*"))
+    assert not list(temporary.iterdir())
     with (tmp_path / "many.csv").open("a") as out:
         out.write("s3,500,1.5,0,b\ns99,1,1.0,0,b\n")
     assert list(map(str, rows(small, end)[0])) == list(map(str, rows(held, end)[0]))
@@ -479,13 +481,30 @@ print(total, guard.peak - before)
     assert peaks[1_500_000] < 1.5 * peaks[300_000] + (16 << 20), peaks
 
 
+def test_windows_are_not_split_by_hash_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "load.csv").write_text("hour,load\n" + "".join(f"{at},{math.sin(at)}\n" for at in range(200)))
+
+    def checked(more: str) -> tuple[str, ...]:
+        (tmp_path / "model.yaml").write_text(
+            "version: 1\nname: load\ndata:\n  source: {type: sequences, source: load.csv, order_by: hour, values: [load], history: 8, horizon: 2}\n"
+            f"{more}features: {{history: vector}}\ntarget: future\nmodel: {{type: forecast}}\n"
+        )
+        return Project(tmp_path).check().notes
+
+    with pytest.raises(SpecError, match="windows overlap") as caught:
+        checked("")
+    assert "`time: hour`" in str(caught.value.fix)
+    assert [note for note in checked("  split: {type: hash}\n") if "windows overlap" in note]
+    assert not [note for note in checked("  time: hour\n") if "windows overlap" in note]
+
+
 @pytest.mark.slow
 def test_a_long_table_becomes_a_model_that_forecasts(tmp_path: Path) -> None:
     lines = [f"{at},{10 + math.sin(at * math.pi / 6) + 0.01 * (at % 7)}\n" for at in range(900)]
     (tmp_path / "load.csv").write_text("hour,load\n" + "".join(lines))
     (tmp_path / "model.yaml").write_text(
         "version: 1\nname: load\n"
-        "data:\n  source: {type: sequences, source: load.csv, order_by: hour, values: [load], history: 24, horizon: 6}\n"
+        "data:\n  source: {type: sequences, source: load.csv, order_by: hour, values: [load], history: 24, horizon: 6}\n  time: hour\n"
         "features: {history: vector}\ntarget: future\nmodel: {type: forecast}\n"
     )
     Project(tmp_path).run()

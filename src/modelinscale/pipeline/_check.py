@@ -11,7 +11,7 @@ from modelinscale.pipeline._collect import source_of, treatments_of
 from modelinscale.pipeline._look import look, named
 from modelinscale.pipeline._personal import look_personal
 from modelinscale.pipeline._place import Place
-from modelinscale.pipeline._resolve import resolve
+from modelinscale.pipeline._resolve import overlapping, resolve
 from modelinscale.spec import ModelSpec
 
 
@@ -26,6 +26,7 @@ def check(spec: ModelSpec, base: Path) -> dict[str, Any]:
     place = Place.of(spec, base)
     seen = look(source_of(place), spec.data.columns, spec.target, treatments_of(place), as_text(spec.data.clean))
     named(spec, seen.schema)
+    overlap = overlapping(spec)
     task = find_task(see([seen.frame], spec.target), spec.target, spec.task, spec.positive, spec.levels)
     suits(spec.evaluate, task)
     roles = resolve(spec, seen.schema, seen.frame, seen.profiles)
@@ -47,7 +48,7 @@ def check(spec: ModelSpec, base: Path) -> dict[str, Any]:
         label_delay=spec.data.label_delay,
         classes=task.one_class,
     )
-    notes = [] if seen.exact else [f"seen: the first {seen.n_rows:,} rows"]
+    notes = [*overlap, *([] if seen.exact else [f"seen: the first {seen.n_rows:,} rows"])]
     for one in look_personal(seen.frame, seen.schema, {*spec.targets, *spec.data.personal}):
         what = "holds" if one.sure else "may hold (by its name)"
         notes.append(f"{one.column!r} {what} {one.words} and has no rule: `data: {{personal: {{{one.column}: {one.rule.type}}}}}`, or another one.")

@@ -61,12 +61,13 @@ def work(context: Context, folder: Path) -> Facts:
     from modelinscale.data.split import NAMES, assign
     from modelinscale.encode import observe
     from modelinscale.evaluate import check as suits
-    from modelinscale.pipeline._resolve import resolve
+    from modelinscale.pipeline._resolve import overlapping, resolve
     from modelinscale.train import find_task, see
 
     spec, rows = context.spec, context.rows
     if not len(rows):
         raise DataError("the table has no rows.", fix="See `mis show quarantine`: did every row break the contract?")
+    overlap = overlapping(spec)
     context.progress("prepare", 0.0, "which rows learn, choose and test")
     seen = see((block for _, block in rows.blocks(spec.targets)), spec.target)
     task = find_task(seen, spec.target, spec.task, spec.positive, spec.levels)
@@ -89,7 +90,7 @@ def work(context: Context, folder: Path) -> Facts:
         "features": {name: feature.plain() for name, feature in roles.features.items()},
         "left_out": roles.left_out,
         "split": spec.data.split.resolved(spec.data.time),
-        "notes": [*_unlabelled(rows, spec.target), *(leak.message for leak in leaks)],
+        "notes": [*overlap, *_unlabelled(rows, spec.target), *(leak.message for leak in leaks)],
         **{f"n_{name}": int(np.count_nonzero(parts == number)) for number, name in enumerate(NAMES)},
     }
     return facts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelinscale.core.errors import DataError, SpecError
 from modelinscale.core.schema import Schema
@@ -15,6 +15,22 @@ if TYPE_CHECKING:
 
     from modelinscale.data.infer import Profile
     from modelinscale.spec import ModelSpec
+
+
+def overlapping(spec: ModelSpec) -> list[str]:
+    """What is to be said where windows of one series are split by chance: neighbours hold mostly the same numbers. Raises `SpecError` where nobody asked for it."""
+    data = spec.data
+    source: Any = data.source
+    while hasattr(source, "main"):
+        source = source.main
+    kind = data.split.resolved(data.time)
+    if source.type != "sequences" or not getattr(source, "history", None) or data.time or kind not in ("hash", "random"):
+        return []
+    message = f"windows overlap, and a split by {kind} puts neighbours on both sides: the test knows most of what it asks."
+    fix = f"Write `time: {source.order_by}` (and `label_delay`, where that holds moments) under `data`."
+    if data.split.type == "auto":
+        raise SpecError(message, fix=f"{fix} To split by hash all the same: `split: {{type: hash}}`.")
+    return [f"{message} {fix}"]
 
 
 def resolve(spec: ModelSpec, schema: Schema, frame: pl.DataFrame, profiles: Mapping[str, Profile]) -> Roles:
