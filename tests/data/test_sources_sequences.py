@@ -18,13 +18,14 @@ import pytest
 from pydantic import ValidationError
 
 from modelinscale.api import Project
-from modelinscale.core.errors import SourceError, SpecError
+from modelinscale.core.errors import SourceError, SpecError, StoreError
 from modelinscale.core.schema import Schema
 from modelinscale.data.clean import clean
 from modelinscale.data.sources import Cursor, Source
 from modelinscale.data.sources._sequences import Wanted
 from modelinscale.data.sources._sequences.sorting import Sorter
 from modelinscale.data.sources._sequences.steps import ranked
+from modelinscale.data.sources._sequences.stored import Stored
 from modelinscale.data.sources.sequences import Sequences
 from modelinscale.spec import loads
 from modelinscale.spec._source import settings_of
@@ -479,6 +480,13 @@ print(total, guard.peak - before)
         assert total == n
     assert max(peaks.values()) < 96 << 20, peaks  # measured 64: the budget, and what reading and Arrow's pool keep
     assert peaks[1_500_000] < 1.5 * peaks[300_000] + (16 << 20), peaks
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_a_full_disk_of_temporary_files_is_told_with_what_moves_them() -> None:
+    with pytest.raises(StoreError, match="No space left") as caught:
+        Stored.write(Path("/dev/full"), iter([pl.DataFrame({"x": np.arange(100_000)})]), 1 << 20, 64)
+    assert caught.value.fix == "Free some space, or set TMPDIR to a folder on a larger file system."
 
 
 def test_windows_are_not_split_by_hash_without_a_word(tmp_path: Path) -> None:

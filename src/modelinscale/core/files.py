@@ -34,20 +34,30 @@ _FIXES = {
 }
 
 
-def refusal(number: int, path: Path, doing: str) -> StoreError | None:
+_SCRATCH = "Free some space, or set TMPDIR to a folder on a larger file system."
+_SCRATCH_FIXES = {
+    **dict.fromkeys(_FIXES, "Set TMPDIR to a folder on another file system, where this user may write."),
+    errno.ENOSPC: _SCRATCH,
+    errno.EDQUOT: _SCRATCH,
+    errno.EMFILE: _FIXES[errno.EMFILE],
+}
+"""Of what lies in the folder for temporary files."""
+
+
+def refusal(number: int, path: Path, doing: str, *, scratch: bool = False) -> StoreError | None:
     """The operating system's refusal with this ``errno`` as an error that says what, where and what to do; None for other errors."""
     if number not in _FIXES:
         return None
-    return StoreError(f"Cannot {doing} {path}: {os.strerror(number)}.", fix=_FIXES[number])
+    return StoreError(f"Cannot {doing} {path}: {os.strerror(number)}.", fix=(_SCRATCH_FIXES if scratch else _FIXES)[number])
 
 
 @contextmanager
-def told(path: Path, doing: str) -> Iterator[None]:
-    """Turns the operating system's refusals into a `StoreError` that says what and where; other errors pass."""
+def told(path: Path, doing: str, *, scratch: bool = False) -> Iterator[None]:
+    """Turns the operating system's refusals into a `StoreError` that says what and where; other errors pass. ``scratch``: it is a temporary file."""
     try:
         yield
     except OSError as error:
-        told_as = refusal(error.errno or 0, path, doing)
+        told_as = refusal(error.errno or 0, path, doing, scratch=scratch)
         if told_as is None:
             raise
         raise told_as from error
@@ -148,7 +158,7 @@ class Scratch:
     def __init__(self, name: str, folder: Path | None = None) -> None:
         """``folder``: where it is made; left out: the system's folder for temporary files. Raises `StoreError` when it cannot be made."""
         where = Path(tempfile.gettempdir()) if folder is None else folder
-        with told(where, "write"):
+        with told(where, "write", scratch=folder is None):
             where.mkdir(parents=True, exist_ok=True)
             for old in where.glob(f"mis-{name}-*"):
                 _remove_if_dead(old)

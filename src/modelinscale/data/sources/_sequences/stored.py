@@ -34,7 +34,7 @@ class Stored:
         schema = first.head(0).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
         most = max(least_rows, int(block_bytes * len(first) / max(1, first.estimated_size())))
         starts = [0]
-        with told(path, "write"), pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        with told(path, "write", scratch=True), pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             for block in _from(first, blocks):
                 for a in range(0, len(block), most):
                     table = block.slice(a, most).to_arrow(compat_level=pl.CompatLevel.oldest())
