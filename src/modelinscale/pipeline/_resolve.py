@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def overlapping(spec: ModelSpec) -> list[str]:
-    """What is to be said where windows of one series are split by chance: neighbours hold mostly the same numbers. Raises `SpecError` where nobody asked for it."""
+    """What is to be said where windows of one series are split by chance. Raises `SpecError` where nobody asked for it."""
     data = spec.data
     source: Any = data.source
     while hasattr(source, "main"):
