@@ -25,7 +25,7 @@ from modelinscale.models import Effort, Examples, Weights
 from modelinscale.models._deep import launch, learn
 from modelinscale.models._deep.processes import Processes
 from modelinscale.models._deep.saved import Checkpoint, counted
-from modelinscale.models._deep.strategy import agree, versions
+from modelinscale.models._deep.strategy import Alone, Parallel, agree, versions
 from modelinscale.models.network import Network
 from modelinscale.testing.recorded import Recorded, history, said
 from modelinscale.testing.waits import until
@@ -249,6 +249,40 @@ def test_pieces_of_a_step_are_refused_by_each_process_that_torchrun_began_before
 def test_pieces_of_a_step_are_refused_by_a_process_of_several() -> None:
     with pytest.raises(NotSupportedYet, match="`accumulate: 2` with 2 processes"):
         learn.fit(Network(accumulate=2), rows(100, images=False), None, TASK, Effort(), SimpleNamespace(world=2))  # type: ignore[arg-type]
+
+
+class OneOfTwo(Alone):
+    """The other's losses are larger by one in the mean."""
+
+    def mean(self, value: float) -> float:
+        return value + 0.5
+
+
+@pytest.mark.parametrize(("rank", "kept"), [(0, 0.5), (1, None)])
+def test_a_checkpoint_of_processes_with_all_weights_has_the_losses_of_all(tmp_path: Path, rank: int, kept: float | None) -> None:
+    strategy = OneOfTwo()
+    strategy.rank = rank
+    learn.fit(MODEL, rows(100, images=False), None, TASK, Effort(checkpoints=tmp_path, checkpoint_s=0.0), strategy)
+    files = list(tmp_path.iterdir())
+    assert len(files) == int(rank == 0), "the first process alone writes"
+    for file in files:
+        with np.load(file) as stored:
+            assert json.loads(stored["meta"].tobytes())["loss_sum"] == kept, "none of its own since the last look"
+
+
+def test_all_processes_take_part_in_a_checkpoint_at_the_step_after_the_first_says_so(tmp_path: Path) -> None:
+    import torch
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "meeting"), 1), rank=0, world_size=1)  # type: ignore[attr-defined]
+    try:
+        strategy, found = Parallel(), list[bool]()
+        for due in (False, True, True, False):
+            strategy.weighted(torch.ones(()), torch.ones(2))
+            found.append(strategy.saves(due))
+    finally:
+        dist.destroy_process_group()
+    assert found == [False, False, True, False]
 
 
 def test_more_processes_than_processors_are_begun_and_told_of() -> None:

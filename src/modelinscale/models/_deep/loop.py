@@ -320,15 +320,14 @@ class Loop:
         return self.held_out is not None and self.at.looks > 0 and self.at.looks - self.at.best_look >= self.recipe.patience
 
     def _save(self) -> None:
-        if self.checkpoint is None:
+        loss_sum = self.strategy.mean(self.at.loss_sum)  # all are here, and each knows of its own rows; what follows only parts need all for
+        if self.checkpoint is None or not (self.strategy.sharded or self.strategy.leader):
             return
         moments = {p: found for optimizer in self.optimizers for p, found in optimizer.moments.items()}
         known = {name: moments[p] for name, p in self.held.parameters().items() if p in moments}
         kinds: dict[str, Mapping[str, Tensor | NDArray[Any]]] = {"now": self.held.now, "average": self.held.average, "best": self.best}
         kinds |= {"first": {name: one.first for name, one in known.items()}, "second": {name: one.second for name, one in known.items()}}
-        at = asdict(self.at)
-        if self.strategy.sharded:  # all are here
-            at["loss_sum"] = self.strategy.mean(self.at.loss_sum)
+        at = asdict(self.at) | {"loss_sum": loss_sum}
         self.held.save(self.checkpoint, kinds, at | {"best_loss": None if self.at.best_loss in (None, float("inf")) else self.at.best_loss})
 
     def _resume(self) -> bool:

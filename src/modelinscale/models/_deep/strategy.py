@@ -46,7 +46,7 @@ class Alone:
 
     rank, world = 0, 1
     sharded = False
-    """Whether each process holds a part of every weight, and all take part in a checkpoint."""
+    """Whether each process holds a part of every weight."""
     chance: tuple[int, ...] = ()
     """What a step's seed is told apart by, between processes."""
 
@@ -87,7 +87,7 @@ class Alone:
         return value
 
     def saves(self, due: bool) -> bool:
-        """Whether this process takes part in a checkpoint now, where one is ``due`` by its clock."""
+        """Whether it is time for a checkpoint, in which all processes take part, where one is ``due`` by this one's clock."""
         return due
 
     def judges(self, block: int, n_blocks: int) -> Judges:
@@ -188,8 +188,6 @@ class Parallel(Alone):
         return float(word)
 
     def saves(self, due: bool) -> bool:
-        if not self.sharded:
-            return due and self.leader
         self._due = due and not self._saves  # as with the end: all of them one step later
         return self._saves
 
