@@ -95,7 +95,7 @@ ROWS = {"tabular MLP": 25_600, "ResNet-9": 1_280, "GRU": 5_120, "transformer": 5
 def measured(name: str, rounds: int, scale: float) -> str:
     """A line of the table."""
     model, train = CASES[name](int(ROWS[name] * scale))
-    ports, known = learn._ports(model, train)
+    ports, known = learn._ports(model, train, draws=True)
     layers = 0 if name == "ResNet-9" else 2
     torch.manual_seed(7)
     start = Net(ports, Shape(model.width, layers, model.members or (1 if name == "ResNet-9" else 4), model.dropout, 1), known)

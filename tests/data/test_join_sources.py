@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,8 @@ def test_the_budget_of_a_collect_bounds_what_others_take_also_where_a_source_lie
     outer = joined(source.plain(), balances(shop))
     settings = {"source": source.plain(), "by": ["customer"], "order_by": "order", "values": ["amount"]}
     sequences = Source.parse(settings_of({"type": "sequences", **settings}))
-    for one, inner in ((source, lambda s: s), (outer, lambda s: s.main), (sequences, lambda s: s.source)):
+    cases: list[tuple[Source, Callable[[Any], Any]]] = [(source, lambda s: s), (outer, lambda s: s.main), (sequences, lambda s: s.source)]
+    for one, inner in cases:
         less = one.within(1 << 20, one.columns())
         assert inner(one).memory == 512 << 20
         assert inner(less).memory == 16 << 20
