@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from modelinscale.core.encoded import Sparse, Values
 from modelinscale.core.errors import DataError
+from modelinscale.features import _tallies
 from modelinscale.features import category as category_module
-from modelinscale.features import text as text_module
 from modelinscale.features._exact import learned
 from modelinscale.features.category import Category
 from modelinscale.features.flag import Flag
@@ -148,12 +148,13 @@ def test_scaled_texts_are_the_written_formula() -> None:
 
 
 def test_too_many_terms_leave_a_sample_of_texts_that_does_not_depend_on_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_module, "COUNTED", 300)
+    monkeypatch.setattr(_tallies, "COUNTED", 300)
     text, chance = Text(at_least=1), np.random.default_rng(7)
     column = pl.Series("x", [" ".join(chance.choice([f"w{i}" for i in range(80)], 6)) for _ in range(400)])
-    state = text.observe(text.empty(), column)
-    assert state["level"] > 0
-    assert sum(len(s["terms"]) for s in state["samples"]) <= 300
+    tallies = text.observe(text.empty(), column)["tallies"]
+    assert tallies["pairs"]["level"] > 0
+    assert sum(len(s["terms"]) for s in tallies["pairs"]["samples"]) <= 300
+    assert _tallies.n_texts(tallies["words"]) > _tallies.n_texts(tallies["pairs"]), "that pairs are many costs no word"
     suite.parts_merged_equal_the_whole(text, column)
     suite.a_settled_state_encodes_the_same(text, column)
 

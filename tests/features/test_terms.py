@@ -1,9 +1,12 @@
 """Which terms of texts become columns."""
 
+import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from modelinscale.features import _tallies
 from modelinscale.features.text import Text
 
 LINES = some.lists(some.text("abcd  ", max_size=30), min_size=1, max_size=12)
@@ -43,6 +46,20 @@ def test_parts_merged_and_settled_have_the_columns_of_the_whole(a: list[str], b:
 def test_a_state_settled_when_words_and_pairs_shared_their_places_keeps_its_columns() -> None:
     text = Text(keep=3, at_least=1)
     whole = text.observe(text.empty(), pl.Series(["a b c", "a b", "a b"]))
-    old = {**whole, "samples": [{"texts": 3, "terms": {"a": 3, "b": 3, "a b": 3}}, *whole["samples"][1:]]}
-    old["samples"][1:] = [{"texts": 0, "terms": {}} for _ in old["samples"][1:]]
+    together = {"level": 32, "samples": [{"texts": 3, "terms": {"a": 3, "b": 3, "a b": 3}}]}
+    old = {**{key: one for key, one in whole.items() if key != "tallies"}, **together}
     assert text.layout(old, "plain").names == ("a", "b", "a b")
+    assert text.layout(text.settled(old), "plain").names == ("a", "b", "a b")
+    more = text.merge(old, text.settled(text.observe(text.empty(), pl.Series(["c d"]))))
+    assert set(text.layout(more, "plain").names) == {"a", "b", "c", "a b", "c d"}
+
+
+def test_pairs_that_are_many_cost_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tallies, "COUNTED", 400)
+    text, chance = Text(at_least=1), np.random.default_rng(7)
+    lines = pl.Series([" ".join(chance.choice([f"w{i}" for i in range(40)], 12)) for _ in range(200)])
+    found = text.observe(text.empty(), lines)["tallies"]
+    assert _tallies.n_texts(found["words"]) == len(lines)
+    assert _tallies.n_texts(found["pairs"]) < len(lines)
+    rare = text.observe(text.empty(), pl.Series([*lines.to_list(), "once"]))
+    assert "once" in text.layout(rare, "plain").names

@@ -214,7 +214,7 @@ def test_a_step_too_large_for_the_memory_goes_through_in_pieces_and_says_so(what
     assert np.isfinite(model.predict(weights, train.rows)).all()
 
 
-MEMORY = {"images": 80, "sequences": 100, "table": 110}
+MEMORY = {"images": 80, "sequences": 50, "table": 110}
 
 
 def wide(n_rows: int) -> Examples:

@@ -3,10 +3,8 @@
 N texts, V terms (words and pairs), M words in all texts.
 """
 
-from collections.abc import Iterator
 from math import ceil
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +17,10 @@ from modelinscale.core.graph import Graph
 from modelinscale.core.schema import Column
 from modelinscale.core.settings import Also
 from modelinscale.core.tokenizer import Tokenizer, tokenizer, tokens_of
-from modelinscale.features import Feature, State
+from modelinscale.features import Feature, State, _tallies
 from modelinscale.features._lengths import MOST, usual
 from modelinscale.features._pieces import draw_pieces, learned, per_word, piece_tokens
-from modelinscale.features._runs import SIGN, Runs, draw_characters, n_characters, runs
+from modelinscale.features._runs import SIGN, draw_characters, n_characters, runs
 from modelinscale.features._taught import read_tokenizer, same
 from modelinscale.features._tokens import draw_tokens, tokens
 from modelinscale.features._words import Words, draw, words
@@ -30,9 +28,7 @@ from modelinscale.features._words import Words, draw, words
 if TYPE_CHECKING:
     import polars as pl
 
-COUNTED = 1_000_000
-"""Terms counted at most (see `Text.observe`)."""
-_LEVELS = 33
+_KINDS = ("words", "pairs", "runs")
 _EXACT_BITS = 8
 _FEWEST = 8
 """Tokens of a text, where nobody says: signs for its beginning and end among them."""
@@ -62,7 +58,7 @@ class Text(Feature):
     input: ClassVar[InputType] = "string"
     deep: ClassVar[bool] = True
 
-    keep: int = Field(20_000, ge=1, le=COUNTED)
+    keep: int = Field(20_000, ge=1, le=_tallies.COUNTED)
     """How many words become columns, and how many pairs besides: those in most texts (ties in alphabetical order)."""
     pairs: bool = True
     """Whether two words side by side are a term too (``not good``), `keep` of them besides the words."""
@@ -94,55 +90,45 @@ class Text(Feature):
         return column.type == "string"
 
     def empty(self) -> State:
-        found = {"n": 0, "missing": 0, "level": 0, "samples": [_sample() for _ in range(_LEVELS)], "lengths": Bins.of(np.zeros(0)).plain()}
+        found = {"n": 0, "missing": 0, "tallies": {kind: _tallies.nothing() for kind in self._kinds}, "lengths": Bins.of(np.zeros(0)).plain()}
         return found if self.tokenizer is None else found | {"tokenizer": None}
 
     def begun(self) -> State:
         return self.empty() if self.tokenizer is None else self.empty() | {"tokenizer": read_tokenizer(self.tokenizer)}
 
     def observe(self, state: State, values: "pl.Series") -> State:
-        """Counts in how many texts each term occurs.
-
-        Different terms, above all pairs, grow without end, so texts are laid in samples by a hash of theirs: half of them in the first, a quarter in the
-        next, and so on. When there are more than `COUNTED` terms in all samples, the first is let go. How many go depends on the set of texts alone, so
-        parts merged equal the whole seen at once, and what is kept is a random half (quarter, …) of the texts, counted exactly.
-        """
+        """Counts in how many texts each term occurs: see `features._tallies`."""
         found = words(values)
         if len(values) > 1 and len(found.distinct) ** 2 * len(values) >= 1 << 63:  # a text and a pair must fit into one int64
             half = len(values) // 2
             return self.observe(self.observe(state, values[:half]), values[half:])
         missing = int(values.is_null().sum()) + int((values == "").sum())
-        levels = _levels(values)
-        samples = [{"texts": n, "terms": {}} for n in np.bincount(levels, minlength=_LEVELS).tolist()]
-        first, n_terms = 0, 0
-        for level, terms in _counted(
-            found, levels, self.pairs, self._runs(values)
-        ):  # the smallest samples come first: what would be let go is not even counted
-            samples[level]["terms"] = terms
-            n_terms += len(terms)
-            if n_terms > COUNTED and level < _LEVELS - 1:
-                first = level + 1
-                break
+        levels = _tallies.levels_of(values)
+        terms = {"words": _tallies.words_in(found, levels)}
+        if self.pairs:
+            terms["pairs"] = _tallies.pairs_in(found, levels)
+        if self.characters:
+            terms["runs"] = _tallies.runs_in(runs(values, self.characters), levels)
+        tallies = {kind: _tallies.tally(levels, one) for kind, one in terms.items()}
         sizes, own = found.counts, {}
         if self.tokenizer is not None:
             own = {"tokenizer": state["tokenizer"] or read_tokenizer(self.tokenizer)}
             sizes = tokenizer(own["tokenizer"]["content"]).sizes(values.to_list())
         lengths = Bins.of(sizes.astype(np.float64)).plain()
-        return self.merge(state, {"n": len(values), "missing": missing, "level": first, "samples": samples[first:], "lengths": lengths, **own})
+        return self.merge(state, {"n": len(values), "missing": missing, "tallies": tallies, "lengths": lengths, **own})
 
     def merge(self, a: State, b: State) -> State:
-        level = max(a["level"], b["level"])
-        samples = [_merged(*pair) for pair in zip(a["samples"][level - a["level"] :], b["samples"][level - b["level"] :], strict=True)]
-        while len(samples) > 1 and sum(len(s["terms"]) for s in samples) > COUNTED:
-            level, samples = level + 1, samples[1:]
+        ours, theirs = self._tallied(a), self._tallied(b)
+        tallies = {kind: _tallies.merged(ours[kind], theirs[kind]) for kind in self._kinds}
         lengths = Bins.load(a["lengths"]).merged(Bins.load(b["lengths"])).plain()
         own = {} if self.tokenizer is None else {"tokenizer": same(a["tokenizer"], b["tokenizer"])}
-        return {"n": a["n"] + b["n"], "missing": a["missing"] + b["missing"], "level": level, "samples": samples, "lengths": lengths, **own}
+        return {"n": a["n"] + b["n"], "missing": a["missing"] + b["missing"], "tallies": tallies, "lengths": lengths, **own}
 
     def settled(self, state: State) -> State:
         known = self._known(state)
         learned = {"pieces": self._pieces(state)} if self._cuts else {} if self.tokenizer is None else {"tokenizer": self._taught(state)}
-        return {**state, "level": _LEVELS - 1, "samples": [{"texts": sum(s["texts"] for s in state["samples"]), "terms": known}], **learned}
+        found = {kind: _tallies.settled(one, {t: n for t, n in known.items() if _tallies.kind_of(t) == kind}) for kind, one in self._tallied(state).items()}
+        return {**{key: one for key, one in state.items() if key not in ("level", "samples")}, "tallies": found, **learned}
 
     def layout(self, state: State, form: Form) -> Layout:
         if (cutter := self.hosted(state, form)) is not None:
@@ -230,22 +216,27 @@ class Text(Feature):
     def _known(self, state: State) -> dict[str, int]:
         """The known terms and how many texts have them, in the order of their columns: words, pairs, then runs of 2, 3, … characters, each the most
         frequent first."""
-        counts: dict[str, int] = {}
-        for sample in state["samples"]:
-            _add(counts, sample["terms"])
-        common = [(term, n) for term, n in counts.items() if n >= self.at_least]
+        common = [item for one in self._tallied(state).values() for item in _tallies.counts(one).items() if item[1] >= self.at_least]
         # By number of texts, then name: ties must not depend on arrival order.
         common.sort(key=lambda item: (-item[1], item[0]))
-        kinds: dict[int, list[tuple[str, int]]] = {}
+        kinds: dict[str, list[tuple[str, int]]] = {}
         for item in common:
-            kinds.setdefault(_kind(item[0]), []).append(item)
+            kinds.setdefault(_tallies.kind_of(item[0]), []).append(item)
         # Each kind has places of its own: common pairs (of the, in a) would take those of rare words, which tell more (docs/decisions/0050).
-        kept = [item for kind in (0, 1, 2) for item in kinds.get(kind, [])[: self.keep]]
+        kept = [item for kind in _KINDS for item in kinds.get(kind, [])[: self.keep]]
         return dict(sorted(kept, key=lambda item: len(item[0]) if item[0][0] == SIGN else " " in item[0]))
 
     def _words(self, state: State) -> list[str]:
         """The known words, the most frequent first."""
-        return [term for term in self._known(state) if _is_word(term)]
+        return [term for term in self._known(state) if _tallies.kind_of(term) == "words"]
+
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        return ("words", *(("pairs",) if self.pairs else ()), *(("runs",) if self.characters else ()))
+
+    def _tallied(self, state: State) -> dict[str, _tallies.Tally]:
+        found: dict[str, _tallies.Tally] = state["tallies"] if "tallies" in state else _tallies.apart(state, self._kinds)
+        return found
 
     @property
     def _cuts(self) -> bool:
@@ -256,9 +247,7 @@ class Text(Feature):
         if "pieces" in state:
             found: dict[str, Any] = state["pieces"]
             return found
-        counts: dict[str, int] = {}
-        for sample in state["samples"]:
-            _add(counts, {term: n for term, n in sample["terms"].items() if _is_word(term)})
+        counts = _tallies.counts(self._tallied(state)["words"])
         known = learned(counts, self.n_pieces)
         return {"known": known, "per_word": per_word(counts, known)}
 
@@ -267,9 +256,6 @@ class Text(Feature):
         assert self.tokenizer is not None
         found: dict[str, Any] = state["tokenizer"] or read_tokenizer(self.tokenizer)
         return found
-
-    def _runs(self, values: "pl.Series") -> Iterator[Runs]:
-        return runs(values, self.characters)
 
     def _longest(self, state: State) -> int:
         if self.longest is not None:
@@ -285,44 +271,12 @@ class Text(Feature):
 
         Rounded to 8 binary digits: the operator adds a weight once for each occurrence, and such sums are exact up to 65,536 of them.
         """
-        n = sum(sample["texts"] for sample in state["samples"])
+        seen = {kind: _tallies.n_texts(one) for kind, one in self._tallied(state).items()}
+        n = np.array([seen[_tallies.kind_of(term)] for term in known] or [0], np.float64)
         square = np.square(1.0 + np.log((1.0 + n) / (1.0 + np.array(list(known.values()) or [0], np.float64))))
         digits, exponent = np.frexp(square)
         weights: NDArray[np.float32] = np.ldexp(np.round(digits * 2**_EXACT_BITS), exponent - _EXACT_BITS).astype(np.float32)
         return weights
-
-
-def _sample() -> dict[str, Any]:
-    return {"texts": 0, "terms": {}}
-
-
-def _merged(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    large, small = (a["terms"], b["terms"]) if len(a["terms"]) >= len(b["terms"]) else (b["terms"], a["terms"])
-    terms = dict(large)
-    _add(terms, small)
-    return {"texts": a["texts"] + b["texts"], "terms": terms}
-
-
-def _add(counts: dict[str, int], more: dict[str, int]) -> None:
-    for term, count in more.items():
-        counts[term] = counts.get(term, 0) + count
-
-
-def _levels(texts: "pl.Series") -> NDArray[np.int64]:
-    """(N,) how many zeros a hash of each text ends with: 0 for half of them, 1 for a quarter, … at most 32."""
-    # CRC-32 and not the hash of the table engine: it must be the same in every version and on every machine.
-    sums = np.array([crc32(text.encode()) for text in texts.fill_null("").to_list()], np.int64)
-    lowest = np.bitwise_and(sums, -sums)
-    return np.where(sums == 0, _LEVELS - 1, np.log2(np.maximum(lowest, 1)).astype(np.int64))
-
-
-def _kind(term: str) -> int:
-    """0: a word; 1: a pair; 2: a run of characters."""
-    return 2 if term[0] == SIGN else int(" " in term)
-
-
-def _is_word(term: str) -> bool:
-    return _kind(term) == 0
 
 
 def _draw_terms(graph: Graph, tokens: str, terms: list[list[str]], weights: NDArray[np.float32], *, scaled: bool) -> str:
@@ -347,37 +301,6 @@ def _draw_terms(graph: Graph, tokens: str, terms: list[list[str]], weights: NDAr
     there = graph.op("Not", graph.op("Equal", tokens, graph.constant(np.array("", dtype=object))))
     n = graph.op("ReduceSum", graph.op("Cast", there, to=graph.FLOAT32), graph.constant([1], np.int64), keepdims=1)  # (N, 1)
     return graph.op("Div", graph.op("Sqrt", counts), graph.op("Sqrt", graph.op("Max", n, graph.constant(np.float32(1)))))
-
-
-def _counted(found: Words, levels: NDArray[np.int64], pairs: bool, more: Iterator[Runs]) -> Iterator[tuple[int, dict[str, int]]]:
-    """For each level, the highest first: its terms, and in how many of its texts each occurs."""
-    W, rows = max(1, len(found.distinct)), found.rows()
-    single = _once(rows * W + found.ids)  # a text and a word in one number
-    near = np.flatnonzero(rows[:-1] == rows[1:]) if pairs else np.zeros(0, np.int64)
-    double = _once((rows[near] * W + found.ids[near]) * W + found.ids[near + 1])
-    each = []
-    for one in more:
-        G = max(1, len(one.names))
-        keys = _once(one.rows * G + one.ids)
-        each.append((one.names, keys % G, levels[keys // G]))
-    levels_single, levels_double = levels[single // W], levels[double // (W * W)]
-    for level in np.unique(levels)[::-1].tolist():
-        words_in, n_with = np.unique(single[levels_single == level] % W, return_counts=True)
-        terms = dict(zip(found.distinct.gather(words_in).to_list(), n_with.tolist(), strict=True))
-        pairs_in, n_with = np.unique(double[levels_double == level] % (W * W), return_counts=True)
-        if len(pairs_in):
-            names = found.distinct.gather(pairs_in // W) + " " + found.distinct.gather(pairs_in % W)
-            terms.update(zip(names.to_list(), n_with.tolist(), strict=True))
-        for run_names, ids, levels_run in each:
-            runs_in, n_with = np.unique(ids[levels_run == level], return_counts=True)
-            terms.update(zip([run_names[i] for i in runs_in.tolist()], n_with.tolist(), strict=True))
-        yield level, terms
-
-
-def _once(keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each key once, ascending."""
-    keys = np.sort(keys)
-    return keys[np.flatnonzero(np.diff(keys, prepend=-1))]
 
 
 class _Vocabulary(NamedTuple):
