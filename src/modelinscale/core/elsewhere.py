@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +11,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from modelinscale.core.errors import ModelError, needs
+from modelinscale.core.identity import sha256_file
 from modelinscale.core.settings import Settings
 
 TOKENIZER, CONFIG, WEIGHTS = "tokenizer.json", "config.json", "model.safetensors"
@@ -93,31 +94,26 @@ def taught(value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def located(value: Any, base: Path) -> Any:
     """Plain settings with the relative paths of what was learned elsewhere taken from ``base``, the folder of model.yaml."""
-    if isinstance(value, list):
-        return [located(one, base) for one in value]
-    if not isinstance(value, Mapping):
-        return value
-    return {name: _placed(one, base) if name in _TAUGHT else located(one, base) for name, one in value.items()}
+    return _moved(value, lambda path: str(base / path))
 
 
 def unplaced(value: Any) -> Any:
     """Plain settings, of each path of what was learned elsewhere its last part alone: where that lay is this machine's own."""
+    return _moved(value, lambda path: Path(path).name or ".")
+
+
+def _moved(value: Any, to: Callable[[str], str]) -> Any:
+    """Plain settings with another path wherever something was learned elsewhere."""
     if isinstance(value, list):
-        return [unplaced(one) for one in value]
+        return [_moved(one, to) for one in value]
     if not isinstance(value, Mapping):
         return value
-    return {name: _named_only(one) if name in _TAUGHT else unplaced(one) for name, one in value.items()}
+    return {name: _placed(one, to) if name in _TAUGHT else _moved(one, to) for name, one in value.items()}
 
 
-def _named_only(value: Any) -> Any:
+def _placed(value: Any, to: Callable[[str], str]) -> Any:
     if isinstance(value, Mapping) and isinstance(value.get("path"), str):
-        return {**value, "path": Path(value["path"]).name or "."}
-    return value
-
-
-def _placed(value: Any, base: Path) -> Any:
-    if isinstance(value, Mapping) and isinstance(value.get("path"), str):
-        return {**value, "path": str(base / value["path"])}
+        return {**value, "path": to(value["path"])}
     return value
 
 
@@ -194,8 +190,7 @@ def digest(files: Sequence[Path]) -> str:
 @lru_cache(64)
 def _sha256(path: str, size_bytes: int, mtime_ns: int) -> str:
     """``size_bytes``, ``mtime_ns``: for which state of the file what is remembered holds."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_file(Path(path))
 
 
 def license_of(folder: Path) -> str:

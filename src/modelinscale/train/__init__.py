@@ -138,8 +138,10 @@ def fit(
 
 def _tell_of_parts(models: list[Model], settings: Train, tell: Callable[[str], None]) -> None:
     """Says so where no network learns whose weights `Train.strategy` could lay anywhere."""
+    if settings.strategy == "auto":
+        return
     from modelinscale.models._deep.family import Deep
 
-    if settings.strategy != "auto" and not any(isinstance(model, Deep) for model in models):
+    if not any(isinstance(model, Deep) for model in models):
         names = " and ".join(dict.fromkeys(model.type for model in models))
         tell(f"`train.strategy: {settings.strategy}` is for the weights of a network (`network`, `mlp`); none learned here, so it changes nothing for {names}.")
