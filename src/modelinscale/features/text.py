@@ -28,7 +28,6 @@ from modelinscale.features._words import Words, draw, words
 if TYPE_CHECKING:
     import polars as pl
 
-_KINDS = ("words", "pairs", "runs")
 _EXACT_BITS = 8
 _FEWEST = 8
 """Tokens of a text, where nobody says: signs for its beginning and end among them."""
@@ -125,9 +124,8 @@ class Text(Feature):
         return {"n": a["n"] + b["n"], "missing": a["missing"] + b["missing"], "tallies": tallies, "lengths": lengths, **own}
 
     def settled(self, state: State) -> State:
-        known = self._known(state)
         learned = {"pieces": self._pieces(state)} if self._cuts else {} if self.tokenizer is None else {"tokenizer": self._taught(state)}
-        found = {kind: _tallies.settled(one, {t: n for t, n in known.items() if _tallies.kind_of(t) == kind}) for kind, one in self._tallied(state).items()}
+        found = {kind: _tallies.settled(one, dict(self._common(one))) for kind, one in self._tallied(state).items()}
         return {**{key: one for key, one in state.items() if key not in ("level", "samples")}, "tallies": found, **learned}
 
     def layout(self, state: State, form: Form) -> Layout:
@@ -216,15 +214,15 @@ class Text(Feature):
     def _known(self, state: State) -> dict[str, int]:
         """The known terms and how many texts have them, in the order of their columns: words, pairs, then runs of 2, 3, … characters, each the most
         frequent first."""
-        common = [item for one in self._tallied(state).values() for item in _tallies.counts(one).items() if item[1] >= self.at_least]
-        # By number of texts, then name: ties must not depend on arrival order.
-        common.sort(key=lambda item: (-item[1], item[0]))
-        kinds: dict[str, list[tuple[str, int]]] = {}
-        for item in common:
-            kinds.setdefault(_tallies.kind_of(item[0]), []).append(item)
+        tallies = self._tallied(state)
         # Each kind has places of its own: common pairs (of the, in a) would take those of rare words, which tell more (docs/decisions/0050).
-        kept = [item for kind in _KINDS for item in kinds.get(kind, [])[: self.keep]]
+        kept = [item for kind in self._kinds for item in self._common(tallies[kind])]
         return dict(sorted(kept, key=lambda item: len(item[0]) if item[0][0] == SIGN else " " in item[0]))
+
+    def _common(self, one: _tallies.Tally) -> list[tuple[str, int]]:
+        """Terms of a kind that become columns, those in most texts first. By name then: ties must not depend on arrival order."""
+        found = [(term, n) for term, n in _tallies.counts(one).items() if n >= self.at_least]
+        return sorted(found, key=lambda item: (-item[1], item[0]))[: self.keep]
 
     def _words(self, state: State) -> list[str]:
         """The known words, the most frequent first."""
